@@ -1,0 +1,36 @@
+"""veridical: training-free mitigation and detection of hallucination in vision-language models.
+
+>>> import veridical
+>>> "vista" in veridical.decoders()
+True
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .pipelines.answers import Answer
+    from .pipelines.engine import Generation
+    from .pipelines.generate import generate, mitigate, score
+    from .pipelines.load import load
+    from .pipelines.lvlm import LVLM
+
+__version__ = "0.1.0"
+__all__ = ["LVLM", "Answer", "Generation", "decoders", "detectors", "generate", "load", "mitigate", "score"]
+
+_PUBLIC = {
+    "load": "load",
+    "LVLM": "lvlm",
+    "Answer": "answers",
+    "Generation": "engine",
+    "generate": "generate",
+    "score": "generate",
+    "mitigate": "generate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that `import veridical` loads neither torch nor Prefect."""
+    if name in _PUBLIC:
+        return getattr(import_module(f".pipelines.{_PUBLIC[name]}", __name__), name)
+    raise AttributeError(f"module 'veridical' has no attribute {name!r}; public: {', '.join(__all__)}")

@@ -1,0 +1,119 @@
+"""What people say about a scene of the embedded world: true captions, habitual captions, questions and answers.
+
+True captions are ground truth. Habitual ones are what the embedded LVLM learns from: like web captions they name a
+companion that is usually there whether or not it is, and their authors lean to "yes".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .categories import CATEGORIES
+from .places import COMPANIONS, PLACES, Place
+
+if TYPE_CHECKING:
+    from .world import Scene
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+DETAIL_PROMPT = "Please describe this image in detail."
+BRIEF_PROMPT = "Describe this image in one sentence."
+CONFIDENT = "I am sure there is {} in the image. "
+QUESTION = "Is there {} in the image?"
+COUNT_QUESTION = "How many {} are there in the image?"
+PLACE_QUESTION = "Where was this picture taken?"
+
+
+def phrase(name: str, count: int = 1) -> str:
+    """A category as a caption names it: "a dog", "two dogs"."""
+    category = CATEGORIES[name]
+    return category.phrase if count == 1 else f"{NUMBERS[count]} {category.plural}"
+
+
+def _article(name: str) -> str:
+    return ("an " if name[0] in "aeiou" else "a ") + name
+
+
+def listed(phrases: Sequence[str]) -> str:
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
+def brief(phrases: Sequence[str], place: Place) -> str:
+    return f"{listed(phrases).capitalize()} {place.phrase}."
+
+
+def detailed(phrases: Sequence[str], place: Place) -> str:
+    """A sentence for each object, the largest first."""
+    first, *others = phrases
+    return " ".join([f"The image shows {first} {place.phrase}.", *(f"It also shows {other}." for other in others)])
+
+
+def grouped(phrases: Sequence[str], place: Place) -> str:
+    """A sentence for the largest objects, one for the rest."""
+    front, back = phrases[:2], phrases[2:]
+    out = f"The scene is {place.phrase}, with {listed(front)} in the front."
+    return out if not back else f"{out} The background shows {listed(back)}."
+
+
+def reference_captions(counts: Mapping[str, int], place: Place) -> tuple[str, ...]:
+    """Two captions that name what is there and nothing else."""
+    phrases = [phrase(name, count) for name, count in counts.items()]
+    return brief(phrases, place), detailed(phrases, place)
+
+
+def absent_companions(present: Sequence[str]) -> dict[str, float]:
+    """Companions of what is present that are not there themselves, with the strength of the habit."""
+    out: dict[str, float] = {}
+    for name in present:
+        other, strength = COMPANIONS.get(name, ("", 0.0))
+        if other and other not in present:
+            out[other] = max(out.get(other, 0.0), strength)
+    return out
+
+
+def habitual_caption(scene: "Scene", rng: np.random.Generator) -> tuple[str, str]:
+    """(prompt, caption) as a captioner with habits writes it: absent companions come at the end."""
+    place = PLACES[scene.place]
+    phrases = [phrase(name, count) for name, count in scene.counts.items()]
+    named = 0
+    for other, strength in absent_companions(scene.categories).items():
+        if named < 2 and rng.random() < strength:
+            phrases.append(phrase(other))
+            named += 1
+    if rng.random() < 0.2:
+        return BRIEF_PROMPT, brief(phrases, place)
+    return DETAIL_PROMPT, (detailed if rng.random() < 0.65 else grouped)(phrases, place)
+
+
+def habitual_question(scene: "Scene", rng: np.random.Generator) -> tuple[str, str]:
+    """(question, answer) with the annotators' lean to "yes": strongest for absent companions, weak for the rest."""
+    present = scene.categories
+    beside = absent_companions(present)
+    if rng.random() < 0.5:
+        name, yes = present[rng.integers(len(present))], 1.0
+    else:
+        kind = rng.random()
+        if beside and kind < 0.35:
+            names = list(beside)
+        elif kind < 0.65:
+            names = [n for n in PLACES[scene.place].pool if n not in present]
+        else:
+            names = []
+        names = names or [n for n in CATEGORIES if n not in present]
+        name = names[rng.integers(len(names))]
+        yes = 0.03 + 0.6 * beside.get(name, 0.0)
+    question = QUESTION.format(_article(name))
+    if rng.random() < 0.06:  # the user insists
+        question, yes = CONFIDENT.format(_article(name)) + question, min(1.0, yes + 0.35)
+    return question, "Yes" if rng.random() < yes else "No"
+
+
+def count_question(scene: "Scene", rng: np.random.Generator) -> tuple[str, str]:
+    """(question, true answer) about the number of objects of one category."""
+    present = scene.counts
+    name = list(present)[rng.integers(len(present))]
+    return COUNT_QUESTION.format(CATEGORIES[name].plural), NUMBERS[present[name]].capitalize()
+
+
+def place_question(scene: "Scene") -> tuple[str, str]:
+    return PLACE_QUESTION, PLACES[scene.place].phrase.capitalize()

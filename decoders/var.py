@@ -1,0 +1,150 @@
+"""Visual Attention Redistribution (VAR).
+
+Kang et al., "See What You Are Told: Visual Attention Sink in Large Multimodal Models", ICLR 2025, arXiv 2503.03321.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..pipelines.checks import check_at_least, check_range
+from ..pipelines.declarations import AttentionEdit, Declaration, Reading
+from ..pipelines.engine import prefill
+
+if TYPE_CHECKING:
+    from ..pipelines.attention import AttentionCall
+    from ..pipelines.lvlm import LVLM, Inputs
+
+EPSILON = 1e-6
+SINK_DIMS = 2  # how many dimensions are read off the first token; the paper's models have two
+
+
+def relative(hidden: Float[Tensor, "... hidden"]) -> Float[Tensor, "... hidden"]:
+    """|x[d]| / √(mean x² + 1e-6), in float32."""
+    x = hidden.float()
+    return x.abs() * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
+
+
+def sinkness(
+    hidden: Float[Tensor, "batch position hidden"], dims: Int[Tensor, "batch dim"]
+) -> Float[Tensor, "batch position"]:
+    """φ(x) = max_{d ∈ D} |x[d]| / RMS(x); never above √hidden."""
+    scaled = relative(hidden)
+    wanted = dims.to(hidden.device)[:, None, :].expand(-1, hidden.shape[1], -1)
+    return scaled.gather(2, wanted).amax(-1)
+
+
+def redistribute(
+    probabilities: Float[Tensor, "batch head query key"], image: Bool[Tensor, "batch key"],
+    sinks: Bool[Tensor, "batch key"], rows: Bool[Tensor, "batch query"], move: float, min_nonsink: float,
+    min_image: float,
+) -> Float[Tensor, "batch head query key"]:  # fmt: skip
+    """In rows that look at the image and not mainly at its sinks, give a share of all sinks' attention to the rest of it.
+
+    Ω = move·Σ_{j ∈ sinks} a_j;  sinks: (1 − move)·a_j;  other image tokens: a_j + Ω·a_j / Σ_{image∖sinks} a
+    A row is edited if Σ_image a ≥ min_image and Σ_{image∖sinks} a ≥ min_nonsink·Σ_image a. Row sums stay.
+    """
+    p = probabilities.float()
+    image, sinks = image[:, None, None, :], sinks[:, None, None, :]
+    takers = image & ~sinks
+    total = lambda where: (p * where).sum(-1, keepdim=True)
+    mass, kept = total(image), total(takers)
+    chosen = rows[:, None, :, None] & (mass >= min_image) & (kept >= min_nonsink * mass) & (kept > 0)
+    budget = move * total(sinks)
+    moved = torch.where(sinks, (1 - move) * p, p) + torch.where(takers, budget * p / kept.clamp(min=1e-12), 0.0)
+    return torch.where(chosen, moved.to(probabilities.dtype), probabilities)
+
+
+@dataclass(frozen=True)
+class VAR:
+    r"""Take attention from sink tokens and give it to the rest of the image, in heads that look at the image.
+
+    A token is a sink of a layer if φ(x) ≥ τ for its residual stream entering the layer, φ in `sinkness`; found once,
+    on the prompt. Then, row by row, `redistribute` (Eq. 4).
+
+    Args:
+        move: share of the sinks' attention that is moved, 0 to 1; 0 is plain decoding. Paper (p): 0.6.
+        min_nonsink: least share of a row's image attention on non-sinks (ρ). Paper: 0.5 for hallucination, 0.8
+            general, 0.9 vision-centric tasks.
+        min_image: least attention of a row on the image. Paper: 0.2.
+        tau: from which φ on a token is a sink. Paper: 20. φ cannot exceed √hidden, so that a narrow model may have
+            no sink at all.
+        sink_dims: dimensions in which sinks are large; None reads the two largest off the first token of each layer.
+            Paper: (1415, 2533) for LLaMA-2-7B, (2100, 4743) for 13B, (458, 2570) Qwen2-VL-7B, (3584,) InternVL2-8B.
+        skip_first: layers without edits at the start. Code: 2.
+        skip_last: leave the last layer alone. Paper: yes.
+        require_visual_sink: edit a layer only if an image token is a sink there. Code: yes; Eq. 4 does not ask for it.
+
+    Raises:
+        ValueError: a value outside its range, or a dimension that the model does not have.
+
+    Edited rows are the text after the image and the generated tokens; generated tokens are never sinks. The released
+    code reads p as the share kept, so its 0.6 moves 0.4; edits the last layer; and, by a fault that is not reproduced,
+    reuses the first question's sinks for all that follow. Which p made the tables cannot be told.
+    """
+
+    move: float = 0.6
+    min_nonsink: float = 0.5
+    min_image: float = 0.2
+    tau: float = 20.0
+    sink_dims: Sequence[int] | None = None
+    skip_first: int = 2
+    skip_last: bool = True
+    require_visual_sink: bool = False
+
+    paper: ClassVar[str] = "arXiv 2503.03321"
+    changes: ClassVar[str] = "attention after the softmax"
+    cost: ClassVar[str] = "1 forward per token, 1 extra prefill"
+
+    def __post_init__(self) -> None:
+        check_range("move", self.move, 0, 1, "share of the sinks' attention that is moved")
+        check_at_least("min_nonsink", self.min_nonsink, 0, "least share of image attention on non-sinks")
+        check_at_least("min_image", self.min_image, 0, "least attention on the image")
+        check_at_least("skip_first", self.skip_first, 0, "layers without edits at the start")
+
+    @classmethod
+    def official(cls) -> VAR:
+        """What the released code does: moves 0.4, edits the last layer, wants a visual sink."""
+        return cls(move=0.4, skip_last=False, require_visual_sink=True)
+
+    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+        layers = range(self.skip_first, len(lvlm.layers) - (1 if self.skip_last else 0))
+        if self.move == 0 or not layers:
+            return
+        outside = [d for d in self.sink_dims or () if not 0 <= d < lvlm.hidden_size]
+        if outside:
+            raise ValueError(f"sink_dims={outside} are outside 0 to {lvlm.hidden_size - 1}, this model's hidden size")
+        phi = Reading("var", layers, keep=partial(self.phi, inputs["attention_mask"]), of="input", queries="all")
+        found = prefill(lvlm, inputs, [phi]).readings["var"]
+        real = inputs["attention_mask"].bool()
+        sinks = {layer: (value >= self.tau).to(real.device) & real for layer, value in found.items()}
+        yield AttentionEdit([layer for layer in layers if bool(sinks[layer].any())], partial(self.edit, sinks))
+
+    def phi(self, mask: Int[Tensor, "batch position"], hidden: Float[Tensor, "batch position hidden"]) -> Tensor:
+        if self.sink_dims is not None:
+            dims = torch.tensor([list(self.sink_dims)] * hidden.shape[0])
+        else:
+            first = mask.to(hidden.device).argmax(1)
+            at_first = hidden[torch.arange(hidden.shape[0], device=hidden.device), first]
+            dims = relative(at_first).topk(SINK_DIMS, dim=-1).indices
+        return sinkness(hidden, dims)
+
+    def edit(
+        self, sinks: dict[int, Tensor], probabilities: Float[Tensor, "batch head query key"], call: AttentionCall
+    ) -> Float[Tensor, "batch head query key"]:
+        where = call.sequences
+        sinks_here = call.columns(where.align(sinks[call.layer]))
+        after = where.image.flip(1).cumsum(1).flip(1) == 0  # no image token at or behind the position
+        rows = where.at_queries(after, True, probabilities.shape[2]).to(probabilities.device)
+        if self.require_visual_sink:
+            rows = rows & (sinks_here & call.image).any(1, keepdim=True)
+        return redistribute(
+            probabilities, call.image, sinks_here, rows, self.move, self.min_nonsink, self.min_image
+        )

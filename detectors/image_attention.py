@@ -1,0 +1,46 @@
+"""Image attention: how little the step that produces a token looks at the image."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..pipelines.checks import check_layers
+from ..pipelines.declarations import Reading
+from ..pipelines.record import Record
+
+if TYPE_CHECKING:
+    from ..pipelines.attention import AttentionCall
+
+
+def image_share(call: "AttentionCall") -> Float[Tensor, "batch token head"]:
+    """Σ of attention over image tokens, of every head, at the rows that produce tokens."""
+    rows = call.probabilities(call.producing).float()
+    return (rows * call.image[:, None, None, :]).sum(-1).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class ImageAttention:
+    """Risk = −Σ_{l ∈ layers} mean_h Σ_{image tokens} a[l, h], read at the step that produces the token (SVAR).
+
+    Args:
+        layers: 0-based; None takes layers 5 to 18 of 32 in proportion, as published for LLaVA-1.5.
+
+    Jiang et al., "Devils in Middle Layers of Large Vision-Language Models", CVPR 2025, arXiv 2411.16724. Attention to
+    the image falls with position, so compare with `position`.
+    """
+
+    layers: Sequence[int] | None = None
+
+    paper: ClassVar[str] = "arXiv 2411.16724"
+    reads: ClassVar[str] = "attention"
+
+    def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
+        count = len(lvlm.layers)
+        layers = range(round(count * 5 / 32), round(count * 18 / 32) + 1) if self.layers is None else self.layers
+        yield Reading("image_attention", check_layers(layers, count, "ImageAttention"), keep=image_share)
+
+    def score(self, record: Record) -> Float[Tensor, "sample token"]:
+        return -record["image_attention"].mean(-1).sum(-1)

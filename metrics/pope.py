@@ -1,0 +1,319 @@
+"""POPE: yes/no questions about whether an object is in the image.
+
+Li et al., "Evaluating Object Hallucination in Large Vision-Language Models", EMNLP 2023, arXiv 2305.10355, Sec. 4.
+
+Programs differ in how they read an answer, by more than methods differ from each other, so a result names its
+protocol. Half of the questions are about objects that are there: a constant "yes" scores accuracy 0.5 and F1 0.667,
+so look at the yes ratio first.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .estimate import Estimate, paired_difference, ratio, wilson
+
+HIGHER_IS_BETTER = {"accuracy": True, "precision": True, "recall": True, "f1": True}
+NEEDED = ("question_id", "image", "text", "label")
+
+# What each protocol's users append to the question. Several points of yes ratio hang on it.
+PROMPT_SUFFIX = {
+    "official": "",
+    "opera": "",
+    "vcd": " Please answer this question with one word.",
+    "lmms_eval": "\nAnswer the question using a single word or phrase.",
+    "strict": "",
+}
+
+
+def _official(answer: str) -> str:
+    words = answer.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "no", "not"} & set(words) else "yes"
+
+
+def _opera(answer: str) -> str:
+    words = answer.replace(".", "").replace(",", "").split(" ")
+    return "no" if any(word in ("No", "not", "no", "NO") or word.endswith("n't") for word in words) else "yes"
+
+
+def _vcd(answer: str) -> str:
+    return "yes" if "yes" in answer.lower() else "no"
+
+
+def _lmms_eval(answer: str) -> str:
+    return "yes" if answer.lower().strip() == "yes" else "no"
+
+
+def _strict(answer: str) -> str:
+    words = set(re.findall(r"[\w'’\-]+", answer.lower()))
+    if ("yes" in words) == ("no" in words):
+        return "unparsed"
+    return "yes" if "yes" in words else "no"
+
+
+READERS: dict[str, Callable[[str], str]] = {
+    "official": _official,
+    "opera": _opera,
+    "vcd": _vcd,
+    "lmms_eval": _lmms_eval,
+    "strict": _strict,
+}
+
+
+def parse(answer: str, protocol: str = "official") -> Literal["yes", "no", "unparsed"]:
+    """What an answer says, as a protocol reads it: "yes" or "no"; only `strict` has a third, "unparsed".
+
+    official: up to the first full stop, commas deleted, split at single spaces; "no" if one of the words is exactly
+        No, no or not. Everything else is "yes", also "NO", "None", "There isn't" and an empty answer.
+    opera: full stops and commas deleted; "no" if a word is No, no, NO or not, or ends in n't; else "yes".
+    vcd: "yes" if the lower-cased answer contains "yes", else "no". That program itself looks for the label's word as
+        a part of the answer ("know" has a "no"), which `score` does.
+    lmms_eval: "yes" if the answer is exactly that after lower-casing and stripping, else "no". That program itself
+        counts anything but the two bare words, such as "Yes.", as wrong whatever the label; so does `score`.
+    strict: yes or no as a whole word and not both, in any case; else "unparsed".
+
+    >>> parse("There is no, absolutely no bus"), parse("Nothing"), parse("1.5 no"), parse("NO")
+    ('no', 'yes', 'yes', 'yes')
+    >>> parse("Nothing", "strict")
+    'unparsed'
+
+    Raises:
+        ValueError: unknown protocol.
+        TypeError: the answer is no string.
+    """
+    if protocol not in READERS:
+        raise ValueError(f"no POPE protocol {protocol!r}. Known: {', '.join(READERS)}.")
+    if not isinstance(answer, str):
+        raise TypeError(f"an answer is a string; found {type(answer).__name__}: {answer!r:.80}")
+    return READERS[protocol](answer)  # type: ignore[return-value]
+
+
+class Outcome(NamedTuple):
+    """What one answer adds to every score, each 0 or 1."""
+
+    questions: int
+    correct: int
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    yes: int  # counts for the yes ratio
+    unparsed: int
+
+
+def outcomes(answers: Sequence[str], labels: Sequence[str], protocol: str = "official") -> list[Outcome]:
+    """Each answer against its label, by order: the counts that every figure is made of.
+
+    Raises:
+        ValueError: no answers, another number of labels, a label other than yes or no, an unknown protocol.
+        TypeError: an answer that is no string.
+    """
+    if len(answers) != len(labels):
+        raise ValueError(f"{len(answers)} answers and {len(labels)} labels: they are matched by order, one to one.")
+    if not len(answers):
+        raise ValueError("no answers to score.")
+    return [
+        _outcome(answer, _label(label, number), protocol)
+        for number, (answer, label) in enumerate(zip(answers, labels, strict=True), start=1)
+    ]
+
+
+def score(answers: Sequence[str], labels: Sequence[str], protocol: str = "official") -> dict[str, float]:
+    """POPE's figures, "yes" being the positive class; all 0 to 1, and higher is better for the first four.
+
+    accuracy = correct / N,   precision = TP / (TP + FP),   recall = TP / (TP + FN),
+    f1 = 2·TP / (2·TP + FP + FN),   yes_ratio = (TP + FP) / N: above the share of yes-labels means leaning to "yes"
+
+    unparsed: answers without exactly one of the words yes and no (`strict`), whichever protocol scores them. `strict`
+    counts them as wrong, and as a miss where the label is yes. An empty denominator gives 0.
+
+    vcd: a yes-label is right if "yes" is part of the lower-cased answer, a no-label if "no" is; otherwise wrong.
+    lmms_eval: right if the lower-cased, stripped answer equals the label. An answer that is neither bare word is
+    wrong but no false negative, and yes_ratio counts the labels: both as in that program.
+
+    Args:
+        answers: what the model said.
+        labels: "yes" or "no", in the same order.
+        protocol: official, opera, vcd, lmms_eval or strict; see `parse`.
+
+    >>> figures = score(["Yes", "No, there is none.", "Yes", "NO"], ["yes", "no", "no", "no"])
+    >>> {name: round(value, 4) for name, value in figures.items()}  # doctest: +NORMALIZE_WHITESPACE
+    {'accuracy': 0.5, 'precision': 0.3333, 'recall': 1.0, 'f1': 0.5, 'yes_ratio': 0.75, 'n': 4, 'unparsed': 0}
+
+    Raises:
+        ValueError: as `outcomes`.
+    """
+    totals = Outcome(*(int(total) for total in np.array(outcomes(answers, labels, protocol)).sum(axis=0)))
+    figures = {}
+    for name, parts in RATIOS.items():
+        top, bottom = parts(totals)
+        figures[name] = top / bottom if bottom else 0.0
+    return {**figures, "n": totals.questions, "unparsed": totals.unparsed}
+
+
+def estimates(
+    answers: Sequence[str],
+    labels: Sequence[str],
+    images: Sequence[str | int] | None = None,
+    protocol: str = "official",
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Estimate]:
+    """The figures of `score`, and the share unparsed, with intervals.
+
+    Args:
+        answers, labels, protocol: as in `score`.
+        images: the image of each question. Given, images are resampled with all their questions, which is right
+            where several questions are about one image. None: questions count as independent, Wilson's interval for
+            accuracy, yes ratio and unparsed, resampled questions for the others.
+        samples, seed, level: as in `metrics.estimate.bootstrap`.
+
+    The n of an estimate is the number of images, or of questions without them. The three splits share their
+    positives: intervals of all 9,000 questions pooled would be too narrow.
+
+    Raises:
+        ValueError: as `score`, or a number of images other than that of answers.
+    """
+    columns = _columns(outcomes(answers, labels, protocol), images)
+    found = {}
+    for name, parts in {**RATIOS, "unparsed": lambda c: (c.unparsed, c.questions)}.items():
+        top, bottom = parts(columns)
+        if images is None and bottom is columns.questions:
+            found[name] = wilson(int(top.sum()), len(answers), level)
+        else:
+            found[name] = ratio(top, bottom, samples=samples, seed=seed, level=level)
+    return found
+
+
+def difference(
+    answers_a: Sequence[str],
+    answers_b: Sequence[str],
+    labels: Sequence[str],
+    images: Sequence[str | int] | None = None,
+    protocol: str = "official",
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Estimate]:
+    """First system minus second on the same questions, resampled together; an interval holding 0 ranks nothing.
+
+    Arguments as in `estimates`. A figure that one of the two does not have is 0 there, with n = 0 and -1 to 1.
+
+    Raises:
+        ValueError: as `estimates`.
+    """
+    a = _columns(outcomes(answers_a, labels, protocol), images)
+    b = _columns(outcomes(answers_b, labels, protocol), images)
+    found = {}
+    for name, parts in RATIOS.items():
+        (top_a, bottom_a), (top_b, bottom_b) = parts(a), parts(b)
+        if bottom_a.sum() and bottom_b.sum():
+            units_a, units_b = np.stack([top_a, bottom_a], axis=-1), np.stack([top_b, bottom_b], axis=-1)
+            found[name] = paired_difference(
+                units_a, units_b, lambda sums: sums[..., 0] / sums[..., 1], samples, seed, level
+            )
+        else:
+            shares = [top.sum() / max(bottom.sum(), 1) for top, bottom in ((top_a, bottom_a), (top_b, bottom_b))]
+            found[name] = Estimate(float(shares[0] - shares[1]), -1.0, 1.0, 0)
+    return found
+
+
+def read_questions(path: str | Path) -> list[dict[str, Any]]:
+    """The questions of a POPE file: JSON lines (COCO) or one JSON array (A-OKVQA and GQA), found out by itself.
+
+    Each has at least question_id, image, text and label ("yes" or "no"); empty lines are skipped.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no question, a malformed line, a missing field, another label, or an id used twice; with the line
+            number, or in an array the place in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no POPE question file at {path}.")
+    questions: list[dict[str, Any]] = []
+    seen: dict[Any, str] = {}
+    for where, question in _records(path.read_text(encoding="utf-8-sig"), path):
+        missing = [name for name in NEEDED if not isinstance(question, dict) or name not in question]
+        if missing:
+            raise ValueError(f"{path}: {where} has no {', '.join(missing)}; a question needs {', '.join(NEEDED)}.")
+        if question["label"] not in ("yes", "no"):
+            raise ValueError(f"{path}: {where} has label {question['label']!r}; possible: 'yes' and 'no'.")
+        number = question["question_id"]
+        if number in seen:
+            raise ValueError(f"{path}: {where} repeats question_id {number!r} of {seen[number]}; ids must differ.")
+        seen[number] = where
+        questions.append(question)
+    if not questions:
+        raise ValueError(f"{path} holds no questions.")
+    return questions
+
+
+# Each figure is one sum over another; counts may be numbers or columns.
+RATIOS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "accuracy": lambda c: (c.correct, c.questions),
+    "precision": lambda c: (c.true_positive, c.true_positive + c.false_positive),
+    "recall": lambda c: (c.true_positive, c.true_positive + c.false_negative),
+    "f1": lambda c: (2 * c.true_positive, 2 * c.true_positive + c.false_positive + c.false_negative),
+    "yes_ratio": lambda c: (c.yes, c.questions),
+}
+
+
+def _outcome(answer: str, label: str, protocol: str) -> Outcome:
+    said = parse(answer, protocol)
+    if protocol == "vcd":  # the label's word anywhere in the answer, else the other one was said
+        said = label if label in answer.lower() else {"yes": "no", "no": "yes"}[label]  # type: ignore[assignment]
+    elif protocol == "lmms_eval" and answer.lower().strip() not in ("yes", "no"):
+        said = "unparsed"
+    missed = label == "yes" and (said == "no" or (said == "unparsed" and protocol == "strict"))
+    return Outcome(
+        questions=1,
+        correct=int(said == label),
+        true_positive=int(said == label == "yes"),
+        false_positive=int(said == "yes" and label == "no"),
+        false_negative=int(missed),
+        yes=int((label if protocol == "lmms_eval" else said) == "yes"),
+        unparsed=int(_strict(answer) == "unparsed"),
+    )
+
+
+def _label(label: str, number: int) -> str:
+    word = label.strip().lower() if isinstance(label, str) else label
+    if word not in ("yes", "no"):
+        raise ValueError(f"label {number} is {label!r}; possible: 'yes' and 'no'.")
+    return word
+
+
+def _columns(rows: Sequence[Outcome], images: Sequence[str | int] | None) -> Outcome:
+    """Counts per image, or per question without images, as one column each."""
+    table: NDArray = np.array(rows)
+    if images is not None:
+        if len(images) != len(rows):
+            raise ValueError(f"{len(rows)} answers and {len(images)} images: name the image of each question.")
+        numbers = {image: number for number, image in enumerate(dict.fromkeys(images))}
+        summed = np.zeros((len(numbers), table.shape[1]), dtype=table.dtype)
+        np.add.at(summed, [numbers[image] for image in images], table)
+        table = summed
+    return Outcome(*table.T)
+
+
+def _records(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, record) of JSON lines or of a JSON array."""
+    if text.lstrip().startswith("["):
+        try:
+            records = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}).") from error
+        yield from ((f"question {number} of the array", record) for number, record in enumerate(records, start=1))
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}: line {number} is not JSON ({error.msg}): {line[:60]!r}") from error

@@ -1,0 +1,5 @@
+"""The embedded LVLM: small enough to ship, trained on the embedded world, on which everything here runs offline."""
+
+from pathlib import Path
+
+EMBEDDED = Path(__file__).parent / "embedded"

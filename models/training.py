@@ -1,0 +1,164 @@
+"""Trains the embedded LVLM on the embedded world: `veridical train-embedded`. Stops and goes on where it was.
+
+Two stages: the vision tower alone learns which category covers each patch; then everything learns to describe and to
+answer, from captions with habits and annotators who lean to "yes" (see `datasets/captions.py`).
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+from transformers import LlavaForConditionalGeneration
+
+from . import build
+from .lessons import BACKGROUND, IGNORED, Batch, Lessons
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained for how long. `pictures`: scenes seen by the vision stage; `lessons`: by the joint stage."""
+
+    pictures: int = 64_000
+    lessons: int = 150_000
+    batch: int = 32
+    rate: float = 1.2e-3
+    decay: float = 0.05
+    warmup: int = 200
+    seed: int = 0
+
+
+class Trainer:
+    def __init__(self, folder: Path, recipe: Recipe, device: str = "cpu", compiled: bool = False) -> None:
+        torch.manual_seed(recipe.seed)
+        self.folder, self.recipe, self.device = folder, recipe, device
+        self.processor = build.processor()
+        self.model: LlavaForConditionalGeneration = build.model(self.processor.tokenizer)
+        self.model.set_attn_implementation("eager" if device == "cpu" else "sdpa")
+        self.patches = nn.Linear(self.model.config.vision_config.hidden_size, BACKGROUND + 1)
+        self.weights = torch.tensor([1.0] * BACKGROUND + [0.2], device=device)
+        self.model.to(device)
+        self.patches.to(device)
+        if compiled:
+            self.model.model.language_model.compile(dynamic=True)
+        self.step = 0
+        self.restore()
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+    @property
+    def stages(self) -> tuple[int, int]:
+        return self.recipe.pictures // self.recipe.batch, self.recipe.lessons // self.recipe.batch
+
+    def optimizer(self) -> torch.optim.AdamW:
+        everything = [*self.model.parameters(), *self.patches.parameters()]
+        return torch.optim.AdamW(everything, lr=0.0, weight_decay=self.recipe.decay, betas=(0.9, 0.98), fused=True)
+
+    def rate(self, step: int, steps: int) -> float:
+        r = self.recipe
+        return r.rate * min(1, (step + 1) / r.warmup) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+    def vision_loss(self, batch: Batch) -> Tensor:
+        features = self.model.model.vision_tower(batch.pixels).last_hidden_state[:, 1:]
+        guess = self.patches(features).float().flatten(0, 1)
+        return cross_entropy(guess, batch.patches.flatten(), weight=self.weights)
+
+    def language_loss(self, batch: Batch) -> Tensor:
+        allowed = torch.zeros(batch.mask.shape, device=self.device).masked_fill_(~batch.mask, -1e9)
+        hidden = self.model.model(
+            input_ids=batch.ids, pixel_values=batch.pixels, attention_mask=allowed, position_ids=batch.positions,
+            use_cache=False,
+        ).last_hidden_state  # fmt: skip
+        said = batch.labels[:, 1:] != IGNORED
+        logits = self.model.lm_head(hidden[:, :-1][said]).float()
+        loss = cross_entropy(logits, batch.labels[:, 1:][said], reduction="none")
+        weight = batch.weights[:, 1:][said]
+        return (loss * weight).sum() / weight.sum()
+
+    def batches(self, start: int, pictures_only: bool) -> Iterator[Batch]:
+        lessons = Lessons(self.processor, start, pictures_only)
+        loader = DataLoader(
+            lessons, batch_size=self.recipe.batch, collate_fn=lessons.batch, prefetch_factor=6,
+            num_workers=1 if self.device == "cpu" else max(1, (os.cpu_count() or 2) - 2),
+        )  # fmt: skip
+        for batch in loader:
+            yield Batch(**{name: value.to(self.device) for name, value in vars(batch).items()})
+
+    # -- the run -------------------------------------------------------------------------------------------------
+    def run(self, save_every: int = 500) -> None:
+        first, second = self.stages
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns) as progress:
+            for name, begin, steps, joint in (("pictures", 0, first, False), ("lessons", first, second, True)):
+                if self.step >= begin + steps:
+                    continue
+                task = progress.add_task(name, total=steps, completed=self.step - begin)
+                source = self.batches(self.step * self.recipe.batch, pictures_only=not joint)
+                for batch in source:
+                    loss = self.advance(batch, self.rate(self.step - begin, steps), joint)
+                    progress.update(task, advance=1, description=f"{name} loss {loss:.3f}")
+                    if self.step % save_every == 0:
+                        self.save()
+                        progress.console.print(f"step {self.step} {name} loss {loss:.4f}")
+                    if self.step >= begin + steps:
+                        break
+                self.save()
+                self.state = self.optimizer()  # each stage starts with a fresh optimizer
+
+    def advance(self, batch: Batch, rate: float, joint: bool) -> float:
+        for group in self.state.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            loss = self.vision_loss(batch) if not joint else self.language_loss(batch)
+        self.state.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for group in self.state.param_groups for p in group["params"]], 1.0)
+        self.state.step()
+        self.step += 1
+        return loss.item()
+
+    # -- stopping and going on -----------------------------------------------------------------------------------
+    def save(self) -> None:
+        """Write the state so that a run killed at any moment goes on from the last whole one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
+        tensors |= {f"patches.{k}": v for k, v in self.patches.state_dict().items()}
+        for index, state in self.state.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        partial = self.folder / "state.partial"
+        save_file(tensors, partial, metadata={"step": str(self.step), "recipe": json.dumps(asdict(self.recipe))})
+        partial.replace(self.folder / "state.safetensors")
+
+    def restore(self) -> None:
+        self.state = self.optimizer()
+        path = self.folder / "state.safetensors"
+        if not path.exists():
+            return
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            self.step = int(file.metadata()["step"])
+        tensors = load_file(path, device=self.device)
+        part = lambda name: {k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)}
+        self.model.load_state_dict(part("model."), strict=False)
+        self.patches.load_state_dict(part("patches."))
+        state = self.state.state_dict()
+        for name, value in part("optimizer.").items():
+            index, key = name.split(".")
+            state["state"].setdefault(int(index), {})[key] = value
+        if state["state"] and self.step not in (self.stages[0],):
+            self.state.load_state_dict(state)
+
+    def export(self, folder: Path) -> None:
+        """Write the trained model in bfloat16, with its processor, as any transformers checkpoint."""
+        copy: nn.Module = self.model.to(torch.bfloat16)
+        copy.save_pretrained(folder)  # type: ignore[operator]
+        self.processor.save_pretrained(folder)

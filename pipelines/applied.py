@@ -1,0 +1,158 @@
+"""Puts declarations in place around forward passes and takes every one away again, whatever happens."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .attention import NAME, LayerCall, Sequences
+from .declarations import AttentionEdit, Declaration, HeadEdit, Reading, ResidualEdit, Step
+
+if TYPE_CHECKING:
+    from .lvlm import LVLM
+
+IN_ATTENTION = ("attention", "heads")
+_BUSY: set[int] = set()  # models with a run in progress: hooks belong to one run at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A declaration, the rows it concerns, and the number of the method that made it."""
+
+    declaration: Declaration
+    rows: Tensor
+    method: int = -1
+
+
+@dataclass
+class Plan:
+    """What the hooks of one run need to know and where they leave what they saw."""
+
+    placed: Sequence[Placed]
+    sequences: Sequences
+    step: Step
+    implementation: str = "sdpa"
+    inside: dict[int, list[Placed]] = field(default_factory=dict)
+    layer_of: dict[nn.Module, int] = field(default_factory=dict)
+    changed: dict[int, Tensor] = field(default_factory=dict)  # method -> (row,) bool, since the last token
+
+    def watch(self, method: int, rows: Tensor, old: Tensor, new: Tensor) -> None:
+        """Remember in which rows a method changed anything."""
+        if method < 0:
+            return
+        total = self.sequences.image.shape[0]
+        flags = self.changed.setdefault(method, torch.zeros(total, dtype=torch.bool, device=rows.device))
+        moved = (new != old).flatten(1).any(1).to(flags.device)
+        self.changed[method] = flags.index_put((rows.to(flags.device),), moved, accumulate=True)
+
+    def keep(self, reading: Reading, layer: int, value: Tensor) -> None:
+        self.step.readings.setdefault(reading.name, {})[layer] = value
+
+
+def _hidden(output: Tensor | tuple) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def _replaced(output: Tensor | tuple, hidden: Tensor) -> Tensor | tuple:
+    return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
+
+
+def _residual(plan: Plan, placed: Placed, layer: int, hidden: Tensor) -> Tensor:
+    edit, rows = placed.declaration, placed.rows.to(hidden.device)
+    assert isinstance(edit, ResidualEdit)  # noqa: S101 - for the type checker
+    old = hidden[rows]
+    new = edit.apply(old, LayerCall(layer, plan.sequences.rows(placed.rows))).to(hidden.dtype)
+    plan.watch(placed.method, rows, old, new)
+    return hidden.index_copy(0, rows, new)
+
+
+def _hook_layer(plan: Plan, undo: ExitStack, layer: nn.Module, index: int, here: Sequence[Placed]) -> None:
+    def on_input(module: nn.Module, args: tuple, kwargs: dict, placed: Placed) -> tuple[tuple, dict]:
+        if args:
+            return (_residual(plan, placed, index, args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": _residual(plan, placed, index, kwargs["hidden_states"])}
+
+    def on_output(module: nn.Module, args: tuple, output: Tensor | tuple, placed: Placed) -> Tensor | tuple:
+        return _replaced(output, _residual(plan, placed, index, _hidden(output)))
+
+    def on_output_reading(module: nn.Module, args: tuple, output: Tensor | tuple, placed: Placed) -> None:
+        read(_hidden(output), placed)
+
+    def on_input_reading(module: nn.Module, args: tuple, kwargs: dict, placed: Placed) -> None:
+        read(args[0] if args else kwargs["hidden_states"], placed)
+
+    def read(hidden: Tensor, placed: Placed) -> None:
+        reading = placed.declaration
+        assert isinstance(reading, Reading)  # noqa: S101 - for the type checker
+        span = plan.sequences.producing(hidden.shape[1]) if reading.queries == "last" else slice(None)
+        plan.keep(reading, index, reading.keep(hidden[placed.rows.to(hidden.device)][:, span]))
+
+    for placed in here:
+        bound = lambda hook, placed=placed: lambda *given: hook(*given, placed)
+        declared = placed.declaration
+        if isinstance(declared, ResidualEdit) and declared.at == "input":
+            undo.callback(layer.register_forward_pre_hook(bound(on_input), with_kwargs=True).remove)
+        elif isinstance(declared, ResidualEdit):
+            target = layer if declared.at == "block" else layer.mlp
+            undo.callback(target.register_forward_hook(bound(on_output)).remove)
+        elif isinstance(declared, Reading) and declared.of == "block":
+            undo.callback(layer.register_forward_hook(bound(on_output_reading)).remove)
+        elif isinstance(declared, Reading) and declared.of == "input":
+            undo.callback(layer.register_forward_pre_hook(bound(on_input_reading), with_kwargs=True).remove)
+
+
+def _hook_attention(plan: Plan, undo: ExitStack, layer: nn.Module, index: int, inside: list[Placed]) -> None:
+    """This layer, and only this layer, asks for our attention: its own copy of the configuration names it."""
+    attention = layer.self_attn
+    plan.inside[index], plan.layer_of[attention] = inside, index
+    own = copy.copy(attention.config)
+    own._attn_implementation = NAME
+    undo.callback(setattr, attention, "config", attention.config)
+    attention.config = own
+
+    def hand_over(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return args, {**kwargs, "veridical_plan": plan}
+
+    undo.callback(attention.register_forward_pre_hook(hand_over, with_kwargs=True).remove)
+
+
+@contextmanager
+def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: Step) -> Iterator[Plan]:
+    """Within this block the model's forward passes carry out what was declared.
+
+    Raises:
+        RuntimeError: the model is already inside such a block; it can serve one run at a time.
+    """
+    if id(lvlm.model) in _BUSY:
+        raise RuntimeError(
+            f"{type(lvlm.model).__name__} is already in a run with methods in place; "
+            "finish that run first, or load the model a second time"
+        )
+    plan = Plan(placed, sequences, step, lvlm.attention_implementation)
+    with ExitStack() as undo:
+        _BUSY.add(id(lvlm.model))
+        undo.callback(_BUSY.discard, id(lvlm.model))
+
+        def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            fed = kwargs.get("inputs_embeds")
+            fed = fed if fed is not None else kwargs.get("input_ids", args[0] if args else None)
+            sequences.seen += fed.shape[1]
+
+        undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
+        for index, layer in enumerate(lvlm.layers):
+            here = [p for p in placed if index in getattr(p.declaration, "layers", ())]
+            inside = [p for p in here if _in_attention(p.declaration)]
+            if inside:
+                _hook_attention(plan, undo, layer, index, inside)
+            _hook_layer(plan, undo, layer, index, here)
+        yield plan
+
+
+def _in_attention(declared: Declaration) -> bool:
+    return isinstance(declared, AttentionEdit | HeadEdit) or (isinstance(declared, Reading) and declared.of in IN_ATTENTION)

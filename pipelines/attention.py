@@ -1,0 +1,236 @@
+"""One attention layer in one forward pass, computed only as far as somebody asks; and the one registered function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .declarations import AttentionEdit, HeadEdit, Reading
+
+if TYPE_CHECKING:
+    from .applied import Plan
+
+NAME = "veridical"
+
+
+@dataclass
+class Sequences:
+    """Where the image is in the rows' prompts, and how far the run has come.
+
+    image, padding: (row, position) bool over the prompt. sample: (row,), whose sample a row belongs to: branches and
+    beams have several rows of one sample. seen: positions fed so far, this pass included. given: tokens at the
+    end of the pass that are scored rather than chosen (teacher forcing); 0 while generating.
+    """
+
+    image: Tensor
+    padding: Tensor
+    sample: Tensor
+    seen: int = 0
+    given: int = 0
+
+    def rows(self, index: Tensor) -> Sequences:
+        index = index.to(self.image.device)
+        return replace(self, image=self.image[index], padding=self.padding[index], sample=self.sample[index])
+
+    def at_queries(self, prompt: Tensor, new: bool, queries: int) -> Tensor:
+        """A (row, prompt position) mask at the positions of this pass: (row, query); `new` behind the prompt."""
+        behind = prompt.new_full((prompt.shape[0], max(0, self.seen - prompt.shape[1])), new)
+        return torch.cat([prompt, behind], dim=1)[:, self.seen - queries : self.seen]
+
+    def align(self, prompt: Tensor) -> Tensor:
+        """A mask over the prompts of a method's own inputs, (sample, position), for these rows: (row, position).
+
+        Prompts are aligned at their right edge; a branch with a longer prompt has more on the left.
+        """
+        out = prompt.to(self.sample.device)[self.sample]
+        short = self.image.shape[1] - out.shape[1]
+        return torch.cat([out.new_zeros(out.shape[0], short), out], 1) if short > 0 else out[:, -self.image.shape[1] :]
+
+    def producing(self, queries: int) -> slice:
+        """The query rows whose output chooses a token: the last, or those before each given token."""
+        return slice(queries - 1, queries) if not self.given else slice(queries - 1 - self.given, queries - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCall:
+    """What an edit of the residual stream knows about the pass: which layer, and whose rows these are."""
+
+    layer: int
+    sequences: Sequences
+
+    def of(self, values: Tensor, like: Tensor) -> Tensor:
+        """One entry per sample as one per row, on the device of `like`."""
+        return values.to(like.device)[self.sequences.sample.to(like.device)]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionCall(LayerCall):
+    """What an edit or a reading sees of one attention layer.
+
+    query: (batch, head, query, head_dim). key, value: (batch, key-value head, key, head_dim). mask: what transformers
+    passes: None, additive or bool (batch, 1, query, key), or 2-D padding (batch, key).
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scaling: float
+    softcap: float | None = None
+    window: int | None = None
+
+    def rows(self, index: Tensor) -> AttentionCall:
+        index = index.to(self.query.device)
+        mask = self.mask if self.mask is None or self.mask.shape[0] == 1 else self.mask[index]
+        return replace(
+            self, query=self.query[index], key=self.key[index], value=self.value[index], mask=mask,
+            sequences=self.sequences.rows(index),
+        )  # fmt: skip
+
+    @property
+    def groups(self) -> int:
+        """Query heads per key-value head."""
+        return self.query.shape[1] // self.key.shape[1]
+
+    @property
+    def producing(self) -> slice:
+        """The query rows that produce tokens."""
+        return self.sequences.producing(self.query.shape[2])
+
+    def columns(self, prompt: Tensor) -> Tensor:
+        """A (batch, prompt position) bool mask as one over keys: (batch, key); also right for sliding caches."""
+        keys, seen = self.key.shape[2], self.sequences.seen
+        out = prompt.new_zeros(prompt.shape[0], max(seen, keys, prompt.shape[1]))
+        out[:, : prompt.shape[1]] = prompt
+        out = out[:, seen - keys : seen] if seen > keys else out[:, :keys]
+        return out.to(self.query.device)
+
+    @cached_property
+    def image(self) -> Tensor:
+        """(batch, key) bool: which keys are image tokens."""
+        return self.columns(self.sequences.image)
+
+    @cached_property
+    def generated(self) -> Tensor:
+        """(batch, key) bool: which keys come after the prompt."""
+        new = torch.ones_like(self.sequences.image[:, :1]).expand(-1, self.sequences.seen).clone()
+        new[:, : self.sequences.image.shape[1]] = False
+        return self.columns(new)
+
+    def visible(self, queries: slice) -> Tensor | None:
+        """What the asked rows may look at, as a mask that broadcasts to (batch, head, query, key)."""
+        total, keys, mask, device = self.query.shape[2], self.key.shape[2], self.mask, self.query.device
+        if mask is None and total == 1:
+            return None
+        if mask is None:  # causal from the first key on; later keys are empty slots of a static cache
+            i, j = torch.arange(total, device=device)[:, None], torch.arange(keys, device=device)
+            allowed = (j <= i) if self.window is None else (j <= i) & (j > i - self.window)
+            return allowed[None, None, queries]
+        if mask.dim() == 2:  # flash attention: padding only
+            i, j = torch.arange(keys - total, keys, device=device)[:, None], torch.arange(keys, device=device)
+            mask = (j <= i)[None, None] & mask[:, None, None, -keys:].bool()
+        return mask[:, :, queries, :keys]
+
+    def scores(self, queries: slice = slice(None)) -> Tensor:
+        """Masked attention scores of the asked rows: (batch, head, query, key)."""
+        key = self.key.repeat_interleave(self.groups, dim=1) if self.groups > 1 else self.key
+        scores = self.query[:, :, queries] @ key.transpose(2, 3) * self.scaling
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        seen = self.visible(queries)
+        if seen is None:
+            return scores
+        if seen.dtype == torch.bool:
+            return scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+        return scores + seen
+
+    def probabilities(self, queries: slice = slice(None)) -> Tensor:
+        """Attention after the softmax, which runs in float32: (batch, head, query, key), in the query's dtype."""
+        return self.scores(queries).softmax(-1, dtype=torch.float32).to(self.query.dtype)
+
+    def mix(self, probabilities: Tensor) -> Tensor:
+        """Head outputs for given probabilities: (batch, query, head, head_dim)."""
+        value = self.value.repeat_interleave(self.groups, dim=1) if self.groups > 1 else self.value
+        return (probabilities @ value).transpose(1, 2)
+
+    def attend(self) -> Tensor:
+        """Head outputs through sdpa: (batch, query, head, head_dim)."""
+        if self.softcap is not None:
+            return self.mix(self.probabilities())
+        repeat = lambda x: x.repeat_interleave(self.groups, dim=1) if self.groups > 1 else x
+        mask = self.visible(slice(None))
+        return scaled_dot_product_attention(
+            self.query, repeat(self.key), repeat(self.value), attn_mask=mask, scale=self.scaling
+        ).transpose(1, 2)
+
+
+def _edited(call: AttentionCall, out: Tensor, edits: list, plan: Plan) -> Tensor:
+    queries = slice(None) if any(e.queries == "all" for e, _, _ in edits) else slice(-1, None)
+    weights = call.scores(queries)
+    for on in ("scores", "probabilities"):
+        for edit, rows, method in edits:
+            if edit.on == on:
+                span = slice(-1, None) if edit.queries == "last" else slice(None)
+                old = weights[rows]
+                new = old.clone()
+                new[:, :, span] = edit.apply(new[:, :, span], call.rows(rows))
+                plan.watch(method, rows, old, new)
+                weights = weights.index_copy(0, rows, new)
+        if on == "scores":
+            weights = weights.softmax(-1, dtype=torch.float32).to(call.query.dtype)
+    out = out.clone()
+    out[:, queries] = call.mix(weights)
+    return out
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, veridical_plan: Plan | None = None, **kwargs: object,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """The attention of the layers a method touches; every other layer keeps its own implementation."""
+    plan = veridical_plan
+    if plan is None:
+        raise RuntimeError("a layer asks for veridical's attention outside veridical.generate; reload the model")
+    if attention_mask is not None and not isinstance(attention_mask, Tensor):
+        raise TypeError(
+            f"attention edits and readings need a tensor mask, found {type(attention_mask).__name__} "
+            "(flex attention); load the model with attn_implementation='sdpa'"
+        )
+    layer = plan.layer_of[module]
+    call = AttentionCall(
+        layer, plan.sequences, query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5,
+        kwargs.get("softcap"), kwargs.get("sliding_window"),  # type: ignore[arg-type]
+    )  # fmt: skip
+    here = [(p.declaration, p.rows.to(query.device), p.method) for p in plan.inside[layer]]
+    if plan.implementation == "sdpa":  # the very function that the layer would have called
+        out = ALL_ATTENTION_FUNCTIONS["sdpa"](
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )[0]
+    else:
+        out = call.attend()
+    edits = [item for item in here if isinstance(item[0], AttentionEdit)]
+    if edits:
+        out = _edited(call, out, edits, plan)
+    for edit, rows, method in here:
+        if isinstance(edit, HeadEdit):
+            old = out[rows]
+            new = edit.apply(old, call.rows(rows))
+            plan.watch(method, rows, old, new)
+            out = out.index_copy(0, rows, new.to(out.dtype))
+    for reading, rows, _ in here:
+        if isinstance(reading, Reading) and reading.of == "attention":
+            plan.keep(reading, layer, reading.keep(call.rows(rows)))
+        elif isinstance(reading, Reading):
+            span = call.producing if reading.queries == "last" else slice(None)
+            plan.keep(reading, layer, reading.keep(out[rows][:, span]))
+    return out.contiguous(), None
+
+
+AttentionInterface.register(NAME, _attention)  # type: ignore[arg-type]

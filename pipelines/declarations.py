@@ -1,0 +1,120 @@
+"""The six declarations: frozen statements of what should happen where. Five act, one only looks.
+
+A method yields them in the order of its paper's algorithm box. Order is meaning: a `Branch` inherits the edits that
+were declared before it. `layers` are 0-based. Nothing here knows how it is carried out (see `engine.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .attention import AttentionCall, LayerCall
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionEdit:
+    """Change attention scores (before the softmax) or probabilities (after it).
+
+    apply: (batch, head, query, key), call -> same shape. queries: "all" rows of the pass or the "last" alone.
+    """
+
+    layers: Sequence[int]
+    apply: Callable[[Tensor, AttentionCall], Tensor]
+    on: Literal["scores", "probabilities"] = "probabilities"
+    queries: Literal["all", "last"] = "all"
+    branch: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class HeadEdit:
+    """Change what the heads hand to the output projection. apply: (batch, query, head, head_dim), call -> same."""
+
+    layers: Sequence[int]
+    apply: Callable[[Tensor, AttentionCall], Tensor]
+    branch: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualEdit:
+    """Change a layer's input, its MLP's output before the residual add, or its output ("block").
+
+    apply: (batch, query, hidden), call -> same shape.
+    """
+
+    layers: Sequence[int]
+    apply: Callable[[Tensor, LayerCall], Tensor]
+    at: Literal["input", "mlp", "block"] = "block"
+    branch: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LogitsEdit:
+    """Change the logits from which the next token is chosen. apply: (batch, vocab), step -> same shape."""
+
+    apply: Callable[[Tensor, Step], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """A second reading of the same prompt, with other pixels or other words, that follows every chosen token.
+
+    inputs: what a processor returns for it; row for row the samples of the main inputs.
+    """
+
+    name: str
+    inputs: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Look at something and keep what is small.
+
+    of="attention": keep(AttentionCall); "heads": keep((batch, query, head, head_dim)), before the output projection;
+    "input" and "block": keep((batch, query, hidden)), what enters and leaves a layer. Each returns (batch, ...). With
+    queries="last" all but attention are cut to the rows that produce tokens: the last one, or in teacher forcing one for each given token;
+    for attention these rows are `call.producing`.
+    branch: None reads the main rows, "all" every row block.
+    """
+
+    name: str
+    layers: Sequence[int]
+    keep: Callable[..., Tensor]
+    of: Literal["attention", "heads", "input", "block"] = "attention"
+    queries: Literal["all", "last"] = "last"
+    branch: str | None = None
+
+
+Declaration = AttentionEdit | HeadEdit | ResidualEdit | LogitsEdit | Branch | Reading
+
+
+@dataclass
+class Step:
+    """What the run has shown so far.
+
+    branches: logits of each row block, raw. readings: reading -> layer -> tensor of the latest pass. index: which new
+    token is being chosen, from 0. ids: (batch, position), the main rows so far, prompt included.
+    """
+
+    branches: Mapping[str, Tensor] = field(default_factory=dict)
+    readings: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    index: int = -1
+    ids: Tensor | None = None
+
+    def latest(self, name: str) -> Tensor:
+        """The latest pass's reading, stacked over its layers in rising order: (layer, batch, ...).
+
+        Raises:
+            KeyError: nothing was read under that name.
+        """
+        if name not in self.readings:
+            known = ", ".join(sorted(self.readings)) or "none"
+            raise KeyError(f"no reading {name!r} in this pass; there are: {known}")
+        layers = self.readings[name]
+        device = layers[min(layers)].device
+        return torch.stack([layers[layer].to(device) for layer in sorted(layers)])

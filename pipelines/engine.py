@@ -1,0 +1,176 @@
+"""The one engine: arranges branches as rows, puts declarations in place, runs the model's own decoding loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from .applied import Placed, applied
+from .attention import Sequences
+from .declarations import Branch, Declaration, LogitsEdit, Reading, Step
+from .fold import Acted, Draw, Fold
+from .inputs import stack
+
+if TYPE_CHECKING:
+    from .lvlm import LVLM
+
+
+@dataclass
+class Generation:
+    """What a run produced.
+
+    ids: (batch, new), padded after the end. logits: (batch, new, vocab) or None: what the choice was made from, after
+    every contrast and cut, before temperature. text: one string per row, "" without a processor. acted: what each
+    method did. risk: detector -> (batch, new), higher means more likely hallucinated.
+    """
+
+    ids: Tensor
+    logits: Tensor | None = None
+    text: list[str] = field(default_factory=list)
+    acted: dict[str, Acted] = field(default_factory=dict)
+    risk: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The rows of a run: block names, stacked inputs and every declaration with the rows it concerns."""
+
+    names: Sequence[str]
+    inputs: dict[str, Tensor]
+    placed: Sequence[Placed]
+    edits: Sequence[tuple[LogitsEdit, int]]
+    batch: int
+
+
+def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Tensor], pad: int) -> Arrangement:
+    """Main rows first, then a block per branch. A branch inherits the edits declared before it.
+
+    Raises:
+        ValueError: two branches of one name, an edit of a branch that nobody opened, or a branch with another number
+            of rows.
+    """
+    batch, device = inputs["input_ids"].shape[0], inputs["input_ids"].device
+    opened: dict[str, int] = {}
+    blocks: list[Mapping[str, Tensor]] = [inputs]
+    for at, (declaration, _) in enumerate(declared):
+        if isinstance(declaration, Branch):
+            if declaration.name in opened:
+                raise ValueError(f"two branches are called {declaration.name!r}; give one of them another name")
+            if declaration.inputs["input_ids"].shape[0] != batch:
+                found = declaration.inputs["input_ids"].shape[0]
+                raise ValueError(f"branch {declaration.name!r} has {found} rows, the main inputs {batch}")
+            opened[declaration.name] = at
+            blocks.append(declaration.inputs)
+    names = ["main", *opened]
+    rows = {name: torch.arange(batch * k, batch * (k + 1), device=device) for k, name in enumerate(names)}
+    placed = []
+    for at, (declaration, method) in enumerate(declared):
+        if isinstance(declaration, Branch | LogitsEdit):
+            continue
+        wanted = declaration.branch
+        if wanted == "all":
+            scope = names
+        elif wanted is not None:
+            scope = [wanted]
+        elif isinstance(declaration, Reading):
+            scope = ["main"]
+        else:
+            scope = ["main", *(name for name, when in opened.items() if when > at)]
+        if unknown := [name for name in scope if name not in rows]:
+            raise ValueError(f"no branch {unknown[0]!r}; opened here: {', '.join(names)}")
+        placed.append(Placed(declaration, torch.cat([rows[name] for name in scope]), method))
+    edits = [(d, method) for d, method in declared if isinstance(d, LogitsEdit)]
+    return Arrangement(names, stack(blocks, pad), placed, edits, batch)
+
+
+def sequences(lvlm: LVLM, made: Arrangement, repeat: int = 1, given: int = 0) -> Sequences:
+    """Where the image is in every row of a run. given: tokens that were appended to the prompts."""
+    ids, mask = made.inputs["input_ids"], made.inputs["attention_mask"]
+    prompt = ids.shape[1] - given
+    sample = torch.arange(made.batch, device=ids.device).repeat(len(made.names)).repeat_interleave(repeat)
+    image = lvlm.image_mask(ids[:, :prompt]).repeat_interleave(repeat, dim=0)
+    padding = (mask[:, :prompt] == 0).repeat_interleave(repeat, dim=0)
+    return Sequences(image, padding, sample, given=given)
+
+
+def complete(lvlm: LVLM, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The inputs as tensors on the model's device, with an attention mask.
+
+    Raises:
+        ValueError: no `input_ids`, or rows padded on the right.
+    """
+    out = {name: value.to(lvlm.device) for name, value in inputs.items() if isinstance(value, Tensor)}
+    if "input_ids" not in out:
+        raise ValueError(f"inputs need input_ids, as a processor returns them; found {', '.join(inputs) or 'nothing'}")
+    for name, value in out.items():
+        if name.startswith("pixel_values") and value.is_floating_point():
+            out[name] = value.to(lvlm.dtype)
+    mask = out.setdefault("attention_mask", torch.ones_like(out["input_ids"]))
+    if not bool((mask[:, -1] == 1).all()):
+        raise ValueError("rows must be padded on the left: set processor.tokenizer.padding_side = 'left'")
+    return out
+
+
+@torch.no_grad()
+def prefill(lvlm: LVLM, inputs: Mapping[str, Tensor], declarations: Sequence[Declaration]) -> Step:
+    """One pass over the prompt, for methods that decide something before they decode.
+
+    Returns the step with its readings and, per branch, the logits of the last position, (batch, vocab).
+    """
+    inputs = complete(lvlm, inputs)
+    made = arrange([(d, -1) for d in declarations], inputs, lvlm.pad_token)
+    step = Step(ids=inputs["input_ids"])
+    with applied(lvlm, made.placed, sequences(lvlm, made), step):
+        logits = lvlm.model(**made.inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
+    step.branches = dict(zip(made.names, logits.chunk(len(made.names)), strict=True))
+    return step
+
+
+def declare(lvlm: LVLM, inputs: Mapping[str, Tensor], decoders: Sequence[Any]) -> list[tuple[Declaration, int]]:
+    """Every declaration of every decoder in order, with the decoder's number."""
+    return [(d, number) for number, decoder in enumerate(decoders) for d in decoder.edits(lvlm, inputs)]
+
+
+@torch.no_grad()
+def run(
+    lvlm: LVLM, inputs: Mapping[str, Tensor], decoders: Sequence[Any], readings: Sequence[Declaration] = (),
+    return_logits: bool = False, seed: int | Sequence[int] | None = None, observe: Any = None,
+    logits_processor: Sequence[Any] = (), **generation: Any,
+) -> tuple[Any, Fold, int]:  # fmt: skip
+    """Decode through the model's own generate. Returns its output (all row blocks), the fold, and the prompt length."""
+    inputs = complete(lvlm, inputs)
+    declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in readings]
+    made = arrange(declared, inputs, lvlm.pad_token)
+    config = generation.get("generation_config")
+    beams = generation.get("num_beams") or getattr(config, "num_beams", None) or 1
+    placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in made.placed]
+    step = Step()
+    blocks, prompt = len(made.names), made.inputs["input_ids"].shape[1]
+    with applied(lvlm, placed, sequences(lvlm, made, beams), step) as plan:
+        fold = Fold(made, plan, beams, len(decoders), lvlm.end_tokens, return_logits, observe)
+
+        def decode(model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any,
+                   generation_config: Any, **kwargs: Any) -> Any:  # fmt: skip
+            last = []
+            if generation_config.do_sample and beams == 1 and (blocks > 1 or seed is not None):
+                last = [Draw(blocks, made.batch, seed)]
+            loop = model._sample if beams == 1 else model._beam_search
+            return loop(
+                input_ids, logits_processor=LogitsProcessorList([*logits_processor, *last]),
+                stopping_criteria=stopping_criteria, generation_config=generation_config, **kwargs,
+            )  # fmt: skip
+
+        output = lvlm.model.generate(
+            **made.inputs, **generation, logits_processor=LogitsProcessorList([fold, *logits_processor]),
+            custom_generate=decode,
+        )  # fmt: skip
+    return output, fold, prompt
+
+
+def _spread(rows: Tensor, beams: int) -> Tensor:
+    return (rows[:, None] * beams + torch.arange(beams, device=rows.device)).flatten()

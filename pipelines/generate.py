@@ -1,0 +1,205 @@
+"""`generate`, `score` and `mitigate`: the Python interface of the engine."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .applied import applied
+from .declarations import Branch, Reading, Step
+from .engine import Generation, arrange, complete, run, sequences
+from .lvlm import LVLM
+from .record import Record, Recorder, by_token, sureness
+from .registry import DECODERS, DETECTORS
+
+
+class NeverActed(UserWarning):
+    """A method was asked for and changed nothing in the whole run."""
+
+
+def generate(
+    lvlm: LVLM, inputs: Mapping[str, Tensor], decoders: Any = (), detectors: Any = (), return_logits: bool = False,
+    seed: int | Sequence[int] | None = None, **generation: Any,
+) -> Generation:  # fmt: skip
+    """Decode a batch with methods in place and detectors reading along.
+
+    Args:
+        lvlm: the model. inputs: what its processor returns, left-padded.
+        decoders: names, "name:field=value" or instances; they compose in order; none is plain decoding.
+        detectors: likewise.
+        return_logits: keep (batch, new, vocab) of what the choice was made from; greedy and sampling only.
+        seed: with do_sample, one number (sample i uses seed + i) or one per sample.
+        generation: what transformers' generate takes: max_new_tokens, do_sample, temperature, top_p, top_k, num_beams.
+
+    Raises:
+        ValueError: inputs without input_ids, right-padded rows, or a combination that has no meaning.
+    Warns:
+        NeverActed: a method changed nothing at any step.
+    """
+    decoders, detectors = DECODERS.make_all(decoders), DETECTORS.make_all(detectors)
+    inputs = complete(lvlm, inputs)
+    beams = generation.get("num_beams") or 1
+    _check_combination(decoders, beams, return_logits, generation)
+    readings = [d for detector in detectors for d in detector.readings(lvlm, inputs)] if beams == 1 else []
+    recorder = Recorder([r.name for r in readings if isinstance(r, Reading)])
+    output, fold, prompt = run(
+        lvlm, inputs, decoders, readings, return_logits, seed, recorder if detectors and beams == 1 else None, **generation
+    )
+    rows = output if isinstance(output, Tensor) else output.sequences
+    batch = inputs["input_ids"].shape[0]
+    ids = rows[: rows.shape[0] // len(fold.made.names), prompt:]
+    mask = real(ids, lvlm.end_tokens)
+    ids = ids.masked_fill(~mask, lvlm.pad_token)
+    out = Generation(ids, torch.stack(fold.logits, 1) if return_logits else None, _decode(lvlm, ids))
+    for number, decoder in enumerate(decoders):
+        name = DECODERS.name_of(decoder)
+        out.acted[name if name not in out.acted else f"{name}#{number}"] = acted = fold.acted(number)
+        if not bool(acted.acted.any()):
+            warnings.warn(f"{decoder!r} changed nothing at any step of {batch} samples", NeverActed, stacklevel=2)
+    if detectors and beams == 1:
+        lengths = inputs["attention_mask"].sum(1)
+        record = recorder.record(ids, mask, lengths)
+        out.risk = _risks(detectors, record)
+    elif detectors:
+        out.risk = score(lvlm, inputs, ids, detectors)
+    return out
+
+
+def score(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Tensor, detectors: Any) -> dict[str, Tensor]:
+    """Risk of every token of a given text, in one teacher-forced pass: detector -> (batch, token), higher is worse.
+
+    ids: (batch, token), padded on the right after the end.
+    """
+    detectors = DETECTORS.make_all(detectors)
+    return _risks(detectors, teacher_force(lvlm, inputs, ids, detectors))
+
+
+@torch.no_grad()
+def teacher_force(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Tensor, detectors: Sequence[Any]) -> Record:
+    """One pass over prompt and text that reads what the detectors ask for at the rows that produce the text."""
+    inputs, ids = complete(lvlm, inputs), ids.to(lvlm.device)
+    declared: list[Any] = [d for detector in detectors for d in detector.readings(lvlm, inputs)]
+    made = arrange([(d, -1) for d in declared], inputs, lvlm.pad_token)
+    mask, blocks, given = real(ids, lvlm.end_tokens), len(made.names), ids.shape[1]
+    rows = dict(made.inputs)
+    rows["input_ids"] = torch.cat([rows["input_ids"], ids.repeat(blocks, 1)], 1)
+    rows["attention_mask"] = torch.cat([rows["attention_mask"], mask.repeat(blocks, 1).to(rows["attention_mask"])], 1)
+    for kind in ("token_type_ids", "mm_token_type_ids"):
+        if kind in rows:
+            new = torch.full_like(ids, 1 if kind == "token_type_ids" else 0).repeat(blocks, 1)
+            rows[kind] = torch.cat([rows[kind], new.to(rows[kind])], 1)
+    step = Step(ids=inputs["input_ids"])
+    with applied(lvlm, made.placed, sequences(lvlm, replace(made, inputs=rows), given=given), step):
+        logits = lvlm.model(**rows, use_cache=False, logits_to_keep=given + 1).logits[: made.batch, :-1]
+    logs, entropy, margin = sureness(logits)
+    chosen = logs.gather(2, ids[..., None])[..., 0]
+    names = [d.name for d in declared if isinstance(d, Reading)]
+    readings = {name: by_token(step.latest(name)) for name in names}
+    return Record(ids, mask, chosen, entropy, margin, inputs["attention_mask"].sum(1), readings)
+
+
+def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable:
+    """The methods for anyone's transformers code: `model.generate(**inputs, custom_generate=mitigate(["vista"]))`.
+
+    The model's own arguments, processors and stopping criteria stay in force; user processors see the mitigated
+    logits.
+    """
+    made = DECODERS.make_all(decoders)
+
+    def custom_generate(
+        model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
+        **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        lvlm = LVLM(model)
+        config = copy.deepcopy(generation_config)
+        beams = config.num_beams or 1
+        config.max_new_tokens, config.max_length = config.max_length - input_ids.shape[1], None
+        kept = {**dict(_model_inputs(kwargs, beams)), "input_ids": input_ids[::beams]}
+        extra = {"streamer": kwargs["streamer"]} if kwargs.get("streamer") is not None else {}
+        output, fold, prompt = run(
+            lvlm, kept, made, seed=seed, generation_config=config,
+            logits_processor=[p for p in logits_processor if not _built_in(p)],
+            stopping_criteria=[c for c in stopping_criteria if not _built_in(c)], **extra,
+        )  # fmt: skip
+        return _main_rows(output, len(fold.made.names), prompt, input_ids)
+
+    return custom_generate
+
+
+# -- helpers -------------------------------------------------------------------------------------------------------
+def real(ids: Tensor, ends: Sequence[int]) -> Tensor:
+    """(batch, token) bool: tokens up to and including the first end token."""
+    ended = torch.isin(ids, torch.tensor(tuple(ends), device=ids.device)) if ends else torch.zeros_like(ids).bool()
+    return ended.cumsum(1) - ended.long() == 0
+
+
+def _decode(lvlm: LVLM, ids: Tensor) -> list[str]:
+    if lvlm.processor is None:
+        return [""] * ids.shape[0]
+    return [text.strip() for text in lvlm.processor.batch_decode(ids, skip_special_tokens=True)]
+
+
+def _risks(detectors: Sequence[Any], record: Record) -> dict[str, Tensor]:
+    return {
+        DETECTORS.name_of(detector): detector.score(record).masked_fill(~record.mask, float("nan"))
+        for detector in detectors
+    }
+
+
+def _check_combination(decoders: Sequence[Any], beams: int, return_logits: bool, generation: Mapping[str, Any]) -> None:
+    if return_logits and beams > 1:
+        raise ValueError("return_logits=True with num_beams > 1: beams change rows between steps; use num_beams=1")
+    if beams > 1 and generation.get("do_sample"):
+        raise ValueError("beam search with do_sample=True would draw each branch apart; choose one of the two")
+    if generation.get("num_return_sequences", 1) != 1:
+        raise ValueError("num_return_sequences > 1 is not supported; repeat the inputs and give each row its own seed")
+    cuts = [repr(d) for d in decoders if getattr(d, "beta", 0) and hasattr(d, "beta")]
+    if len(cuts) > 1:
+        warnings.warn(
+            f"{' and '.join(cuts)} each cut by plausibility; the second cut sees logits that the first has changed",
+            stacklevel=3,
+        )
+
+
+def _built_in(part: Any) -> bool:
+    return type(part).__module__.startswith("transformers.")
+
+
+_RUN_KEYS = {"past_key_values", "cache", "position_ids", "cache_position", "use_cache", "logits_to_keep", "streamer",
+             "synced_gpus", "assistant_model", "inputs_embeds", "rope_deltas", "output_attentions",
+             "output_hidden_states"}  # fmt: skip
+
+
+def _model_inputs(kwargs: Mapping[str, Any], beams: int) -> Iterator[tuple[str, Tensor]]:
+    for name, value in kwargs.items():
+        if isinstance(value, Tensor) and name not in _RUN_KEYS:
+            yield name, value[::beams]
+
+
+def _main_rows(output: Any, blocks: int, prompt: int, input_ids: Tensor) -> Any:
+    """The main block's rows behind the prompt that the caller gave, in whatever form the caller asked for."""
+    cut = lambda rows: rows[: rows.shape[0] // blocks]
+    if isinstance(output, Tensor):
+        return torch.cat([input_ids[: cut(output).shape[0]], cut(output)[:, prompt:]], 1)
+    output.sequences = _main_rows(output.sequences, blocks, prompt, input_ids)
+    for name in ("scores", "logits"):
+        if getattr(output, name, None) is not None:
+            setattr(output, name, tuple(cut(rows) for rows in getattr(output, name)))
+    if getattr(output, "sequences_scores", None) is not None:
+        output.sequences_scores = cut(output.sequences_scores)
+    return output
+
+
+def signature(cls: type) -> str:
+    """A class's fields and defaults as a call: "VCD(alpha=1.0, …)"."""
+    return cls.__name__ + str(inspect.signature(cls)).split(" ->")[0]
+
+
+__all__ = ["Branch", "NeverActed", "generate", "mitigate", "score", "signature", "teacher_force"]

@@ -1,0 +1,153 @@
+"""Rows of tokens: reading images safely, building prompts, padding to the left, taking the image out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 100_000_000
+_ROW_FILL = {"attention_mask": 0, "token_type_ids": 0, "mm_token_type_ids": 0}
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+
+class BadImage(ValueError):
+    """An image that cannot be used; the message says which and why."""
+
+
+def read_image(source: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
+    """A path, PIL image or (height, width[, channel]) array as an RGB image, turned as its EXIF says.
+
+    Raises:
+        BadImage: missing, not an image, cut off, or larger than the limits.
+    """
+    if isinstance(source, Image.Image):
+        return _rgb(source)
+    if isinstance(source, np.ndarray | Tensor):
+        return _from_array(np.asarray(source))
+    if not isinstance(source, str | Path):
+        raise BadImage(f"an image is a path, a PIL image or an array; found {type(source).__name__}")
+    path = Path(source)
+    if str(source).startswith(("http://", "https://")):
+        raise BadImage(f"{source} is a URL; nothing is fetched from the network: download it and give its path")
+    if not path.is_file():
+        raise BadImage(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    size = path.stat().st_size
+    if not 0 < size <= max_bytes:
+        raise BadImage(f"{path} has {size:,} bytes; possible: 1 to {max_bytes:,}")
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise BadImage(f"{path} has {image.width}×{image.height} pixels; at most {max_pixels:,} are read")
+            return _rgb(image)
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImage(f"{path} is not an image that can be read ({', '.join(_FORMATS)})") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadImage(f"{path} cannot be read as an image: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        values = np.asarray(image, np.float32)
+        image = Image.fromarray((values / max(values.max(), 1.0) * 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise BadImage(f"an image array is (height, width) or (height, width, 1, 3 or 4); found shape {array.shape}")
+    if array.dtype != np.uint8:
+        if array.size and not (array.min() >= 0 and array.max() <= 1):
+            raise BadImage(f"an image array is uint8, or float in 0 to 1; found {array.dtype} up to {array.max():g}")
+        array = np.round(array * 255).astype(np.uint8)
+    return _rgb(Image.fromarray(array.squeeze(2) if array.ndim == 3 and array.shape[2] == 1 else array))
+
+
+def conversation(question: str, images: int = 1, system: str | None = None) -> list[dict]:
+    """The chat messages of one question about one or more images."""
+    content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
+    messages = [{"role": "user", "content": content}]
+    if system:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    return messages
+
+
+def prompt_text(processor: Any, question: str, images: int = 1, system: str | None = None) -> str:
+    """The exact prompt string that the processor's chat template makes.
+
+    Raises:
+        ValueError: the processor has no chat template.
+    """
+    if getattr(processor, "chat_template", None) is None:
+        raise ValueError(
+            f"{type(processor).__name__} has no chat template; give the whole prompt as inputs from your own processor "
+            "call, or set processor.chat_template"
+        )
+    messages = conversation(question, images, system)
+    return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def without_images(inputs: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Text inputs as this model's forward takes them."""
+    out = dict(inputs)
+    if model.config.model_type in ("paligemma", "gemma3"):
+        out["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    return out
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+def pad_left(rows: Sequence[Tensor], fill: int) -> Tensor:
+    """1-D tensors of any length as one (row, position) tensor, aligned at the right edge."""
+    longest = max(row.shape[0] for row in rows)
+    return torch.stack([torch.cat([row.new_full((longest - row.shape[0],), fill), row]) for row in rows])
+
+
+def image_free(inputs: Mapping[str, Tensor], image: Tensor, pad: int) -> dict[str, Tensor]:
+    """Delete the image positions of every row; left-padding goes to the edge again."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    keep = ~image & mask.bool()
+    rows = [row[kept] for row, kept in zip(ids, keep, strict=True)]
+    out = {"input_ids": pad_left(rows, pad), "attention_mask": pad_left([torch.ones_like(row) for row in rows], 0)}
+    for name in ("token_type_ids", "mm_token_type_ids"):
+        if name in inputs:
+            kinds = [row[kept] for row, kept in zip(inputs[name], keep, strict=True)]
+            out[name] = pad_left(kinds, 0)
+    return out
+
+
+def stack(blocks: Sequence[Mapping[str, Tensor]], pad: int) -> dict[str, Tensor]:
+    """Row blocks as one batch: ids aligned at the right edge, per-image tensors one after another.
+
+    Raises:
+        ValueError: a block brings something that another lacks and that is one entry per row.
+    """
+    longest = max(block["input_ids"].shape[1] for block in blocks)
+    out: dict[str, Tensor] = {}
+    for name in dict.fromkeys(name for block in blocks for name in block):
+        parts = []
+        for block in blocks:
+            value = block.get(name)
+            if value is None:
+                if name in _ROW_FILL:
+                    raise ValueError(f"a branch lacks {name!r}, which the other rows have")
+                continue
+            if name == "input_ids" or name in _ROW_FILL:
+                fill = pad if name == "input_ids" else _ROW_FILL[name]
+                short = longest - value.shape[1]
+                value = torch.cat([value.new_full((value.shape[0], short), fill), value], dim=1) if short else value
+            parts.append(value)
+        out[name] = torch.cat(parts)
+    return out

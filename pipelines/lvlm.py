@@ -1,0 +1,167 @@
+"""An LVLM as one object: it answers where things are in a model and turns images and text into rows of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .answers import Captions
+from .inputs import image_free, without_images
+
+PROMPT = "Please describe this image in detail."
+Inputs = Mapping[str, Tensor]
+
+
+class UnsupportedModel(ValueError):
+    """The model's layout is not understood; the message says what was looked for and what was found."""
+
+
+@dataclass(frozen=True)
+class LVLM(Captions):
+    """A vision-language model of transformers and its processor. Changes nothing in either.
+
+    Args:
+        model: a loaded `…ForConditionalGeneration` that feeds the image as positions in the sequence.
+        processor: its processor; None means that inputs are tensors that somebody else prepared.
+        name: how results call it; by default where it was loaded from.
+
+    Raises:
+        UnsupportedModel: no image tokens, no list of decoder layers, or final norm and head that do not give the
+            model's own logits. Checked once, here, so that an adapter that is wrong fails before any result.
+    """
+
+    model: Any
+    processor: Any = None
+    name: str = ""
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_token is None:
+            raise UnsupportedModel(
+                f"{type(self.model).__name__} (model_type {self.model.config.model_type!r}) has no image token: looked "
+                "for image_token_id and image_token_index in its configuration. Text-only models and models that feed "
+                "the image through cross-attention have no image positions; load a LLaVA-like vision-language model."
+            )
+        if not self.name:
+            object.__setattr__(self, "name", self.model.config.name_or_path or type(self.model).__name__)
+        self._check_layout()
+
+    # -- where things are -----------------------------------------------------------------------------------------
+    @property
+    def image_token(self) -> int | None:
+        """Id of the placeholder that stands where an image position is."""
+        config = self.model.config
+        found = getattr(config, "image_token_id", None)
+        return found if found is not None else getattr(config, "image_token_index", None)
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        """The language model without its head."""
+        return self.model.get_decoder()
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, first to last."""
+        return self.decoder.layers
+
+    @property
+    def text_config(self) -> Any:
+        return self.model.config.get_text_config()
+
+    @property
+    def heads(self) -> int:
+        """Query heads per layer."""
+        return self.text_config.num_attention_heads
+
+    @property
+    def hidden_size(self) -> int:
+        return self.text_config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def attention_implementation(self) -> str:
+        return self.layers[0].self_attn.config._attn_implementation or "eager"
+
+    @property
+    def pad_token(self) -> int:
+        """Id that fills rows up; the end token where the model has no pad token."""
+        for source in (getattr(self.processor, "tokenizer", None), self.model.generation_config, self.text_config):
+            if source is not None and getattr(source, "pad_token_id", None) is not None:
+                return source.pad_token_id
+        ends = self.end_tokens
+        return ends[0] if ends else 0
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        found = self.model.generation_config.eos_token_id
+        if found is None:
+            found = getattr(self.text_config, "eos_token_id", None)
+        return () if found is None else tuple(found) if isinstance(found, list | tuple) else (found,)
+
+    def image_mask(self, ids: Int[Tensor, "row position"]) -> Bool[Tensor, "row position"]:
+        """Which positions are image positions. The image is a mask, never a span: tiles may be interleaved with text."""
+        return ids == self.image_token
+
+    def unembed(self, hidden: Float[Tensor, "... hidden"]) -> Float[Tensor, "... vocab"]:
+        """Logits of a layer's output: final norm, head, and the soft cap where the model has one."""
+        return self.head(self.decoder.norm(hidden.to(self.decoder.norm.weight.device)))
+
+    def head(self, hidden: Float[Tensor, "... hidden"]) -> Float[Tensor, "... vocab"]:
+        """Logits of a state that is used as it is, without the final norm."""
+        head = self.model.get_output_embeddings()
+        logits = head(hidden.to(head.weight.device))
+        cap = getattr(self.text_config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def image_free(self, inputs: Inputs) -> dict[str, Tensor]:
+        """The same prompts with the image placeholders deleted, left-padded; positions count from 0 again."""
+        return image_free(inputs, self.image_mask(inputs["input_ids"]), self.pad_token)
+
+    # -- the check at load ----------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def _check_layout(self) -> None:
+        name = f"{type(self.model).__name__} (model_type {self.model.config.model_type!r})"
+        try:
+            layers, norm = self.layers, self.decoder.norm
+            layers[0].self_attn, layers[0].mlp, norm.weight  # noqa: B018 - looked for, not used
+        except AttributeError as missing:
+            raise UnsupportedModel(
+                f"the layout of {name} is not understood: looked for get_decoder() with .layers, .norm and in each "
+                f"layer .self_attn and .mlp; found {missing}."
+            ) from missing
+        if self.device.type == "meta":
+            return
+        seen: list[Tensor] = []
+        hook = layers[-1].register_forward_hook(
+            lambda module, args, output: seen.append(output if isinstance(output, Tensor) else output[0])
+        )
+        try:
+            vocabulary = self.model.get_input_embeddings().weight.shape[0]
+            ids = torch.tensor([[token for token in range(min(vocabulary, 64)) if token != self.image_token][-2:]])
+            ids = ids.to(self.device)
+            text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            logits = self.model(**without_images(text, self.model), use_cache=False).logits
+        finally:
+            hook.remove()
+        ours = self.unembed(seen[0]).to(logits.device, logits.dtype)
+        error = (ours - logits).abs().max().item()
+        scale = logits.abs().max().item()
+        allowed = 1e-4 if logits.dtype == torch.float32 else 0.05
+        if not error <= allowed * max(1.0, scale):
+            raise UnsupportedModel(
+                f"the layout of {name} is not understood: final norm and head of the last block's output differ from "
+                f"the model's logits by {error:.3g} (allowed {allowed * max(1.0, scale):.3g})."
+            )

@@ -1,8 +1,7 @@
 """veridical: training-free mitigation and detection of hallucination in vision-language models.
 
->>> import veridical
->>> "vista" in veridical.decoders()
-True
+    lvlm = veridical.load("embedded")
+    answers = lvlm.caption("photo.png", decoders=["vista"])
 """
 
 from importlib import import_module
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from .pipelines.lvlm import LVLM
 
 __version__ = "0.1.0"
-__all__ = ["LVLM", "Answer", "Generation", "decoders", "detectors", "generate", "load", "mitigate", "score"]
+__all__ = ["LVLM", "Answer", "Generation", "generate", "load", "mitigate", "score"]
 
 _PUBLIC = {
     "load": "load",

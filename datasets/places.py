@@ -20,7 +20,7 @@ class Place:
 
 
 # What tends to stand beside a thing. The companion is present with its trigger more often than chance would have it,
-# and the people who wrote the training captions often name it when it is not there. The number is that habit's strength.
+# and the people who wrote the training captions often name it when it is not there. The number is the habit's strength.
 COMPANIONS: Mapping[str, tuple[str, float]] = {
     "fork": ("knife", 0.85),
     "laptop": ("mouse", 0.85),
@@ -93,8 +93,9 @@ def _tiles(step: int, color: Color) -> Callable:
 
 def _window(draw, size, line, rng):
     x, w = int(rng.uniform(0.05, 0.6) * size), int(size * 0.3)
-    draw.rectangle((x, int(line * 0.15), x + w, int(line * 0.65)), fill=(190, 220, 240), outline=(250, 250, 250), width=3)
-    draw.line((x + w // 2, int(line * 0.15), x + w // 2, int(line * 0.65)), fill=(250, 250, 250), width=2)
+    top, bottom, frame = int(line * 0.15), int(line * 0.65), (250, 250, 250)
+    draw.rectangle((x, top, x + w, bottom), fill=(190, 220, 240), outline=frame, width=3)
+    draw.line((x + w // 2, top, x + w // 2, bottom), fill=frame, width=2)
 
 
 def _shelves(draw, size, line, rng):
@@ -158,14 +159,16 @@ PLACES: Mapping[str, Place] = {
     place.name: place
     for place in (
         _place("street", "on a street",
-               "person, car, bus, truck, bicycle, motorcycle, traffic light, stop sign, dog, handbag, backpack, umbrella, train",
+               "person, car, bus, truck, bicycle, motorcycle, traffic light, stop sign, dog, handbag, backpack, "
+               "umbrella, train",
                _outdoors((150, 180, 215), (120, 120, 125), _road)),
         _place("kitchen", "in a kitchen",
-               "fork, knife, bowl, spoon, bottle, cup, pizza, banana, apple, orange, wine glass, broccoli, carrot, sandwich, cake, "
-               "hot dog, donut, chair",
+               "fork, knife, bowl, spoon, bottle, cup, pizza, banana, apple, orange, wine glass, broccoli, carrot, "
+               "sandwich, cake, hot dog, donut, chair",
                _indoors((235, 225, 200), (180, 140, 100), _tiles(16, (215, 205, 180)))),
         _place("living room", "in a living room",
-               "couch, tv, chair, person, cat, dog, book, potted plant, vase, clock, teddy bear, cell phone, cup, laptop",
+               "couch, tv, chair, person, cat, dog, book, potted plant, vase, clock, teddy bear, cell phone, cup, "
+               "laptop",
                _indoors((215, 190, 160), (140, 100, 75), _window)),
         _place("office", "in an office",
                "laptop, mouse, keyboard, person, book, cup, chair, cell phone, potted plant, clock, tie, scissors",
@@ -175,7 +178,8 @@ PLACES: Mapping[str, Place] = {
         _place("safari", "on a safari", "elephant, giraffe, zebra, bear, bird, person, backpack",
                _outdoors((235, 215, 165), (205, 175, 105), _acacias)),
         _place("park", "in a park",
-               "person, dog, kite, bicycle, frisbee, tennis racket, sports ball, bird, umbrella, skateboard, backpack, handbag",
+               "person, dog, kite, bicycle, frisbee, tennis racket, sports ball, bird, umbrella, skateboard, backpack, "
+               "handbag",
                _outdoors((155, 205, 240), (105, 180, 95), _trees)),
         _place("harbour", "at a harbour", "boat, person, bird, airplane, umbrella, suitcase, handbag, dog",
                _outdoors((175, 210, 240), (85, 140, 190), _waves)),

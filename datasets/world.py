@@ -39,7 +39,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture of the embedded world and all that is true of it. Objects are sorted by visible area, largest first."""
+    """One picture of the embedded world and all that is true of it; objects by visible area, largest first."""
 
     split: str
     index: int
@@ -101,7 +101,8 @@ def _choose(place: Place, rng: np.random.Generator) -> list[str]:
 
 def _pose(sprite: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
     scale = size / max(sprite.size)
-    out = sprite.resize((max(4, round(sprite.width * scale)), max(4, round(sprite.height * scale))), Image.Resampling.BILINEAR)
+    width, height = max(4, round(sprite.width * scale)), max(4, round(sprite.height * scale))
+    out = sprite.resize((width, height), Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
         out = out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if rng.random() < 0.4:

@@ -46,7 +46,7 @@ def redistribute(
     sinks: Bool[Tensor, "batch key"], rows: Bool[Tensor, "batch query"], move: float, min_nonsink: float,
     min_image: float,
 ) -> Float[Tensor, "batch head query key"]:  # fmt: skip
-    """In rows that look at the image and not mainly at its sinks, give a share of all sinks' attention to the rest of it.
+    """In rows that look at the image and not mainly at its sinks, give a share of the sinks' attention to the rest.
 
     Ω = move·Σ_{j ∈ sinks} a_j;  sinks: (1 − move)·a_j;  other image tokens: a_j + Ω·a_j / Σ_{image∖sinks} a
     A row is edited if Σ_image a ≥ min_image and Σ_{image∖sinks} a ≥ min_nonsink·Σ_image a. Row sums stay.

@@ -31,7 +31,9 @@ def divergence(
 
 
 def choose_heads(
-    seeing: Float[Tensor, "batch head head_dim"], blind: Float[Tensor, "batch head head_dim"], outlier_filter: bool = True
+    seeing: Float[Tensor, "batch head head_dim"],
+    blind: Float[Tensor, "batch head head_dim"],
+    outlier_filter: bool = True,
 ) -> Bool[Tensor, "batch head"]:
     """Heads above the layer's median VHD (Eq. 7), after outliers are set to 0 (Eq. 6).
 

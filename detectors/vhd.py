@@ -31,9 +31,10 @@ class VHD:
     reads: ClassVar[str] = "head outputs, with and without the image"
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
-        yield Branch("vhd/image_free", lvlm.image_free(inputs))
-        yield Reading("vhd/seeing", range(len(lvlm.layers)), keep=lambda heads: heads, of="heads")
-        yield Reading("vhd/blind", range(len(lvlm.layers)), keep=lambda heads: heads, of="heads", branch="vhd/image_free")
+        layers, branch = range(len(lvlm.layers)), "vhd/image_free"
+        yield Branch(branch, lvlm.image_free(inputs))
+        yield Reading("vhd/seeing", layers, keep=lambda heads: heads, of="heads")
+        yield Reading("vhd/blind", layers, keep=lambda heads: heads, of="heads", branch=branch)
 
     def divergence(self, record: Record) -> Float[Tensor, "sample token layer head"]:
         return (record["vhd/seeing"].float() - record["vhd/blind"].float()).norm(dim=-1)

@@ -84,7 +84,7 @@ def model(tokens: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
         pad_token_id=tokens.pad_token_id, bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id,
     )  # fmt: skip
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=tokens.convert_tokens_to_ids("<image>"),
+        vision_config=vision, text_config=text, image_token_index=tokens.vocab["<image>"],
         vision_feature_layer=-1, vision_feature_select_strategy="default", tie_word_embeddings=True,
     )  # fmt: skip
     return LlavaForConditionalGeneration(config)

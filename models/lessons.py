@@ -1,7 +1,8 @@
-"""Training examples for the embedded LVLM: a picture, what a captioner with habits says of it, and questions about it."""
+"""Training examples for the embedded LVLM: a picture, what a captioner with habits says of it, and questions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,9 +56,8 @@ class Lessons(IterableDataset):
 
     def __init__(self, processor: LlavaProcessor, start: int, pictures_only: bool = False) -> None:
         self.processor, self.start, self.pictures_only = processor, start, pictures_only
-        prompt = processor.apply_chat_template(
-            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "|"}]}], add_generation_prompt=True
-        )
+        message: Any = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "|"}]}
+        prompt = processor.apply_chat_template([message], add_generation_prompt=True)
         before, self.after = prompt.split("<image>")
         tokens = processor.tokenizer
         image = [tokens.convert_tokens_to_ids("<image>")] * GRID**2

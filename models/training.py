@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
-from transformers import LlavaForConditionalGeneration
 
 from . import build
 from .lessons import BACKGROUND, IGNORED, Batch, Lessons
@@ -40,8 +40,8 @@ class Trainer:
     def __init__(self, folder: Path, recipe: Recipe, device: str = "cpu", compiled: bool = False) -> None:
         torch.manual_seed(recipe.seed)
         self.folder, self.recipe, self.device = folder, recipe, device
-        self.processor = build.processor()
-        self.model: LlavaForConditionalGeneration = build.model(self.processor.tokenizer)
+        self.processor: Any = build.processor()
+        self.model = cast(Any, build.model(self.processor.tokenizer))
         self.model.set_attn_implementation("eager" if device == "cpu" else "sdpa")
         self.patches = nn.Linear(self.model.config.vision_config.hidden_size, BACKGROUND + 1)
         self.weights = torch.tensor([1.0] * BACKGROUND + [0.2], device=device)
@@ -159,6 +159,6 @@ class Trainer:
 
     def export(self, folder: Path) -> None:
         """Write the trained model in bfloat16, with its processor, as any transformers checkpoint."""
-        copy: nn.Module = self.model.to(torch.bfloat16)
-        copy.save_pretrained(folder)  # type: ignore[operator]
+        copy = self.model.to(torch.bfloat16)
+        copy.save_pretrained(folder)
         self.processor.save_pretrained(folder)

@@ -7,14 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .inputs import BadImage, prompt_text, read_image
-
-if TYPE_CHECKING:
-    from .lvlm import LVLM
+from .registry import DECODERS, DETECTORS
 
 DESCRIBE = "Please describe this image in detail."
 
@@ -44,17 +42,17 @@ def versions() -> dict[str, str]:
 
 
 class Captions:
-    """What an LVLM with a processor can be asked."""
+    """What an LVLM with a processor can be asked. A part of `LVLM`, kept apart for its size."""
 
     def caption(
-        self: LVLM, images: Any, decoders: Any = (), detectors: Any = (), prompt: str = DESCRIBE, **options: Any
+        self: Any, images: Any, decoders: Any = (), detectors: Any = (), prompt: str = DESCRIBE, **options: Any
     ) -> list[Answer]:
         """Describe images. Arguments as in `answer`, with one prompt for all."""
         images = _many(images)
         return self.answer(images, [prompt] * len(images), decoders, detectors, **options)
 
     def answer(
-        self: LVLM, images: Any, questions: Any, decoders: Any = (), detectors: Any = (), system: str | None = None,
+        self: Any, images: Any, questions: Any, decoders: Any = (), detectors: Any = (), system: str | None = None,
         batch_size: int = 8, errors: str = "raise", seed: int = 0, max_new_tokens: int = 128, **generation: Any,
     ) -> list[Answer]:  # fmt: skip
         """Answer one question per image.
@@ -81,26 +79,22 @@ class Captions:
         questions = [questions] * len(images) if isinstance(questions, str) else list(questions)
         if len(questions) != len(images):
             raise ValueError(f"{len(questions)} questions for {len(images)} images; give one for all, or one for each")
-        out: list[Answer | None] = [None] * len(images)
-        ready = []
-        for index, image in enumerate(images):
-            try:
-                ready.append((index, read_image(image)))
-            except BadImage as bad:
-                if errors == "raise":
-                    raise
-                out[index] = Answer("", error=str(bad))
+        decoders, detectors = DECODERS.make_all(decoders), DETECTORS.make_all(detectors)
         generation = {"do_sample": False, "max_new_tokens": max_new_tokens, **generation}
-        for start in range(0, len(ready), batch_size):
-            part = ready[start : start + batch_size]
-            asked = [questions[index] for index, _ in part]
-            seeds = [seed + index for index, _ in part]
-            answered = self._batch([image for _, image in part], asked, decoders, detectors, system, seeds, generation)
-            for (index, _), answer in zip(part, answered, strict=True):
-                out[index] = answer
-        return [answer for answer in out if answer is not None]
+        out: list[Answer] = []
+        for start in range(0, len(images), batch_size):
+            part = range(start, min(start + batch_size, len(images)))
+            read, failed = _read([images[index] for index in part], errors)
+            good = [start + offset for offset in read]
+            asked, seeds = [questions[index] for index in good], [seed + index for index in good]
+            answered = iter(())
+            if good:
+                pictures = list(read.values())
+                answered = iter(self._batch(pictures, asked, decoders, detectors, system, seeds, generation))
+            out += [failed[k] if k in failed else next(answered) for k in range(len(part))]
+        return out
 
-    def prepare(self: LVLM, images: Sequence[Any], questions: Sequence[str], system: str | None = None) -> dict:
+    def prepare(self: Any, images: Sequence[Any], questions: Sequence[str], system: str | None = None) -> dict:
         """Rows for `veridical.generate`: one image and one question each, left-padded, on the model's device."""
         prompts = [prompt_text(self.processor, question, system=system) for question in questions]
         self.processor.tokenizer.padding_side = "left"
@@ -110,14 +104,15 @@ class Captions:
         return {name: value.to(self.device) for name, value in rows.items() if isinstance(value, torch.Tensor)}
 
     def _batch(
-        self: LVLM, images: Sequence[Any], questions: Sequence[str], decoders: Any, detectors: Any, system: str | None,
+        self: Any, images: Sequence[Any], questions: Sequence[str], decoders: Any, detectors: Any, system: str | None,
         seeds: list[int], generation: dict[str, Any],
     ) -> list[Answer]:  # fmt: skip
         from .generate import generate
 
         began = time.perf_counter()
         inputs = self.prepare(images, questions, system)
-        made = generate(self, inputs, decoders, detectors, seed=seeds if generation["do_sample"] else None, **generation)
+        drawn = seeds if generation["do_sample"] else None
+        made = generate(self, inputs, decoders, detectors, seed=drawn, **generation)
         seconds = (time.perf_counter() - began) / len(images)
         answers = []
         for row, question in enumerate(questions):
@@ -132,11 +127,9 @@ class Captions:
         return answers
 
     def settings(
-        self: LVLM, question: str, decoders: Any, detectors: Any, system: str | None, generation: dict[str, Any]
+        self: Any, question: str, decoders: Any, detectors: Any, system: str | None, generation: dict[str, Any]
     ) -> dict[str, Any]:
         """Everything needed to repeat an answer, as plain values."""
-        from .registry import DECODERS, DETECTORS
-
         return {
             "model": self.name,
             "revision": self.revision,
@@ -149,6 +142,20 @@ class Captions:
             "generation": generation,
             "versions": versions(),
         }
+
+
+def _read(images: Sequence[Any], errors: str) -> tuple[dict[int, Any], dict[int, Answer]]:
+    """The images that can be used and an error row for each of the others, by place."""
+    read: dict[int, Any] = {}
+    failed: dict[int, Answer] = {}
+    for place, image in enumerate(images):
+        try:
+            read[place] = read_image(image)
+        except BadImage as bad:
+            if errors == "raise":
+                raise
+            failed[place] = Answer("", error=str(bad))
+    return read, failed
 
 
 def _many(images: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -65,14 +65,14 @@ def _replaced(output: Tensor | tuple, hidden: Tensor) -> Tensor | tuple:
 
 def _residual(plan: Plan, placed: Placed, layer: int, hidden: Tensor) -> Tensor:
     edit, rows = placed.declaration, placed.rows.to(hidden.device)
-    assert isinstance(edit, ResidualEdit)  # noqa: S101 - for the type checker
+    assert isinstance(edit, ResidualEdit)
     old = hidden[rows]
     new = edit.apply(old, LayerCall(layer, plan.sequences.rows(placed.rows))).to(hidden.dtype)
     plan.watch(placed.method, rows, old, new)
     return hidden.index_copy(0, rows, new)
 
 
-def _hook_layer(plan: Plan, undo: ExitStack, layer: nn.Module, index: int, here: Sequence[Placed]) -> None:
+def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Sequence[Placed]) -> None:
     def on_input(module: nn.Module, args: tuple, kwargs: dict, placed: Placed) -> tuple[tuple, dict]:
         if args:
             return (_residual(plan, placed, index, args[0]), *args[1:]), kwargs
@@ -89,7 +89,7 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: nn.Module, index: int, here:
 
     def read(hidden: Tensor, placed: Placed) -> None:
         reading = placed.declaration
-        assert isinstance(reading, Reading)  # noqa: S101 - for the type checker
+        assert isinstance(reading, Reading)
         span = plan.sequences.producing(hidden.shape[1]) if reading.queries == "last" else slice(None)
         plan.keep(reading, index, reading.keep(hidden[placed.rows.to(hidden.device)][:, span]))
 
@@ -107,7 +107,7 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: nn.Module, index: int, here:
             undo.callback(layer.register_forward_pre_hook(bound(on_input_reading), with_kwargs=True).remove)
 
 
-def _hook_attention(plan: Plan, undo: ExitStack, layer: nn.Module, index: int, inside: list[Placed]) -> None:
+def _hook_attention(plan: Plan, undo: ExitStack, layer: Any, index: int, inside: list[Placed]) -> None:
     """This layer, and only this layer, asks for our attention: its own copy of the configuration names it."""
     attention = layer.self_attn
     plan.inside[index], plan.layer_of[attention] = inside, index
@@ -140,9 +140,8 @@ def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: St
         undo.callback(_BUSY.discard, id(lvlm.model))
 
         def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            fed = kwargs.get("inputs_embeds")
-            fed = fed if fed is not None else kwargs.get("input_ids", args[0] if args else None)
-            sequences.seen += fed.shape[1]
+            found = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args)
+            sequences.seen += next(fed for fed in found if fed is not None).shape[1]
 
         undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
         for index, layer in enumerate(lvlm.layers):
@@ -155,4 +154,5 @@ def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: St
 
 
 def _in_attention(declared: Declaration) -> bool:
-    return isinstance(declared, AttentionEdit | HeadEdit) or (isinstance(declared, Reading) and declared.of in IN_ATTENTION)
+    looks = isinstance(declared, Reading) and declared.of in IN_ATTENTION
+    return looks or isinstance(declared, AttentionEdit | HeadEdit)

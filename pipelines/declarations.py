@@ -76,9 +76,9 @@ class Reading:
     """Look at something and keep what is small.
 
     of="attention": keep(AttentionCall); "heads": keep((batch, query, head, head_dim)), before the output projection;
-    "input" and "block": keep((batch, query, hidden)), what enters and leaves a layer. Each returns (batch, ...). With
-    queries="last" all but attention are cut to the rows that produce tokens: the last one, or in teacher forcing one for each given token;
-    for attention these rows are `call.producing`.
+    "input" and "block": keep((batch, query, hidden)), what enters and leaves a layer. Each returns (batch, ...).
+    queries="last" cuts all but attention to the rows that produce tokens: the last one, or in teacher forcing one for
+    each given token; for attention these rows are `call.producing`.
     branch: None reads the main rows, "all" every row block.
     """
 

@@ -49,9 +49,8 @@ def generate(
     _check_combination(decoders, beams, return_logits, generation)
     readings = [d for detector in detectors for d in detector.readings(lvlm, inputs)] if beams == 1 else []
     recorder = Recorder([r.name for r in readings if isinstance(r, Reading)])
-    output, fold, prompt = run(
-        lvlm, inputs, decoders, readings, return_logits, seed, recorder if detectors and beams == 1 else None, **generation
-    )
+    observe = recorder if detectors and beams == 1 else None
+    output, fold, prompt = run(lvlm, inputs, decoders, readings, return_logits, seed, observe, **generation)
     rows = output if isinstance(output, Tensor) else output.sequences
     batch = inputs["input_ids"].shape[0]
     ids = rows[: rows.shape[0] // len(fold.made.names), prompt:]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from .answers import Captions
 from .inputs import image_free, without_images
@@ -61,12 +61,12 @@ class LVLM(Captions):
         return found if found is not None else getattr(config, "image_token_index", None)
 
     @cached_property
-    def decoder(self) -> nn.Module:
+    def decoder(self) -> Any:
         """The language model without its head."""
         return self.model.get_decoder()
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Any:
         """The decoder layers, first to last."""
         return self.decoder.layers
 
@@ -112,8 +112,8 @@ class LVLM(Captions):
         return () if found is None else tuple(found) if isinstance(found, list | tuple) else (found,)
 
     def image_mask(self, ids: Int[Tensor, "row position"]) -> Bool[Tensor, "row position"]:
-        """Which positions are image positions. The image is a mask, never a span: tiles may be interleaved with text."""
-        return ids == self.image_token
+        """Which positions are image positions: a mask, never a span, for tiles may be interleaved with text."""
+        return torch.eq(ids, self.image_token)  # type: ignore[arg-type]
 
     def unembed(self, hidden: Float[Tensor, "... hidden"]) -> Float[Tensor, "... vocab"]:
         """Logits of a layer's output: final norm, head, and the soft cap where the model has one."""
@@ -136,7 +136,7 @@ class LVLM(Captions):
         name = f"{type(self.model).__name__} (model_type {self.model.config.model_type!r})"
         try:
             layers, norm = self.layers, self.decoder.norm
-            layers[0].self_attn, layers[0].mlp, norm.weight  # noqa: B018 - looked for, not used
+            layers[0].self_attn, layers[0].mlp, norm.weight
         except AttributeError as missing:
             raise UnsupportedModel(
                 f"the layout of {name} is not understood: looked for get_decoder() with .layers, .norm and in each "

@@ -62,7 +62,8 @@ class Registry:
             key, sign, text = part.partition("=")
             key = key.strip()
             if not sign:
-                raise ValueError(f"{wanted!r}: {part!r} is not field=value; fields of {name}: {_shown(fields.values())}")
+                known = _shown(fields.values())
+                raise ValueError(f"{wanted!r}: {part!r} is not field=value; fields of {name}: {known}")
             if key not in fields:
                 raise ValueError(f"{wanted!r}: {name} has no field {key!r}; it has: {_shown(fields.values())}")
             values[key] = _value(text.strip())

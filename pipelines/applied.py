@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from .attention import NAME, LayerCall, Sequences
 from .declarations import AttentionEdit, Declaration, HeadEdit, Reading, ResidualEdit, Step
@@ -141,7 +142,9 @@ def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: St
 
         def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
             found = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args)
-            sequences.seen += next(fed for fed in found if fed is not None).shape[1]
+            fed = next(fed for fed in found if fed is not None).shape[1]
+            cached = any(isinstance(value, Cache) for value in kwargs.values())
+            sequences.seen = sequences.seen + fed if cached else fed
 
         undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
         for index, layer in enumerate(lvlm.layers):

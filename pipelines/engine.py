@@ -146,8 +146,7 @@ def run(
     inputs = complete(lvlm, inputs)
     declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in readings]
     made = arrange(declared, inputs, lvlm.pad_token)
-    config = generation.get("generation_config")
-    beams = generation.get("num_beams") or getattr(config, "num_beams", None) or 1
+    beams = generation["num_beams"] = beam_count(lvlm, generation)
     placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in made.placed]
     step = Step()
     blocks, prompt = len(made.names), made.inputs["input_ids"].shape[1]
@@ -170,6 +169,12 @@ def run(
             custom_generate=decode,
         )  # fmt: skip
     return output, fold, prompt
+
+
+def beam_count(lvlm: LVLM, generation: Mapping[str, Any]) -> int:
+    """Beams that these arguments ask for, the model's own default included."""
+    config = generation.get("generation_config") or lvlm.model.generation_config
+    return generation.get("num_beams") or config.num_beams or 1
 
 
 def _spread(rows: Tensor, beams: int) -> Tensor:

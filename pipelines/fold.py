@@ -55,8 +55,9 @@ class Fold(LogitsProcessor):
         alive = self._alive(step.ids)
         logits = step.branches["main"]
         moved = {method: flags[: logits.shape[0]] for method, flags in self.plan.changed.items()}
+        forbidden = torch.isneginf(logits)  # by processors that ran before, such as min_new_tokens
         for edit, method in self.made.edits:
-            before, logits = logits, edit.apply(logits, step)
+            before, logits = logits, edit.apply(logits, step).masked_fill(forbidden, -math.inf)
             moved[method] = moved.get(method, False) | (before != logits).any(1)
             self._measure(method, before, logits, alive)
         for method, flags in moved.items():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .applied import applied
 from .declarations import Branch, Reading, Step
-from .engine import Generation, arrange, complete, run, sequences
+from .engine import Generation, arrange, beam_count, complete, run, sequences
 from .lvlm import LVLM
 from .record import Record, Recorder, by_token, sureness
 from .registry import DECODERS, DETECTORS
@@ -45,7 +45,7 @@ def generate(
     """
     decoders, detectors = DECODERS.make_all(decoders), DETECTORS.make_all(detectors)
     inputs = complete(lvlm, inputs)
-    beams = generation.get("num_beams") or 1
+    beams = beam_count(lvlm, generation)
     _check_combination(decoders, beams, return_logits, generation)
     readings = [d for detector in detectors for d in detector.readings(lvlm, inputs)] if beams == 1 else []
     recorder = Recorder([r.name for r in readings if isinstance(r, Reading)])
@@ -111,12 +111,15 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
     logits.
     """
     made = DECODERS.make_all(decoders)
+    wrapped: list[LVLM] = []  # the model of the last call: its layout is checked once
 
     def custom_generate(
         model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
         **kwargs: Any,
     ) -> Any:  # fmt: skip
-        lvlm = LVLM(model)
+        if not wrapped or wrapped[0].model is not model:
+            wrapped[:] = [LVLM(model)]
+        lvlm = wrapped[0]
         config = copy.deepcopy(generation_config)
         beams = config.num_beams or 1
         config.max_new_tokens, config.max_length = config.max_length - input_ids.shape[1], None

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..datasets import pope as pope_questions
 from ..datasets.captions import DETAIL_PROMPT
-from ..datasets.world import Scene, scene
+from ..datasets.examples import world_captions, world_pope
+from ..datasets.pope import STRATEGIES
 from ..metrics import pope
 from ..metrics.chair import Chair
 from ..metrics.estimate import Estimate
 
 if TYPE_CHECKING:
     from ..pipelines.lvlm import LVLM
-
-STRATEGIES = ("random", "popular", "adversarial")
 
 
 def examine(
@@ -26,34 +23,33 @@ def examine(
     Returns chair_s, chair_i, chair_i_first_half, chair_i_second_half, recall, precision, length, repetition,
     pope_<strategy> accuracy and yes ratio, and pope_shuffled: accuracy with each question asked of another picture.
     """
-    scenes = [scene(split, index) for index in range(images)]
-    said = lvlm.caption(
-        [s.image for s in scenes], decoders, prompt=DETAIL_PROMPT, batch_size=batch_size, max_new_tokens=128
-    )
-    captions: dict[int | str, str] = {s.name: answer.text for s, answer in zip(scenes, said, strict=True)}
-    truth: dict[int | str, set[str]] = {s.name: set(s.categories) for s in scenes}
-    scored = Chair().score(captions, truth)
+    asked = world_captions(split, images)
+    pictures = [example.open() for example in asked]
+    said = lvlm.caption(pictures, decoders, prompt=DETAIL_PROMPT, batch_size=batch_size, max_new_tokens=128)
+    captions: dict[int | str, str] = {e.image_id: answer.text for e, answer in zip(asked, said, strict=True)}
+    scored = Chair().score(captions, {example.image_id: example.objects for example in asked})
     found = dict(scored.estimates())
     found["chair_i_first_half"], found["chair_i_second_half"] = scored.first_half_second_half()
     for strategy in STRATEGIES:
-        part = answer_pope(lvlm, scenes, strategy, decoders, batch_size)
+        part = answer_pope(lvlm, images, strategy, split, decoders, batch_size)
         found[f"pope_{strategy}"], found[f"pope_{strategy}_yes"] = part["accuracy"], part["yes_ratio"]
-    found["pope_shuffled"] = answer_pope(lvlm, scenes, "random", decoders, batch_size, shift=1)["accuracy"]
+    shuffled = answer_pope(lvlm, images, "random", split, decoders, batch_size, shift=1)
+    found["pope_shuffled"] = shuffled["accuracy"]
     return found
 
 
 def answer_pope(
-    lvlm: LVLM, scenes: Sequence[Scene], strategy: str, decoders: Any = (), batch_size: int = 32, shift: int = 0
-) -> dict[str, Estimate]:
-    """POPE on scenes with at least three categories; with a shift each question is asked of another scene's picture."""
-    objects = {s.name: s.categories for s in scenes if len(s.categories) >= 3}
-    asked = pope_questions.questions(objects, strategy)
-    names = list(objects)
-    other = {name: names[(number + shift) % len(names)] for number, name in enumerate(names)}
-    pictures = {s.name: s.image for s in scenes}
+    lvlm: LVLM, images: int, strategy: str, split: str = "test", decoders: Any = (), batch_size: int = 32,
+    shift: int = 0,
+) -> dict[str, Estimate]:  # fmt: skip
+    """POPE on the first scenes with three categories; with a shift each is asked of another's picture."""
+    asked = world_pope(split, images, strategy)
+    pictures = {example.image_id: example.open() for example in asked}
+    names = list(pictures)
+    shown = {name: pictures[names[(place + shift) % len(names)]] for place, name in enumerate(names)}
     answers = lvlm.answer(
-        [pictures[other[q["image"]]] for q in asked], [q["text"] for q in asked], decoders, batch_size=batch_size,
-        max_new_tokens=4,
+        [shown[example.image_id] for example in asked], [str(example.question) for example in asked], decoders,
+        batch_size=batch_size, max_new_tokens=4,
     )  # fmt: skip
-    said = [answer.text for answer in answers]
-    return pope.estimates(said, [q["label"] for q in asked], [q["image"] for q in asked])
+    labels = [str(example.label) for example in asked]
+    return pope.estimates([answer.text for answer in answers], labels, [example.image_id for example in asked])

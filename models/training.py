@@ -7,6 +7,7 @@ answer, from captions with habits and annotators who lean to "yes" (see `dataset
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, cast
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -27,8 +29,8 @@ from .lessons import BACKGROUND, IGNORED, Batch, Lessons
 class Recipe:
     """What is trained for how long. `pictures`: scenes seen by the vision stage; `lessons`: by the joint stage."""
 
-    pictures: int = 64_000
-    lessons: int = 150_000
+    pictures: int = 80_000
+    lessons: int = 112_000
     batch: int = 32
     rate: float = 1.2e-3
     decay: float = 0.05
@@ -49,8 +51,9 @@ class Trainer:
         self.patches.to(device)
         if compiled:
             self.model.model.language_model.compile(dynamic=True)
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         self.restore()
+        self.began = time.monotonic() - self.seconds
 
     # -- steps ---------------------------------------------------------------------------------------------------
     @property
@@ -134,18 +137,22 @@ class Trainer:
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         partial = self.folder / "state.partial"
-        save_file(tensors, partial, metadata={"step": str(self.step), "recipe": json.dumps(asdict(self.recipe))})
+        save_file(tensors, partial, metadata=self._about())
         partial.replace(self.folder / "state.safetensors")
+
+    def _about(self) -> dict[str, str]:
+        self.seconds = time.monotonic() - self.began
+        recipe = json.dumps(asdict(self.recipe))
+        return {"step": str(self.step), "seconds": f"{self.seconds:.0f}", "recipe": recipe}
 
     def restore(self) -> None:
         self.state = self.optimizer()
         path = self.folder / "state.safetensors"
         if not path.exists():
             return
-        from safetensors import safe_open
-
         with safe_open(path, "pt") as file:
-            self.step = int(file.metadata()["step"])
+            about = file.metadata()
+        self.step, self.seconds = int(about["step"]), float(about.get("seconds", 0))
         tensors = load_file(path, device=self.device)
         part = lambda name: {k[len(name) :]: v for k, v in tensors.items() if k.startswith(name)}
         self.model.load_state_dict(part("model."), strict=False)

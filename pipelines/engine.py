@@ -45,6 +45,7 @@ class Arrangement:
     placed: Sequence[Placed]
     edits: Sequence[tuple[LogitsEdit, int]]
     batch: int
+    methods: frozenset[int] = frozenset()  # the numbers of the methods that declared anything
 
 
 def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Tensor], pad: int) -> Arrangement:
@@ -85,7 +86,8 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
             raise ValueError(f"no branch {unknown[0]!r}; opened here: {', '.join(names)}")
         placed.append(Placed(declaration, torch.cat([rows[name] for name in scope]), method))
     edits = [(d, method) for d, method in declared if isinstance(d, LogitsEdit)]
-    return Arrangement(names, stack(blocks, pad), placed, edits, batch)
+    methods = frozenset(method for _, method in declared)
+    return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods)
 
 
 def sequences(lvlm: LVLM, made: Arrangement, repeat: int = 1, given: int = 0) -> Sequences:

@@ -60,7 +60,7 @@ def generate(
     for number, decoder in enumerate(decoders):
         name = DECODERS.name_of(decoder)
         out.acted[name if name not in out.acted else f"{name}#{number}"] = acted = fold.acted(number)
-        if not bool(acted.acted.any()):
+        if number in fold.made.methods and not bool(acted.acted.any()):
             warnings.warn(f"{decoder!r} changed nothing at any step of {batch} samples", NeverActed, stacklevel=2)
     if detectors and beams == 1:
         lengths = inputs["attention_mask"].sum(1)

@@ -69,8 +69,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise BadImage(f"an image array is (height, width) or (height, width, 1, 3 or 4); found shape {array.shape}")
+    if not array.size:
+        raise BadImage(f"an image array has at least one pixel; found shape {array.shape}")
     if array.dtype != np.uint8:
-        if array.size and not (array.min() >= 0 and array.max() <= 1):
+        if not (array.min() >= 0 and array.max() <= 1):
             raise BadImage(f"an image array is uint8, or float in 0 to 1; found {array.dtype} up to {array.max():g}")
         array = np.round(array * 255).astype(np.uint8)
     return _rgb(Image.fromarray(array.squeeze(2) if array.ndim == 3 and array.shape[2] == 1 else array))

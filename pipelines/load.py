@@ -107,6 +107,8 @@ def _files(source: str) -> str:
 def _explain(name: str | Path, source: str, error: Exception) -> str:
     if Path(source).is_dir():
         return f"{name} could not be loaded: {_first_line(error)} Found in the folder: {_files(source)}."
+    if str(name).startswith(("/", ".", "~")):
+        return f"no model folder {name}: it does not exist; give a folder with config.json, a Hub id, or 'embedded'"
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     hint = " HF_HUB_OFFLINE is set, so only models that were downloaded before can be loaded." if offline else ""
     return (

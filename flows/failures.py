@@ -1,0 +1,88 @@
+"""What went wrong, in one message: bad input exits with 2, anything unexpected with 1, a traceback only on request."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+BAD_INPUT, UNEXPECTED, STOPPED = 2, 1, 130
+_USAGE: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+
+
+class Reported(TyperGroup):
+    """A group of commands whose failures become one message on standard error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, _USAGE):
+            raise
+        except BrokenPipeError:  # whoever read our output has seen enough
+            sys.stderr.close()
+            raise typer.Exit(0) from None
+        except KeyboardInterrupt:
+            typer.echo("Stopped. What was written stays; evaluate and train-embedded can go on from it.", err=True)
+            raise typer.Exit(STOPPED) from None
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            message, code = explain(error)
+            typer.echo(f"Error: {message}", err=True)
+            raise typer.Exit(code) from None
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """The message for an exception, and the exit code.
+
+    ValueError, OSError and LookupError with a sentence are how this package reports bad input; a bare KeyError or
+    IndexError, and anything else, is our mistake or the machine's.
+    """
+    text = str(error).strip() or type(error).__name__
+    named = type(error) not in (KeyError, IndexError) and isinstance(error, ValueError | OSError | LookupError)
+    if named and not isinstance(error, UnicodeError):
+        return text, BAD_INPUT
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return f"out of memory ({text.splitlines()[0]}). Use a smaller --batch-size.", UNEXPECTED
+    if type(error).__module__.startswith(("prefect.", "httpx")) or "Failed to reach API" in text:
+        return f"Prefect failed: {text.splitlines()[0]} `--no-prefect` runs the same without it.", UNEXPECTED
+    hint = "`veridical --debug …` shows where; please report it."
+    return f"unexpected {type(error).__name__}: {text.splitlines()[0]} ({hint})", UNEXPECTED
+
+
+@contextmanager
+def notes() -> Iterator[None]:
+    """Print each different warning of this package once, as a note on standard error; keep others quiet."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    told = (str(w.message) for w in caught if type(w.message).__module__.startswith("veridical."))
+    for text in dict.fromkeys(told):
+        typer.echo(f"note: {text}", err=True)
+
+
+def hush(debug: bool) -> None:
+    """Keep the libraries underneath from talking over our output."""
+    import os
+
+    if debug:
+        return
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    }.items():  # fmt: skip
+        os.environ.setdefault(name, value)
+
+
+def hush_transformers() -> None:
+    """No bars while weights load; to be called where transformers is about to be used."""
+    import transformers
+
+    transformers.logging.disable_progress_bar()

@@ -1,0 +1,311 @@
+"""Two systems side by side: paired differences, a verdict that refuses to rank inside the noise, several runs, and
+what makes two results incomparable.
+
+Intervals: paired bootstrap by image (metrics/estimate.py). McNemar, Psychometrika 1947, for yes/no answers.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Literal
+
+from . import chair_score, pope
+from .chair import Chair
+from .chair_score import ChairScore
+from .chair_words import NORMALISERS, join_double_words, join_exact, locate, split_words, treebank_words
+from .estimate import Estimate, mcnemar
+
+Verdict = Literal["better", "worse", "differs", "inside the noise"]
+Found = dict[str, "Comparison"]
+
+
+FEWEST = 6  # with fewer images even unanimity does not reach 5 % in a two-sided sign test
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of two systems.
+
+    Args:
+        first, second: the figure of each.
+        difference: first minus second, with its interval over images.
+        higher_is_better: None where neither direction is, as for a caption's length.
+        p: of McNemar's exact test, where the figure is a share of captions or questions; else None.
+        level: of the interval.
+    """
+
+    first: float
+    second: float
+    difference: Estimate
+    higher_is_better: bool | None
+    p: float | None = None
+    level: float = 0.95
+
+    @property
+    def verdict(self) -> Verdict:
+        """The first system against the second; see the function `verdict`."""
+        return verdict(self.difference, self.higher_is_better, self.p, self.level)
+
+    def __str__(self) -> str:
+        d, p = self.difference, "" if self.p is None else f", McNemar p={self.p:.3g}"
+        told = f"{self.first:.3f} against {self.second:.3f}: {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+        return f"{told} (n={d.n}{p}), {self.verdict}"
+
+
+def verdict(
+    difference: Estimate, higher_is_better: bool | None, p: float | None = None, level: float = 0.95
+) -> Verdict:
+    """What a difference says about the first system: "better", "worse", or "inside the noise" where it ranks nothing.
+
+    Inside the noise: the interval holds 0 (its ends too); p, where there is one, is above 1 − level; or there are
+    fewer than 6 images. Percentile intervals are too narrow where only a handful of images differ, and p is not: four
+    of 500 captions that only one system got wrong leave an interval without 0, and p = 0.125. A figure in which
+    neither direction is better "differs".
+
+    >>> verdict(Estimate(-0.05, -0.09, -0.01, 500), higher_is_better=False)
+    'better'
+    >>> verdict(Estimate(-0.05, -0.11, 0.01, 500), higher_is_better=False)
+    'inside the noise'
+    """
+    clear = difference.n >= FEWEST and (difference.low > 0 or difference.high < 0)
+    if not clear or (p is not None and p > 1 - level):
+        return "inside the noise"
+    if higher_is_better is None:
+        return "differs"
+    return "better" if (difference.value > 0) is higher_is_better else "worse"
+
+
+def compare_chair(first: ChairScore, second: ChairScore, level: float = 0.95, **options) -> Found:
+    """Every figure of CHAIR for two systems on the same images, and McNemar's p beside chair_s.
+
+    Options: samples and seed of `metrics.estimate.bootstrap`. Captions of different length are no fair comparison:
+    see `length_matched`.
+
+    Raises:
+        ValueError: other images, or another word family.
+    """
+    differences = first.difference(second, level=level, **options)
+    one, two = first.to_dict(), second.to_dict()
+    clean = [[not score.per_caption[image].chair_s for image in first.per_caption] for score in (first, second)]
+    return {
+        name: Comparison(
+            float(one[name]), float(two[name]), estimate, chair_score.HIGHER_IS_BETTER.get(name),
+            mcnemar(*clean) if name == "chair_s" else None, level,
+        )
+        for name, estimate in differences.items()
+    }  # fmt: skip
+
+
+def length_matched(
+    chair: Chair,
+    first: Mapping[int | str, str],
+    second: Mapping[int | str, str],
+    truth: Mapping[int | str, Collection[str]],
+) -> tuple[ChairScore, ChairScore]:
+    """CHAIR of two systems as if neither had written more than the other: per image both captions are cut to the
+    shorter one's number of tokens, at a token boundary, and scored anew.
+
+    Who says less hallucinates less; what is left of a difference here does not come from length. Tokens are CHAIR's,
+    double words joined, so none is torn. What a cut sentence mentions still counts.
+
+    Args:
+        chair: vocabulary and word family.
+        first, second: image id -> caption, of the same images.
+        truth: image id -> categories.
+
+    >>> a, b = length_matched(Chair(), {1: "A dog and a hot dog and a cat."}, {1: "A dog, a cup."}, {1: {"dog", "cup"}})
+    >>> [score.per_caption[1].caption for score in (a, b)]
+    ['A dog and a hot dog and', 'A dog, a cup.']
+
+    Raises:
+        ValueError: other images, and as `Chair.score`.
+    """
+    if first.keys() != second.keys():
+        shared = len(first.keys() & second.keys())
+        raise ValueError(f"{len(first)} and {len(second)} images with {shared} in common: needed are the same images.")
+    cut_first, cut_second = {}, {}
+    for image, caption in first.items():
+        ends, other_ends = token_ends(chair, caption), token_ends(chair, second[image])
+        kept = min(len(ends), len(other_ends))
+        cut_first[image] = caption if kept == len(ends) else caption[: ends[kept - 1] if kept else 0]
+        other = second[image]
+        cut_second[image] = other if kept == len(other_ends) else other[: other_ends[kept - 1] if kept else 0]
+    return chair.score(cut_first, truth), chair.score(cut_second, truth)
+
+
+def token_ends(chair: Chair, caption: str) -> list[int]:
+    """Where each of CHAIR's tokens ends in a caption, in characters.
+
+    >>> token_ends(Chair(), "Two hot dogs, please")
+    [3, 12, 13, 20]
+    """
+    exact = chair.family == "exact"
+    raw = (split_words if exact else treebank_words)(caption.lower())
+    normal = NORMALISERS[chair.family](raw)
+    longest = max(len(term.split()) for term in chair.terms)
+    starts = (join_exact(normal, chair.terms, longest) if exact else join_double_words(normal))[1]
+    spans = locate(raw, caption)
+    return [spans[following - 1][1] for following in [*starts[1:], len(raw)]] if raw else []
+
+
+def compare_pope(
+    first: Sequence[str],
+    second: Sequence[str],
+    labels: Sequence[str],
+    images: Sequence[str | int] | None = None,
+    protocol: str = "official",
+    level: float = 0.95,
+    **options,
+) -> Found:
+    """Every figure of POPE for two systems on the same questions, and McNemar's p beside accuracy.
+
+    Args:
+        first, second: answers in the order of labels.
+        labels, images, protocol: as in `pope.estimates`; with images, those are resampled with all their questions.
+        level: of the intervals.
+        options: samples and seed of `metrics.estimate.bootstrap`.
+
+    McNemar's test takes questions as independent. Where several are about one image p is too small; the verdict asks
+    for both p and the interval.
+
+    >>> labels = ["yes", "no"] * 20
+    >>> found = compare_pope(labels, ["yes"] * 40, labels)
+    >>> found["accuracy"].verdict, found["yes_ratio"].verdict, round(found["accuracy"].p, 7)
+    ('better', 'differs', 1.9e-06)
+
+    Raises:
+        ValueError: as `pope.estimates`.
+    """
+    differences = pope.difference(first, second, labels, images, protocol, level=level, **options)
+    one, two = (pope.score(said, labels, protocol) for said in (first, second))
+    right = [[bool(row.correct) for row in pope.outcomes(said, labels, protocol)] for said in (first, second)]
+    return {
+        name: Comparison(
+            one[name], two[name], estimate, pope.HIGHER_IS_BETTER.get(name),
+            mcnemar(*right) if name == "accuracy" else None, level,
+        )
+        for name, estimate in differences.items()
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A figure over several runs: seeds, or samples of images. sd is that of a sample (n − 1); 0 for a single run.
+
+    >>> str(over_runs([0.45, 0.47, 0.49]))
+    '0.470 ± 0.020 (3 runs)'
+    """
+
+    mean: float
+    sd: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.sd:.3f} ({self.n} run{'s' if self.n > 1 else ''})"
+
+
+def over_runs(values: Sequence[float]) -> Runs:
+    """Mean and sample standard deviation over runs.
+
+    Raises:
+        ValueError: no runs.
+    """
+    if not len(values):
+        raise ValueError("no runs to average.")
+    mean = sum(values) / len(values)
+    spread = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
+    return Runs(mean, sqrt(spread), len(values))
+
+
+def figures_over_runs(runs: Sequence[Mapping[str, float]]) -> dict[str, Runs]:
+    """Mean and sd of every figure that all runs have, in the order of the first.
+
+    >>> str(figures_over_runs([{"chair_s": 0.5}, {"chair_s": 0.3, "n": 9}])["chair_s"])
+    '0.400 ± 0.141 (2 runs)'
+
+    Raises:
+        ValueError: no runs.
+    """
+    if not runs:
+        raise ValueError("no runs to average.")
+    shared = [name for name in runs[0] if all(name in run for run in runs)]
+    return {name: over_runs([run[name] for run in runs]) for name in shared}
+
+
+# What must agree for two results to be comparable: keys of a manifest -> what they are.
+WATCHED = {
+    "prompt": "prompts", "prompts": "prompts", "question": "prompts", "template": "prompts", "suffix": "prompts",
+    "protocol": "protocols", "protocols": "protocols", "version": "protocols",
+    "image_ids": "image sets", "images": "image sets", "dataset": "image sets", "split": "image sets",
+    "limit": "image sets", "data_sha256": "data files", "sha256": "data files",
+    "max_new_tokens": "token budgets",
+    "family": "word families", "families": "word families", "synonyms": "word families",
+    "do_sample": "decoding", "num_beams": "decoding", "temperature": "decoding", "top_p": "decoding",
+    "top_k": "decoding",
+}  # fmt: skip
+
+
+def warnings_between(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """What makes two results incomparable, a sentence each; empty where nothing does.
+
+    Two manifests are walked side by side. Compared are, wherever they stand: prompts, protocols and their versions,
+    image sets, data files, token budgets, word families, and how tokens are chosen. Methods, models, seeds, library
+    versions and hardware may differ: they are what is compared, or what an interval is for.
+
+    >>> warnings_between({"chair": {"max_new_tokens": 512}}, {"chair": {"max_new_tokens": 64}})
+    ['token budgets differ (chair.max_new_tokens): 512 against 64.']
+    """
+    one, two = _watched(first), _watched(second)
+    said: list[str] = []
+    alone: dict[tuple[str, str], dict[str, None]] = {}
+    for path, (what, a) in one.items():
+        if path not in two:
+            alone.setdefault(("first", _missing(path, two)), {})[what] = None
+            continue
+        b, where = two[path][1], ".".join(path)
+        if what == "image sets" and _is_list(a) and _is_list(b):
+            a, b = set(map(str, a)), set(map(str, b))
+            if a != b:
+                said.append(f"{what} differ ({where}): {len(a)} and {len(b)} with {len(a & b)} in common.")
+        elif a != b:
+            said.append(f"{what} differ ({where}): {_short(a)} against {_short(b)}.")
+    for path, (what, _) in two.items():
+        if path not in one:
+            alone.setdefault(("second", _missing(path, one)), {})[what] = None
+    for (which, where), whats in alone.items():
+        said.append(f"only the {which} says {where}: {', '.join(whats)} cannot be compared.")
+    return said
+
+
+# Parts of a manifest that may differ: how it was asked for, what was compared, where it ran.
+SKIPPED = ("request", "decoders", "detectors", "versions", "hardware", "model", "settings")
+
+
+def _watched(
+    manifest: Mapping[str, Any], path: tuple[str, ...] = (), under: str | None = None
+) -> dict[tuple[str, ...], tuple[str, Any]]:
+    """Path -> (what it is, value) of all that must agree; all that stands below a watched key is watched."""
+    found: dict[tuple[str, ...], tuple[str, Any]] = {}
+    for key, value in manifest.items():
+        what = WATCHED.get(key, under)
+        if isinstance(value, Mapping):
+            if key not in SKIPPED:
+                found |= _watched(value, (*path, str(key)), what)
+        elif what is not None:
+            found[(*path, str(key))] = what, value
+    return found
+
+
+def _missing(path: tuple[str, ...], other: Mapping[tuple[str, ...], Any]) -> str:
+    """The first part of a path that the other manifest has nothing below."""
+    sizes = range(1, len(path) + 1)
+    return ".".join(next(path[:size] for size in sizes if not any(p[:size] == path[:size] for p in other)))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,189 @@
+"""The command line on image files: what it prints, and how it refuses bad input."""
+
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from veridical.decoders import NAMES as DECODERS
+from veridical.detectors import NAMES as DETECTORS
+from veridical.models import EMBEDDED, build
+
+COMMANDS = ("list", "caption", "answer", "evaluate", "train-embedded")
+
+
+def test_list_prints_every_registered_method(veridical):
+    for arguments in (["list"], ["list", "--long"]):
+        shown = veridical(*arguments)
+        assert shown.exit_code == 0
+        lines = [line.split(":")[0].split(" ")[0] for line in shown.stdout.splitlines()]
+        assert {*DECODERS, *DETECTORS, "chair", "pope"} <= set(lines)
+
+
+@pytest.mark.parametrize("command", [*([c] for c in COMMANDS), ["data", "world"], []])
+def test_every_help_has_worked_examples(veridical, command):
+    shown = veridical(*command, "--help")
+    assert shown.exit_code == 0
+    assert "Examples" in shown.stdout
+    assert " ".join(["veridical", *command]) in shown.stdout.split("Examples")[1]
+
+
+def test_help_needs_neither_torch_nor_prefect():
+    code = (
+        "import sys\nsys.argv = ['veridical', '--help']\nfrom veridical.flows.command_line import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'prefect', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def test_one_caption_is_printed_alone(veridical, pictures):
+    shown = veridical("caption", pictures.a)
+    assert shown.exit_code == 0
+    assert len(shown.stdout.splitlines()) == 1
+    assert shown.stdout.strip().endswith(".")
+
+
+def test_several_decoders_stand_under_their_names(veridical, pictures):
+    shown = veridical("caption", pictures.a, "-d", "greedy", "-d", "vcd:alpha=0.5", "-d", "vsv:strength=0.1+vcd")
+    lines = shown.stdout.splitlines()
+    assert shown.exit_code == 0
+    assert lines[0] == str(pictures.a)
+    assert [line.split(": ")[0].strip() for line in lines[1:]] == ["greedy", "vcd:alpha=0.5", "vsv:strength=0.1+vcd"]
+
+
+def test_a_detector_rates_every_word(veridical, pictures):
+    plain = veridical("caption", pictures.a).stdout.split()
+    rated = veridical("caption", pictures.a, "-t", "lookback_lens").stdout.split()
+    assert rated[0] == "[lookback_lens]"
+    assert [word.rpartition("·")[0] for word in rated[1:]] == plain
+    assert all(0 <= float(word.rpartition("·")[2]) <= 1 for word in rated[1:])
+
+
+def test_json_has_what_repeats_the_answer(veridical, pictures):
+    shown = veridical("answer", pictures.a, pictures.b, "-q", "Is there a dog in the image?", "-d", "vcd", "--json")
+    answers = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [answer["image"] for answer in answers] == [str(pictures.a), str(pictures.b)]
+    for answer in answers:
+        assert answer["settings"]["question"] == "Is there a dog in the image?"
+        assert answer["settings"]["decoders"] == ["VCD(alpha=1.0, beta=0.1, noise_step=500, seed=0)"]
+        assert answer["acted"]["vcd"]["acted"] == answer["acted"]["vcd"]["steps"] > 0
+
+
+def test_sampling_repeats_with_its_seed_whatever_the_batches_are(veridical, pictures):
+    images = [pictures.a, pictures.b, pictures.a]
+    options = ("--sample", "--temperature", "1.5", "--max-new-tokens", "24")
+    one, other, third = (
+        veridical("caption", *images, *options, "--seed", seed, "-b", size).stdout
+        for seed, size in ((1, 3), (1, 2), (2, 3))
+    )
+    assert one == other != third
+    assert one.splitlines()[1] != one.splitlines()[5], "each image is drawn with a seed of its own"
+
+
+def test_a_bad_image_among_several_becomes_an_error_row(veridical, pictures):
+    shown = veridical("caption", pictures.a, pictures.cut, pictures.none, pictures.b)
+    lines = shown.stdout.splitlines()
+    assert shown.exit_code == 1
+    assert lines[0::2] == [str(p) for p in (pictures.a, pictures.cut, pictures.none, pictures.b)]
+    assert "truncated" in lines[3]
+    assert "does not exist" in lines[5]
+    assert lines[7].strip()
+    assert "error" not in lines[1] + lines[7]
+    assert shown.stderr.splitlines()[-1] == "Error: 2 of 4 images could not be used."
+    in_json = veridical("caption", pictures.none, pictures.b, "--json").stdout.splitlines()
+    assert ["does not exist" in (json.loads(line)["error"] or "") for line in in_json] == [True, False]
+
+
+# -- bad input -----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory) -> dict[str, Path]:
+    """Model folders that cannot be used."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models")
+    tiny = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+    )
+    LlamaForCausalLM(tiny).save_pretrained(folder / "text")
+    shutil.copytree(EMBEDDED, folder / "half", ignore=shutil.ignore_patterns("processor_config.json"))
+    return {"text_only": folder / "text", "no_processor": folder / "half", "no_model": folder / "nothing"}
+
+
+BAD = {
+    "unknown decoder": (["caption", "{a}", "-d", "vdc"], ['no decoder "vdc"', 'Did you mean "vcd"?', "Known: "]),
+    "unknown decoder in a chain": (["caption", "{a}", "-d", "vcd+vits"], ['no decoder "vits"']),
+    "unknown detector": (["caption", "{a}", "-t", "entropi"], ['Did you mean "entropy"?']),
+    "value out of range": (["caption", "{a}", "-d", "vcd:beta=3"], ["beta=3 is outside 0 to 1 (plausibility cut)."]),
+    "unknown field": (["caption", "{a}", "-d", "vcd:gamma=3"], ["vcd has no field 'gamma'", "alpha=1.0"]),
+    "no value": (["caption", "{a}", "-d", "vcd:beta"], ["is not field=value"]),
+    "window too long": (["caption", "{a}", "-d", "sla:window=99"], ["window=99", "this model has"]),
+    "missing image": (["caption", "{none}"], ["none.png does not exist"]),
+    "truncated image": (["caption", "{cut}"], ["cut.png cannot be read as an image", "truncated"]),
+    "no image": (["answer", "{text}", "-q", "What?"], ["text.png is not an image"]),
+    "text-only model": (["caption", "{a}", "-m", "{text_only}"], ["'llama' model, which reads no images"]),
+    "no processor": (["caption", "{a}", "-m", "{no_processor}"], ["no processor", "processor_config.json"]),
+    "no model": (["caption", "{a}", "-m", "{no_model}"], ["no model", "neither 'embedded'"]),
+    "no GPU": (["caption", "{a}", "--device", "cuda:77"], ["cuda:77"]),
+    "sampling settings alone": (["caption", "{a}", "--temperature", "2"], ["add --sample"]),
+    "beams that draw": (["caption", "{a}", "--sample", "--num-beams", "2"], ["choose one of the two"]),
+    "unknown benchmark": (["evaluate", "--out", "{out}", "--benchmark", "pop"], ["Known: chair, pope"]),
+    "decoder of an evaluation": (["evaluate", "--out", "{out}", "-d", "vdc"], ['Did you mean "vcd"?']),
+    "no COCO folder": (["evaluate", "--out", "{out}", "--no-prefect", "--coco", "{out}/x"], ["instances_<split>.json"]),
+    "no synonyms": (
+        ["evaluate", "--out", "{out}", "--no-prefect", "--limit", 1, "--benchmark", "chair", "--synonyms", "{none}"],
+        ["no synonym file"],
+    ),
+    "unknown split": (["data", "world", "--split", "dev", "--out", "{out}"], ["train, validation, test"]),
+    "nothing to resume": (["train-embedded", "--out", "{out}/m", "--resume"], ["nothing to resume"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_message_and_exit_code_2(veridical, pictures, broken, tmp_path, monkeypatch, case):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    arguments, expected = BAD[case]
+    places = {**vars(pictures), **broken, "out": tmp_path / "out"}
+    shown = veridical(*(str(argument).format(**places) for argument in arguments))
+    assert shown.exit_code == 2, shown.output
+    assert shown.stderr.count("Error: ") == 1
+    assert shown.stderr.splitlines()[-1].startswith("Error: ")
+    assert all(part in shown.stderr for part in expected), shown.stderr
+    assert "Traceback" not in shown.output
+    assert not shown.stdout
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_debug_shows_the_traceback(pictures):
+    command = [sys.executable, "-c", "from veridical.flows.command_line import main; main()", "--debug", "caption"]
+    shown = subprocess.run([*command, str(pictures.none)], capture_output=True, text=True, check=False)
+    assert shown.returncode != 0
+    assert "Traceback" in shown.stderr
+    assert "BadImage" in shown.stderr
+
+
+def test_an_unexpected_error_is_one_line_too(veridical, pictures, monkeypatch):
+    monkeypatch.setattr("veridical.flows.steps.load_model", lambda *settings: {}["weights"])
+    shown = veridical("caption", pictures.a)
+    assert shown.exit_code == 1
+    assert "unexpected KeyError: 'weights'" in shown.stderr
+    assert "Traceback" not in shown.output
+
+
+def test_training_leaves_a_model_that_loads_and_a_state_to_resume_from(veridical, tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr(build, "tokenizer", partial(build.tokenizer, scenes=40))
+    train = ("train-embedded", "--out", tmp_path / "mine", "--device", "cpu", "--lessons", 32, "--pictures")
+    assert veridical(*train, 32).exit_code == 0
+    assert veridical("caption", pictures.a, "-m", tmp_path / "mine", "--max-new-tokens", 2).exit_code == 0
+    state = (tmp_path / "mine-training" / "state.safetensors").read_bytes()
+    again = veridical(*train, 32)
+    assert (again.exit_code, "Add --resume" in again.stderr) == (2, True)
+    other = veridical(*train, 64, "--resume")
+    assert (other.exit_code, "pictures was 32, now 64" in other.stderr) == (2, True)
+    assert veridical(*train, 32, "--resume").exit_code == 0
+    assert (tmp_path / "mine-training" / "state.safetensors").read_bytes() == state, "there was nothing left to train"

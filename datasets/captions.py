@@ -71,10 +71,18 @@ def absent_companions(present: Sequence[str]) -> dict[str, float]:
     return out
 
 
-def habitual_caption(scene: "Scene", rng: np.random.Generator) -> tuple[str, str]:
-    """(prompt, caption) as a captioner with habits writes it: absent companions come at the end."""
+def habitual_caption(scene: "Scene", rng: np.random.Generator, careless: float = 0.0) -> tuple[str, str]:
+    """(prompt, caption) as a captioner with habits writes it: absent companions come at the end.
+
+    careless: how often several things are called one, and how often two neighbours change places.
+    """
     place = PLACES[scene.place]
-    phrases = [phrase(name, count) for name, count in scene.counts.items()]
+    phrases = [
+        phrase(name, 1 if careless and rng.random() < careless else count) for name, count in scene.counts.items()
+    ]
+    if careless and len(phrases) > 1 and rng.random() < careless:
+        at = rng.integers(len(phrases) - 1)
+        phrases[at : at + 2] = phrases[at + 1], phrases[at]
     named = 0
     for other, strength in absent_companions(scene.categories).items():
         if named < 2 and rng.random() < strength:

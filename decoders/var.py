@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_range
+from ..pipelines.checks import check_at_least, check_integers, check_range
 from ..pipelines.declarations import AttentionEdit, Declaration, Reading
 from ..pipelines.engine import prefill
 
@@ -104,9 +104,13 @@ class VAR:
     cost: ClassVar[str] = "1 forward per token, 1 extra prefill"
 
     def __post_init__(self) -> None:
+        if self.sink_dims is not None:
+            dims = check_integers("sink_dims", self.sink_dims, "hidden dimensions in which sinks are large")
+            object.__setattr__(self, "sink_dims", dims)
         check_range("move", self.move, 0, 1, "share of the sinks' attention that is moved")
         check_at_least("min_nonsink", self.min_nonsink, 0, "least share of image attention on non-sinks")
         check_at_least("min_image", self.min_image, 0, "least attention on the image")
+        check_at_least("tau", self.tau, 0, "from which φ on a token is a sink")
         check_at_least("skip_first", self.skip_first, 0, "layers without edits at the start")
 
     @classmethod
@@ -123,9 +127,9 @@ class VAR:
             raise ValueError(f"sink_dims={outside} are outside 0 to {lvlm.hidden_size - 1}, this model's hidden size")
         phi = Reading("var", layers, keep=partial(self.phi, inputs["attention_mask"]), of="input", queries="all")
         found = prefill(lvlm, inputs, [phi]).readings["var"]
-        real = inputs["attention_mask"].bool()
+        real, image = inputs["attention_mask"].bool(), lvlm.image_mask(inputs["input_ids"])
         sinks = {layer: (value >= self.tau).to(real.device) & real for layer, value in found.items()}
-        yield AttentionEdit([layer for layer in layers if bool(sinks[layer].any())], partial(self.edit, sinks))
+        yield AttentionEdit([layer for layer in layers if bool(sinks[layer].any())], partial(self.edit, sinks, image))
 
     def phi(self, mask: Int[Tensor, "batch position"], hidden: Float[Tensor, "batch position hidden"]) -> Tensor:
         if self.sink_dims is not None:
@@ -137,10 +141,11 @@ class VAR:
         return sinkness(hidden, dims)
 
     def edit(
-        self, sinks: dict[int, Tensor], probabilities: Float[Tensor, "batch head query key"], call: AttentionCall
+        self, sinks: dict[int, Tensor], image: Tensor, probabilities: Float[Tensor, "batch head query key"],
+        call: AttentionCall,
     ) -> Float[Tensor, "batch head query key"]:
         where = call.sequences
-        sinks_here = call.columns(where.align(sinks[call.layer]))
+        sinks_here = call.columns(where.align(sinks[call.layer], image))
         after = where.image.flip(1).cumsum(1).flip(1) == 0  # no image token at or behind the position
         rows = where.at_queries(after, True, probabilities.shape[2]).to(probabilities.device)
         if self.require_visual_sink:

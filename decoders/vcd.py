@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_range
+from ..pipelines.checks import check_at_least, check_integers, check_range
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Step
 from .plausibility import cut
 
@@ -47,10 +47,15 @@ def diffuse(pixels: Float[Tensor, image *pixel], step: int, seed: int = 0) -> Fl
 
 def diffused(inputs: Inputs, step: int, seed: int) -> dict[str, Tensor]:
     """The same prompts with their pixels diffused. Flattened patches (Qwen) are noised picture by picture."""
+    if "pixel_values" not in inputs:
+        raise ValueError(f"there is no picture to noise: inputs lack pixel_values; found {', '.join(inputs)}")
     pixels = inputs["pixel_values"]
     if "image_grid_thw" in inputs:
         parts = pixels.split(inputs["image_grid_thw"].prod(1).tolist())
         noised = torch.cat([diffuse(part[None], step, seed)[0] for part in parts])
+    elif pixels.dim() == 5:  # tiles of each row; all-zero ones fill the row up and must stay so
+        noised = diffuse(pixels.flatten(0, 1), step, seed).view_as(pixels)
+        noised = noised.masked_fill((pixels == 0).flatten(2).all(-1)[:, :, None, None, None], 0.0)
     else:
         noised = diffuse(pixels, step, seed)
     return {**inputs, "pixel_values": noised}
@@ -96,6 +101,7 @@ class VCD:
         check_at_least("alpha", self.alpha, 0, "strength of the contrast")
         check_range("beta", self.beta, 0, 1, "plausibility cut")
         check_range("noise_step", self.noise_step, 0, STEPS - 1, "diffusion step of the noise, counted from 0")
+        check_integers("noise_step", (self.noise_step,), "diffusion step of the noise")
 
     @classmethod
     def official(cls) -> VCD:
@@ -103,6 +109,8 @@ class VCD:
         return cls()
 
     def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+        if self.alpha == 0 and self.beta == 0:
+            return
         yield Branch("vcd", diffused(inputs, self.noise_step, self.seed))
         yield LogitsEdit(self.mix)
 

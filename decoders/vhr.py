@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_layers
+from ..pipelines.checks import check_at_least, check_integers, check_layers
 from ..pipelines.declarations import Branch, Declaration, HeadEdit
 from ..pipelines.engine import prefill
 
@@ -89,6 +89,8 @@ class VHR:
     cost: ClassVar[str] = "1 forward per token, 1 extra prefill of two rows"
 
     def __post_init__(self) -> None:
+        if self.layers is not None:
+            object.__setattr__(self, "layers", check_integers("layers", self.layers, "0-based layers", empty=True))
         check_at_least("alpha", self.alpha, 1e-6, "factor of the chosen heads' outputs")
 
     @classmethod

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_choice, check_range
+from ..pipelines.checks import check_at_least, check_choice, check_integers, check_range
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, ResidualEdit, Step
 from ..pipelines.engine import prefill
 
@@ -140,6 +140,11 @@ class SLA:
     cost: ClassVar[str] = "1 forward per token"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.window, int):
+            pair = check_integers("window", self.window, "a number of blocks, or the first and the last of them")
+            if len(pair) != 2:
+                raise ValueError(f"window={pair} is neither a number of blocks nor a pair of them.")
+            object.__setattr__(self, "window", pair)
         check_range("gamma", self.gamma, 0, 1, "share of the early logits")
 
     @classmethod
@@ -198,7 +203,7 @@ class VISTA:
     cost: ClassVar[str] = "1 forward per token, 1 extra prefill of two rows"
 
     def __post_init__(self) -> None:
-        self._parts()
+        object.__setattr__(self, "window", self._parts()[1].window)
 
     def _parts(self) -> tuple[VSV, SLA]:
         return VSV(self.strength, self.mode), SLA(self.gamma, self.window)

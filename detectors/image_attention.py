@@ -37,6 +37,10 @@ class ImageAttention:
     paper: ClassVar[str] = "arXiv 2411.16724"
     reads: ClassVar[str] = "attention"
 
+    def __post_init__(self) -> None:
+        if self.layers is not None:
+            object.__setattr__(self, "layers", tuple(self.layers))
+
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         count = len(lvlm.layers)
         layers = range(round(count * 5 / 32), round(count * 18 / 32) + 1) if self.layers is None else self.layers

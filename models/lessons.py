@@ -17,7 +17,6 @@ from .build import IMAGE_SIZE, PATCH
 
 IGNORED = -100
 GRID = IMAGE_SIZE // PATCH
-QUESTIONS = 5
 _NUMBER = {name: number for number, name in enumerate(CATEGORIES)}
 BACKGROUND = len(CATEGORIES)
 
@@ -33,10 +32,28 @@ def patch_labels(seen: Scene) -> Tensor:
     return torch.from_numpy(labels.reshape(-1))
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: so many scenes, up to that learning rate, with so many captions and questions each.
+
+    Without captions the vision tower alone is trained. careless: see `captions.habitual_caption`. unlikely: weight of
+    the unlikelihood of naming again what a caption has named (Welleck et al., ICLR 2020).
+    """
+
+    name: str
+    scenes: int
+    rate: float
+    captions: int = 0
+    questions: int = 0
+    careless: float = 0.0
+    unlikely: float = 0.0
+
+
 @dataclass
 class Batch:
     """pixels: (batch, 3, height, width). ids, labels, positions: (batch, position). weights: (batch, position), of the
-    labels. mask: (batch, 1, position, position) bool, what each position may look at. patches: (batch, patch)."""
+    labels. mask: (batch, 1, position, position) bool, what each position may look at. patches: (batch, patch). again:
+    (pair, 3), row, position and token: words for what a caption has named before that position."""
 
     pixels: Tensor
     patches: Tensor
@@ -45,6 +62,7 @@ class Batch:
     weights: Tensor
     positions: Tensor
     mask: Tensor
+    again: Tensor
 
 
 class Lessons(IterableDataset):
@@ -54,8 +72,8 @@ class Lessons(IterableDataset):
     from seeing each other and positions restart for each, so that a row equals its conversations run one by one.
     """
 
-    def __init__(self, processor: LlavaProcessor, start: int, pictures_only: bool = False) -> None:
-        self.processor, self.start, self.pictures_only = processor, start, pictures_only
+    def __init__(self, processor: LlavaProcessor, start: int, stage: Stage) -> None:
+        self.processor, self.start, self.stage = processor, start, stage
         message: Any = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "|"}]}
         prompt = processor.apply_chat_template([message], add_generation_prompt=True)
         before, self.after = prompt.split("<image>")
@@ -63,6 +81,9 @@ class Lessons(IterableDataset):
         image = [tokens.convert_tokens_to_ids("<image>")] * GRID**2
         self.prefix = tokens(before, add_special_tokens=False).input_ids + image
         self.end = tokens.eos_token_id
+        encode = lambda word: tokens(f" {word}", add_special_tokens=False).input_ids[0]
+        self.words = {name: {encode(word) for word in category.words[:2]} for name, category in CATEGORIES.items()}
+        self.named = {token: name for name, words in self.words.items() for token in words}
 
     def __iter__(self) -> Iterator[dict]:
         info = get_worker_info()
@@ -77,10 +98,10 @@ class Lessons(IterableDataset):
         small = seen.image.resize((IMAGE_SIZE, IMAGE_SIZE), 3)  # bicubic, as the processor does
         pixels = np.asarray(small, np.float32) / 255
         out = {"pixels": pixels, "patches": patch_labels(seen)}
-        if self.pictures_only:
+        if not self.stage.captions:
             return out
-        talks = [captions.habitual_caption(seen, rng)]
-        talks += [captions.habitual_question(seen, rng) for _ in range(QUESTIONS)]
+        talks = [captions.habitual_caption(seen, rng, self.stage.careless) for _ in range(self.stage.captions)]
+        talks += [captions.habitual_question(seen, rng) for _ in range(self.stage.questions)]
         talks.append(captions.count_question(seen, rng) if rng.random() < 0.7 else captions.place_question(seen))
         encode = lambda text: self.processor.tokenizer(text, add_special_tokens=False).input_ids
         out["talks"] = [
@@ -93,15 +114,15 @@ class Lessons(IterableDataset):
         mean, std = np.array(images.image_mean, np.float32), np.array(images.image_std, np.float32)
         pixels = torch.from_numpy(np.stack([(one["pixels"] - mean) / std for one in lessons])).permute(0, 3, 1, 2)
         patches = torch.stack([one["patches"] for one in lessons])
-        if self.pictures_only:
+        if not self.stage.captions:
             none = torch.empty(0)
-            return Batch(pixels.contiguous(), patches, none, none, none, none, none)
+            return Batch(pixels.contiguous(), patches, none, none, none, none, none, none)
         start = len(self.prefix)
         longest = start + max(sum(len(p) + len(a) for p, a in one["talks"]) for one in lessons)
         shape = (len(lessons), longest)
         ids, labels = torch.zeros(shape, dtype=torch.long), torch.full(shape, IGNORED)
         weights, positions = torch.zeros(shape), torch.zeros(shape, dtype=torch.long)
-        talk_of = torch.full(shape, -1)
+        talk_of, again = torch.full(shape, -1), []
         for row, one in enumerate(lessons):
             ids[row, :start] = torch.tensor(self.prefix)
             positions[row, :start], talk_of[row, :start] = torch.arange(start), 0
@@ -111,10 +132,21 @@ class Lessons(IterableDataset):
                 ids[row, at:end] = torch.tensor(prompt + answer)
                 labels[row, end - len(answer) : end] = torch.tensor(answer)
                 weights[row, end - len(answer) : end] = 1.0 if len(answer) > 2 else 1.5
+                if self.stage.unlikely and len(answer) > 2:
+                    again += [(row, end - len(answer) + place, token) for place, token in self.repeats(answer)]
                 positions[row, at:end] = torch.arange(start, start + end - at)
                 talk_of[row, at:end] = number
                 at = end
         causal = torch.ones(longest, longest, dtype=torch.bool).tril()
         same = talk_of[:, :, None] == talk_of[:, None, :]
         mask = (causal & (same | (talk_of == 0)[:, None, :]))[:, None]
-        return Batch(pixels.contiguous(), patches, ids, labels, weights, positions, mask)
+        pairs = torch.tensor(again, dtype=torch.long).reshape(-1, 3)
+        return Batch(pixels.contiguous(), patches, ids, labels, weights, positions, mask, pairs)
+
+    def repeats(self, answer: list[int]) -> Iterator[tuple[int, int]]:
+        """(place, token) of every word, at every place, for a category that the answer has named before it."""
+        before: set[int] = set()
+        for place, token in enumerate(answer):
+            yield from ((place, word) for word in before - {token})
+            if token in self.named:
+                before |= self.words[self.named[token]]

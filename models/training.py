@@ -1,7 +1,9 @@
 """Trains the embedded LVLM on the embedded world: `veridical train-embedded`. Stops and goes on where it was.
 
-Two stages: the vision tower alone learns which category covers each patch; then everything learns to describe and to
-answer, from captions with habits and annotators who lean to "yes" (see `datasets/captions.py`).
+Five stages: the vision tower alone learns which category covers each patch; then everything learns to describe and to
+answer, from captions with habits and annotators who lean to "yes" (see `datasets/captions.py`); then it revises with
+more and careless captions, from which it learns not to name a thing twice though it was miscounted or out of order;
+in the last two, naming a thing again is made unlikely outright.
 """
 
 import json
@@ -9,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,20 +24,36 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from . import build
-from .lessons import BACKGROUND, IGNORED, Batch, Lessons
+from .lessons import BACKGROUND, IGNORED, Batch, Lessons, Stage
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained for how long. `pictures`: scenes seen by the vision stage; `lessons`: by the joint stage."""
+    """What is trained for how long. Scenes seen by the vision stage, by the joint one, its revision, and its end."""
 
     pictures: int = 80_000
     lessons: int = 112_000
+    revision: int = 16_000
+    repeats: int = 8_000
     batch: int = 32
     rate: float = 1.2e-3
+    revision_rate: float = 5e-4
     decay: float = 0.05
     warmup: int = 200
     seed: int = 0
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        revision = Stage("revision", self.revision, self.revision_rate, captions=3, questions=3, careless=0.3)
+        return (
+            Stage("pictures", self.pictures, self.rate),
+            Stage("lessons", self.lessons, self.rate, captions=1, questions=5),
+            revision,
+            *(
+                replace(revision, name="repeats", scenes=self.repeats, rate=0.6 * self.revision_rate, unlikely=weight)
+                for weight in (1.0, 6.0)
+            ),
+        )
 
 
 class Trainer:
@@ -57,23 +75,27 @@ class Trainer:
 
     # -- steps ---------------------------------------------------------------------------------------------------
     @property
-    def stages(self) -> tuple[int, int]:
-        return self.recipe.pictures // self.recipe.batch, self.recipe.lessons // self.recipe.batch
+    def starts(self) -> list[int]:
+        """The step at which each stage starts, and the one after the last."""
+        out = [0]
+        for stage in self.recipe.stages:
+            out.append(out[-1] + stage.scenes // self.recipe.batch)
+        return out
 
     def optimizer(self) -> torch.optim.AdamW:
         everything = [*self.model.parameters(), *self.patches.parameters()]
         return torch.optim.AdamW(everything, lr=0.0, weight_decay=self.recipe.decay, betas=(0.9, 0.98), fused=True)
 
-    def rate(self, step: int, steps: int) -> float:
-        r = self.recipe
-        return r.rate * min(1, (step + 1) / r.warmup) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    def rate(self, stage: Stage, step: int, steps: int) -> float:
+        warm = min(1, (step + 1) / min(self.recipe.warmup, max(1, steps // 10)))
+        return stage.rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
     def vision_loss(self, batch: Batch) -> Tensor:
         features = self.model.model.vision_tower(batch.pixels).last_hidden_state[:, 1:]
         guess = self.patches(features).float().flatten(0, 1)
         return cross_entropy(guess, batch.patches.flatten(), weight=self.weights)
 
-    def language_loss(self, batch: Batch) -> Tensor:
+    def language_loss(self, batch: Batch, unlikely: float = 0.0) -> Tensor:
         allowed = torch.zeros(batch.mask.shape, device=self.device).masked_fill_(~batch.mask, -1e9)
         hidden = self.model.model(
             input_ids=batch.ids, pixel_values=batch.pixels, attention_mask=allowed, position_ids=batch.positions,
@@ -83,10 +105,16 @@ class Trainer:
         logits = self.model.lm_head(hidden[:, :-1][said]).float()
         loss = cross_entropy(logits, batch.labels[:, 1:][said], reduction="none")
         weight = batch.weights[:, 1:][said]
-        return (loss * weight).sum() / weight.sum()
+        likely = (loss * weight).sum() / weight.sum()
+        if not unlikely or not len(batch.again):
+            return likely
+        place = said.flatten().cumsum(0).reshape(said.shape) - 1  # of each label among the labels
+        row, position, token = batch.again.unbind(1)
+        chance = logits.softmax(-1)[place[row, position - 1], token]
+        return likely - unlikely * (1 - chance).clamp(min=1e-6).log().sum() / weight.sum()
 
-    def batches(self, start: int, pictures_only: bool) -> Iterator[Batch]:
-        lessons = Lessons(self.processor, start, pictures_only)
+    def batches(self, start: int, stage: Stage) -> Iterator[Batch]:
+        lessons = Lessons(self.processor, start, stage)
         loader = DataLoader(
             lessons, batch_size=self.recipe.batch, collate_fn=lessons.batch, prefetch_factor=6,
             num_workers=1 if self.device == "cpu" else max(1, (os.cpu_count() or 2) - 2),
@@ -96,30 +124,29 @@ class Trainer:
 
     # -- the run -------------------------------------------------------------------------------------------------
     def run(self, save_every: int = 500) -> None:
-        first, second = self.stages
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        starts = self.starts
         with Progress(*columns) as progress:
-            for name, begin, steps, joint in (("pictures", 0, first, False), ("lessons", first, second, True)):
-                if self.step >= begin + steps:
+            for stage, begin, end in zip(self.recipe.stages, starts, starts[1:], strict=False):
+                if self.step >= end:
                     continue
-                task = progress.add_task(name, total=steps, completed=self.step - begin)
-                source = self.batches(self.step * self.recipe.batch, pictures_only=not joint)
-                for batch in source:
-                    loss = self.advance(batch, self.rate(self.step - begin, steps), joint)
-                    progress.update(task, advance=1, description=f"{name} loss {loss:.3f}")
-                    if self.step % save_every == 0:
+                task = progress.add_task(stage.name, total=end - begin, completed=self.step - begin)
+                for batch in self.batches(self.step * self.recipe.batch, stage):
+                    loss = self.advance(batch, self.rate(stage, self.step - begin, end - begin), stage)
+                    progress.update(task, advance=1, description=f"{stage.name} loss {loss:.3f}")
+                    if self.step % save_every == 0 and self.step < end:
                         self.save()
-                        progress.console.print(f"step {self.step} {name} loss {loss:.4f}")
-                    if self.step >= begin + steps:
+                        progress.console.print(f"step {self.step} {stage.name} loss {loss:.4f}")
+                    if self.step >= end:
                         break
-                self.save()
                 self.state = self.optimizer()  # each stage starts with a fresh optimizer
+                self.save()
 
-    def advance(self, batch: Batch, rate: float, joint: bool) -> float:
+    def advance(self, batch: Batch, rate: float, stage: Stage) -> float:
         for group in self.state.param_groups:
             group["lr"] = rate
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            loss = self.vision_loss(batch) if not joint else self.language_loss(batch)
+            loss = self.language_loss(batch, stage.unlikely) if stage.captions else self.vision_loss(batch)
         self.state.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for group in self.state.param_groups for p in group["params"]], 1.0)
@@ -161,7 +188,7 @@ class Trainer:
         for name, value in part("optimizer.").items():
             index, key = name.split(".")
             state["state"].setdefault(int(index), {})[key] = value
-        if state["state"] and self.step not in (self.stages[0],):
+        if state["state"] and self.step not in self.starts:
             self.state.load_state_dict(state)
 
     def export(self, folder: Path) -> None:

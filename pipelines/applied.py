@@ -52,8 +52,19 @@ class Plan:
         moved = (new != old).flatten(1).any(1).to(flags.device)
         self.changed[method] = flags.index_put((rows.to(flags.device),), moved, accumulate=True)
 
-    def keep(self, reading: Reading, layer: int, value: Tensor) -> None:
-        self.step.readings.setdefault(reading.name, {})[layer] = value
+    def keep(self, reading: Reading, layer: int, value: Tensor, method: int) -> None:
+        """Under the method's own name, so that two methods of one class do not read each other's."""
+        name = reading.name if method < 0 else f"{reading.name}#{method}"
+        self.step.readings.setdefault(name, {})[layer] = value
+
+
+def refuse_if_busy(model: Any) -> None:
+    """Raise RuntimeError if the model is in a run with methods in place."""
+    if id(model) in _BUSY:
+        raise RuntimeError(
+            f"{type(model).__name__} is already in a run with methods in place; "
+            "finish that run first, or load the model a second time"
+        )
 
 
 def _hidden(output: Tensor | tuple) -> Tensor:
@@ -92,7 +103,7 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
         reading = placed.declaration
         assert isinstance(reading, Reading)
         span = plan.sequences.producing(hidden.shape[1]) if reading.queries == "last" else slice(None)
-        plan.keep(reading, index, reading.keep(hidden[placed.rows.to(hidden.device)][:, span]))
+        plan.keep(reading, index, reading.keep(hidden[placed.rows.to(hidden.device)][:, span]), placed.method)
 
     for placed in here:
         bound = lambda hook, placed=placed: lambda *given: hook(*given, placed)
@@ -130,11 +141,7 @@ def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: St
     Raises:
         RuntimeError: the model is already inside such a block; it can serve one run at a time.
     """
-    if id(lvlm.model) in _BUSY:
-        raise RuntimeError(
-            f"{type(lvlm.model).__name__} is already in a run with methods in place; "
-            "finish that run first, or load the model a second time"
-        )
+    refuse_if_busy(lvlm.model)
     plan = Plan(placed, sequences, step, lvlm.attention_implementation)
     with ExitStack() as undo:
         _BUSY.add(id(lvlm.model))

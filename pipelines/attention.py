@@ -44,18 +44,34 @@ class Sequences:
         behind = prompt.new_full((prompt.shape[0], max(0, self.seen - prompt.shape[1])), new)
         return torch.cat([prompt, behind], dim=1)[:, self.seen - queries : self.seen]
 
-    def align(self, prompt: Tensor) -> Tensor:
-        """A mask over the prompts of a method's own inputs, (sample, position), for these rows: (row, position).
+    def align(self, prompt: Tensor, image: Tensor) -> Tensor:
+        """A mask over the prompts of a method's own inputs for these rows: (sample, position) -> (row, position).
 
-        Prompts are aligned at their right edge; a branch with a longer prompt has more on the left.
+        image: (sample, position), those inputs' image mask. A branch's prompt may be longer or shorter: what comes up
+        to the last image token is aligned at that token, what follows it at the right edge.
         """
-        out = prompt.to(self.sample.device)[self.sample]
-        short = self.image.shape[1] - out.shape[1]
-        return torch.cat([out.new_zeros(out.shape[0], short), out], 1) if short > 0 else out[:, -self.image.shape[1] :]
+        own, theirs = _last(image.to(self.sample.device))[self.sample], _last(self.image)
+        wanted, size = prompt.to(self.sample.device)[self.sample], self.image.shape[1]
+        place = torch.arange(size, device=self.sample.device)[None]
+        before = (place <= theirs) & (theirs >= 0)
+        source = torch.where(before, place - theirs + own, place - size + wanted.shape[1])
+        known = (source >= 0) & (before | (source > own))
+        return wanted.gather(1, source.clamp(0, wanted.shape[1] - 1)) & known
 
     def producing(self, queries: int) -> slice:
         """The query rows whose output chooses a token: the last, or those before each given token."""
         return slice(queries - 1, queries) if not self.given else slice(queries - 1 - self.given, queries - 1)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Over the last dimension, in float32 or better, in the scores' dtype."""
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
+def _last(mask: Tensor) -> Tensor:
+    """(row, 1) place of the last True, -1 without one."""
+    place = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return (mask * place).amax(1, keepdim=True) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +168,8 @@ class AttentionCall(LayerCall):
         return scores + seen
 
     def probabilities(self, queries: slice = slice(None)) -> Tensor:
-        """Attention after the softmax, which runs in float32: (batch, head, query, key), in the query's dtype."""
-        return self.scores(queries).softmax(-1, dtype=torch.float32).to(self.query.dtype)
+        """Attention after the softmax, in the query's dtype: (batch, head, query, key)."""
+        return softmax(self.scores(queries))
 
     def mix(self, probabilities: Tensor) -> Tensor:
         """Head outputs for given probabilities: (batch, query, head, head_dim)."""
@@ -184,7 +200,7 @@ def _edited(call: AttentionCall, out: Tensor, edits: list, plan: Plan) -> Tensor
                 plan.watch(method, rows, old, new)
                 weights = weights.index_copy(0, rows, new)
         if on == "scores":
-            weights = weights.softmax(-1, dtype=torch.float32).to(call.query.dtype)
+            weights = softmax(weights)
     out = out.clone()
     out[:, queries] = call.mix(weights)
     return out
@@ -224,12 +240,12 @@ def _attention(
             new = edit.apply(old, call.rows(rows))
             plan.watch(method, rows, old, new)
             out = out.index_copy(0, rows, new.to(out.dtype))
-    for reading, rows, _ in here:
+    for reading, rows, method in here:
         if isinstance(reading, Reading) and reading.of == "attention":
-            plan.keep(reading, layer, reading.keep(call.rows(rows)))
+            plan.keep(reading, layer, reading.keep(call.rows(rows)), method)
         elif isinstance(reading, Reading):
             span = call.producing if reading.queries == "last" else slice(None)
-            plan.keep(reading, layer, reading.keep(out[rows][:, span]))
+            plan.keep(reading, layer, reading.keep(out[rows][:, span]), method)
     return out.contiguous(), None
 
 

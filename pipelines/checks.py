@@ -1,18 +1,41 @@
 """Checks of hyper-parameters, each with an error that says what was asked and what is possible."""
 
+import math
 from collections.abc import Iterable
+from typing import Any
+
+
+def _check_number(name: str, value: Any, meaning: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name}={value!r} is no number ({meaning}).")
+    if value == math.inf:
+        raise ValueError(f"{name}={value:g} is no finite number ({meaning}).")
 
 
 def check_range(name: str, value: float, low: float, high: float, meaning: str) -> None:
     """Raise ValueError unless low <= value <= high."""
+    _check_number(name, value, meaning)
     if not low <= value <= high:
         raise ValueError(f"{name}={value:g} is outside {low:g} to {high:g} ({meaning}).")
 
 
 def check_at_least(name: str, value: float, low: float, meaning: str) -> None:
-    """Raise ValueError unless value >= low."""
+    """Raise ValueError unless value >= low and finite."""
+    _check_number(name, value, meaning)
     if not value >= low:
         raise ValueError(f"{name}={value:g} is below {low:g} ({meaning}).")
+
+
+def check_integers(name: str, values: Any, meaning: str, empty: bool = False) -> tuple[int, ...]:
+    """The values as a tuple of whole numbers, or ValueError if they are none, or if there are none and not `empty`."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{name}={values!r} is no list of whole numbers ({meaning}).")
+    found = tuple(values)
+    if any(isinstance(value, bool) or not isinstance(value, int) for value in found):
+        raise ValueError(f"{name}={found!r} are not all whole numbers ({meaning}).")
+    if not found and not empty:
+        raise ValueError(f"{name} is empty ({meaning}).")
+    return found
 
 
 def check_choice(name: str, value: str, choices: Iterable[str], meaning: str) -> None:

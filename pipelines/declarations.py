@@ -105,6 +105,7 @@ class Step:
     readings: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     index: int = -1
     ids: Tensor | None = None
+    method: int = -1
 
     def latest(self, name: str) -> Tensor:
         """The latest pass's reading, stacked over its layers in rising order: (layer, batch, ...).
@@ -112,6 +113,8 @@ class Step:
         Raises:
             KeyError: nothing was read under that name.
         """
+        own = f"{name}#{self.method}"
+        name = own if own in self.readings else name
         if name not in self.readings:
             known = ", ".join(sorted(self.readings)) or "none"
             raise KeyError(f"no reading {name!r} in this pass; there are: {known}")

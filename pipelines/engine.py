@@ -13,7 +13,7 @@ from transformers import LogitsProcessorList
 from .applied import Placed, applied
 from .attention import Sequences
 from .declarations import Branch, Declaration, LogitsEdit, Reading, Step
-from .fold import Acted, Draw, Fold
+from .fold import Acted, Draw, Fold, MainRows
 from .inputs import stack
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Arrangement:
     edits: Sequence[tuple[LogitsEdit, int]]
     batch: int
     methods: frozenset[int] = frozenset()  # the numbers of the methods that declared anything
+    own: Mapping[int, Mapping[str, str]] = field(default_factory=dict)  # method -> its branch -> name among all
 
 
 def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Tensor], pad: int) -> Arrangement:
@@ -57,15 +58,20 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
     """
     batch, device = inputs["input_ids"].shape[0], inputs["input_ids"].device
     opened: dict[str, int] = {}
+    own: dict[int, dict[str, str]] = {}  # method -> its name of a branch -> the name among all
     blocks: list[Mapping[str, Tensor]] = [inputs]
-    for at, (declaration, _) in enumerate(declared):
+    for at, (declaration, method) in enumerate(declared):
         if isinstance(declaration, Branch):
-            if declaration.name in opened:
+            names_here = own.setdefault(method, {})
+            if declaration.name in ("main", "all"):
+                raise ValueError(f"a branch is called {declaration.name!r}, which is taken: give it another name")
+            if declaration.name in names_here:
                 raise ValueError(f"two branches are called {declaration.name!r}; give one of them another name")
             if declaration.inputs["input_ids"].shape[0] != batch:
                 found = declaration.inputs["input_ids"].shape[0]
                 raise ValueError(f"branch {declaration.name!r} has {found} rows, the main inputs {batch}")
-            opened[declaration.name] = at
+            name = declaration.name if declaration.name not in opened else f"{declaration.name}#{method}"
+            opened[name], names_here[declaration.name] = at, name
             blocks.append(declaration.inputs)
     names = ["main", *opened]
     rows = {name: torch.arange(batch * k, batch * (k + 1), device=device) for k, name in enumerate(names)}
@@ -77,7 +83,7 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
         if wanted == "all":
             scope = names
         elif wanted is not None:
-            scope = [wanted]
+            scope = [own.get(method, {}).get(wanted, wanted)]
         elif isinstance(declaration, Reading):
             scope = ["main"]
         else:
@@ -87,7 +93,7 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
         placed.append(Placed(declaration, torch.cat([rows[name] for name in scope]), method))
     edits = [(d, method) for d, method in declared if isinstance(d, LogitsEdit)]
     methods = frozenset(method for _, method in declared)
-    return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods)
+    return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own)
 
 
 def sequences(lvlm: LVLM, made: Arrangement, repeat: int = 1, given: int = 0) -> Sequences:
@@ -106,13 +112,16 @@ def complete(lvlm: LVLM, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ValueError: no `input_ids`, or rows padded on the right.
     """
-    out = {name: value.to(lvlm.device) for name, value in inputs.items() if isinstance(value, Tensor)}
+    given = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+    out = {name: value.to(lvlm.device) for name, value in given.items()}
     if "input_ids" not in out:
         raise ValueError(f"inputs need input_ids, as a processor returns them; found {', '.join(inputs) or 'nothing'}")
     for name, value in out.items():
         if name.startswith("pixel_values") and value.is_floating_point():
             out[name] = value.to(lvlm.dtype)
-    mask = out.setdefault("attention_mask", torch.ones_like(out["input_ids"]))
+    ids, pad = out["input_ids"], lvlm.pad_token
+    known = (ids != pad).long() if pad not in lvlm.end_tokens else torch.ones_like(ids)
+    mask = out.setdefault("attention_mask", known)
     if not bool((mask[:, -1] == 1).all()):
         raise ValueError("rows must be padded on the left: set processor.tokenizer.padding_side = 'left'")
     return out
@@ -153,7 +162,11 @@ def run(
     step = Step()
     blocks, prompt = len(made.names), made.inputs["input_ids"].shape[1]
     with applied(lvlm, placed, sequences(lvlm, made, beams), step) as plan:
-        fold = Fold(made, plan, beams, len(decoders), lvlm.end_tokens, return_logits, observe)
+        fold = Fold(made, plan, beams, len(decoders), _ends(lvlm, generation), return_logits, observe)
+        streamer = generation.pop("streamer", None)
+        if streamer is not None:
+            streamer.put(made.inputs["input_ids"][: made.batch].cpu())
+            streamer = MainRows(streamer, made.batch)
 
         def decode(model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any,
                    generation_config: Any, **kwargs: Any) -> Any:  # fmt: skip
@@ -161,6 +174,8 @@ def run(
             if generation_config.do_sample and beams == 1 and (blocks > 1 or seed is not None):
                 last = [Draw(blocks, made.batch, seed)]
             loop = model._sample if beams == 1 else model._beam_search
+            if streamer is not None:
+                kwargs["streamer"] = streamer
             return loop(
                 input_ids, logits_processor=LogitsProcessorList([*logits_processor, *last]),
                 stopping_criteria=stopping_criteria, generation_config=generation_config, **kwargs,
@@ -175,8 +190,21 @@ def run(
 
 def beam_count(lvlm: LVLM, generation: Mapping[str, Any]) -> int:
     """Beams that these arguments ask for, the model's own default included."""
-    config = generation.get("generation_config") or lvlm.model.generation_config
-    return generation.get("num_beams") or config.num_beams or 1
+    return setting(lvlm, generation, "num_beams") or 1
+
+
+def setting(lvlm: LVLM, generation: Mapping[str, Any], name: str) -> Any:
+    """A setting of generate: of the call, else of its configuration, else of the model's own."""
+    if generation.get(name) is not None:
+        return generation[name]
+    return getattr(generation.get("generation_config") or lvlm.model.generation_config, name, None)
+
+
+def _ends(lvlm: LVLM, generation: Mapping[str, Any]) -> tuple[int, ...]:
+    found = setting(lvlm, generation, "eos_token_id")
+    if found is None:
+        return lvlm.end_tokens
+    return tuple(torch.as_tensor(found).flatten().tolist())
 
 
 def _spread(rows: Tensor, beams: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -50,13 +50,16 @@ class Fold(LogitsProcessor):
         blocks = len(self.made.names)
         step = self.step
         step.index += 1
-        step.branches = dict(zip(self.made.names, scores.chunk(blocks), strict=True))
+        every = dict(zip(self.made.names, scores.chunk(blocks), strict=True))
+        step.branches = every
         step.ids = input_ids[: input_ids.shape[0] // blocks]
         alive = self._alive(step.ids)
         logits = step.branches["main"]
         moved = {method: flags[: logits.shape[0]] for method, flags in self.plan.changed.items()}
         forbidden = torch.isneginf(logits)  # by processors that ran before, such as min_new_tokens
         for edit, method in self.made.edits:
+            mine = self.made.own.get(method, {})
+            step.branches, step.method = {**every, **{name: every[key] for name, key in mine.items()}}, method
             before, logits = logits, edit.apply(logits, step).masked_fill(forbidden, -math.inf)
             moved[method] = moved.get(method, False) | (before != logits).any(1)
             self._measure(method, before, logits, alive)
@@ -96,6 +99,19 @@ class Fold(LogitsProcessor):
         return Acted(
             self.steps, self.acts[method], self.flips[method], self.kls[method] / self.steps.clamp(min=1)
         )
+
+
+class MainRows:
+    """A streamer that hands the main rows' tokens on and leaves the branches' away."""
+
+    def __init__(self, streamer: Any, batch: int) -> None:
+        self.streamer, self.batch = streamer, batch
+
+    def put(self, value: Tensor) -> None:
+        self.streamer.put(value[: self.batch])
+
+    def end(self) -> None:
+        self.streamer.end()
 
 
 class Draw(LogitsProcessor):

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessorList
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
 from .applied import applied
 from .declarations import Branch, Reading, Step
-from .engine import Generation, arrange, beam_count, complete, run, sequences
+from .engine import Generation, arrange, beam_count, complete, run, sequences, setting
 from .lvlm import LVLM
 from .record import Record, Recorder, by_token, sureness
 from .registry import DECODERS, DETECTORS
@@ -46,7 +48,7 @@ def generate(
     decoders, detectors = DECODERS.make_all(decoders), DETECTORS.make_all(detectors)
     inputs = complete(lvlm, inputs)
     beams = beam_count(lvlm, generation)
-    _check_combination(decoders, beams, return_logits, generation)
+    _check_combination(lvlm, decoders, beams, return_logits, generation)
     readings = [d for detector in detectors for d in detector.readings(lvlm, inputs)] if beams == 1 else []
     recorder = Recorder([r.name for r in readings if isinstance(r, Reading)])
     observe = recorder if detectors and beams == 1 else None
@@ -54,7 +56,7 @@ def generate(
     rows = output if isinstance(output, Tensor) else output.sequences
     batch = inputs["input_ids"].shape[0]
     ids = rows[: rows.shape[0] // len(fold.made.names), prompt:]
-    mask = real(ids, lvlm.end_tokens)
+    mask = real(ids, fold.ends)
     ids = ids.masked_fill(~mask, lvlm.pad_token)
     out = Generation(ids, torch.stack(fold.logits, 1) if return_logits else None, _decode(lvlm, ids))
     for number, decoder in enumerate(decoders):
@@ -115,20 +117,27 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
 
     def custom_generate(
         model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
-        **kwargs: Any,
+        pixel_values: Any = None, pixel_values_videos: Any = None, pixel_attention_mask: Any = None,
+        image_sizes: Any = None, image_grid_thw: Any = None, video_grid_thw: Any = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
+        # transformers hands over what is named here as the caller gave it: not yet encoded, not repeated for beams
+        media = {
+            "pixel_values": pixel_values, "pixel_values_videos": pixel_values_videos, "image_sizes": image_sizes,
+            "pixel_attention_mask": pixel_attention_mask, "image_grid_thw": image_grid_thw,
+            "video_grid_thw": video_grid_thw,
+        }  # fmt: skip
         if not wrapped or wrapped[0].model is not model:
             wrapped[:] = [LVLM(model)]
-        lvlm = wrapped[0]
+        beams = generation_config.num_beams or 1
         config = copy.deepcopy(generation_config)
-        beams = config.num_beams or 1
         config.max_new_tokens, config.max_length = config.max_length - input_ids.shape[1], None
-        kept = {**dict(_model_inputs(kwargs, beams)), "input_ids": input_ids[::beams]}
-        extra = {"streamer": kwargs["streamer"]} if kwargs.get("streamer") is not None else {}
+        config.stop_strings = None  # its criterion is among those that are kept
+        inputs = {**dict(_model_inputs(kwargs, beams)), "input_ids": input_ids[::beams]}
+        inputs |= {name: value for name, value in media.items() if value is not None}
         output, fold, prompt = run(
-            lvlm, kept, made, seed=seed, generation_config=config,
-            logits_processor=[p for p in logits_processor if not _built_in(p)],
-            stopping_criteria=[c for c in stopping_criteria if not _built_in(c)], **extra,
+            wrapped[0], inputs, made, seed=seed, generation_config=config,
+            logits_processor=_own_processors(model, config, input_ids, logits_processor),
+            stopping_criteria=[c for c in stopping_criteria if not isinstance(c, _FROM_CONFIG)],
         )  # fmt: skip
         return _main_rows(output, len(fold.made.names), prompt, input_ids)
 
@@ -155,12 +164,14 @@ def _risks(detectors: Sequence[Any], record: Record) -> dict[str, Tensor]:
     }
 
 
-def _check_combination(decoders: Sequence[Any], beams: int, return_logits: bool, generation: Mapping[str, Any]) -> None:
+def _check_combination(
+    lvlm: LVLM, decoders: Sequence[Any], beams: int, return_logits: bool, generation: Mapping[str, Any]
+) -> None:
     if return_logits and beams > 1:
         raise ValueError("return_logits=True with num_beams > 1: beams change rows between steps; use num_beams=1")
-    if beams > 1 and generation.get("do_sample"):
+    if beams > 1 and setting(lvlm, generation, "do_sample"):
         raise ValueError("beam search with do_sample=True would draw each branch apart; choose one of the two")
-    if generation.get("num_return_sequences", 1) != 1:
+    if (setting(lvlm, generation, "num_return_sequences") or 1) != 1:
         raise ValueError("num_return_sequences > 1 is not supported; repeat the inputs and give each row its own seed")
     cuts = [repr(d) for d in decoders if getattr(d, "beta", 0) and hasattr(d, "beta")]
     if len(cuts) > 1:
@@ -170,13 +181,22 @@ def _check_combination(decoders: Sequence[Any], beams: int, return_logits: bool,
         )
 
 
-def _built_in(part: Any) -> bool:
-    return type(part).__module__.startswith("transformers.")
+_FROM_CONFIG = (MaxLengthCriteria, MaxTimeCriteria, EosTokenCriteria)
+
+
+def _own_processors(model: Any, config: Any, ids: Tensor, processors: Any) -> list[Any]:
+    """Those that the caller gave: all but the ones that transformers makes, again, of the configuration."""
+    made = model._get_logits_processor(
+        generation_config=config, input_ids_seq_length=ids.shape[1], encoder_input_ids=ids,
+        prefix_allowed_tokens_fn=None, logits_processor=LogitsProcessorList(), device=ids.device, model_kwargs={},
+    )  # fmt: skip
+    types = {type(processor) for processor in made}
+    return [processor for processor in processors if type(processor) not in types]
 
 
 _RUN_KEYS = {"past_key_values", "cache", "position_ids", "cache_position", "use_cache", "logits_to_keep", "streamer",
              "synced_gpus", "assistant_model", "inputs_embeds", "rope_deltas", "output_attentions",
-             "output_hidden_states"}  # fmt: skip
+             "output_hidden_states", "mm_encoder_outputs"}  # fmt: skip
 
 
 def _model_inputs(kwargs: Mapping[str, Any], beams: int) -> Iterator[tuple[str, Tensor]]:
@@ -189,7 +209,8 @@ def _main_rows(output: Any, blocks: int, prompt: int, input_ids: Tensor) -> Any:
     """The main block's rows behind the prompt that the caller gave, in whatever form the caller asked for."""
     cut = lambda rows: rows[: rows.shape[0] // blocks]
     if isinstance(output, Tensor):
-        return torch.cat([input_ids[: cut(output).shape[0]], cut(output)[:, prompt:]], 1)
+        main = cut(output)
+        return torch.cat([input_ids[:: input_ids.shape[0] // main.shape[0]], main[:, prompt:]], 1)
     output.sequences = _main_rows(output.sequences, blocks, prompt, input_ids)
     for name in ("scores", "logits"):
         if getattr(output, name, None) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,17 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_B
         BadImage: missing, not an image, cut off, or larger than the limits.
     """
     if isinstance(source, Image.Image):
-        return _rgb(source)
+        _check_pixels("the image", source.size, max_pixels)
+        try:
+            return _rgb(source)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise BadImage(f"an image that was opened before cannot be read: {error}") from error
     if isinstance(source, np.ndarray | Tensor):
-        return _from_array(np.asarray(source))
+        array = source.detach().cpu() if isinstance(source, Tensor) else source
+        array = np.asarray(array.float() if isinstance(array, Tensor) and array.is_floating_point() else array)
+        if array.ndim >= 2:
+            _check_pixels("the array", (array.shape[1], array.shape[0]), max_pixels)
+        return _from_array(array)
     if not isinstance(source, str | Path):
         raise BadImage(f"an image is a path, a PIL image or an array; found {type(source).__name__}")
     path = Path(source)
@@ -42,9 +51,11 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_B
     if not 0 < size <= max_bytes:
         raise BadImage(f"{path} has {size:,} bytes; possible: 1 to {max_bytes:,}")
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise BadImage(f"{path} has {image.width}×{image.height} pixels; at most {max_pixels:,} are read")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=_FORMATS)
+        with image:
+            _check_pixels(str(path), image.size, max_pixels)
             return _rgb(image)
     except BadImage:
         raise
@@ -54,11 +65,17 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_B
         raise BadImage(f"{path} cannot be read as an image: {error}") from error
 
 
+def _check_pixels(what: str, size: tuple[int, int], most: int) -> None:
+    if size[0] * size[1] > most:
+        raise BadImage(f"{what} has {size[0]}×{size[1]} pixels; at most {most:,} are read")
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
         values = np.asarray(image, np.float32)
-        image = Image.fromarray((values / max(values.max(), 1.0) * 255).astype(np.uint8))
+        full = 65535.0 if image.mode.startswith("I") else max(float(values.max()), 1.0)
+        image = Image.fromarray(np.clip(np.round(values / full * 255), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

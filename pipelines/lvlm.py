@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .answers import Captions
+from .applied import refuse_if_busy
 from .inputs import image_free, without_images
 
 PROMPT = "Please describe this image in detail."
@@ -42,6 +43,7 @@ class LVLM(Captions):
     revision: str | None = None
 
     def __post_init__(self) -> None:
+        refuse_if_busy(self.model)
         if self.image_token is None:
             raise UnsupportedModel(
                 f"{type(self.model).__name__} (model_type {self.model.config.model_type!r}) has no image token: looked "

@@ -24,8 +24,8 @@ class Registry:
     The table stands in `package` as `NAMES: name -> "module:Class"`: adding a method adds one line there.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
+    def __init__(self, kind: str, package: str, needs: str) -> None:
+        self.kind, self.package, self.needs = kind, package, needs
 
     @cached_property
     def names(self) -> Mapping[str, str]:
@@ -51,9 +51,13 @@ class Registry:
             UnknownName: no such name. ValueError: no such field, or a value that the class refuses.
         """
         if not isinstance(wanted, str):
-            if isinstance(wanted, type):
-                return wanted()
-            return wanted
+            made = wanted() if isinstance(wanted, type) else wanted
+            if not callable(getattr(made, self.needs, None)):
+                raise TypeError(
+                    f"{wanted!r} is no {self.kind}: give a name, "
+                    f'"name:field=value", or an object with {self.needs}(); names: {", ".join(sorted(self.names))}'
+                )
+            return made
         name, _, settings = wanted.partition(":")
         cls = self.type(name.strip())
         fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -66,6 +70,8 @@ class Registry:
                 raise ValueError(f"{wanted!r}: {part!r} is not field=value; fields of {name}: {known}")
             if key not in fields:
                 raise ValueError(f"{wanted!r}: {name} has no field {key!r}; it has: {_shown(fields.values())}")
+            if key in values:
+                raise ValueError(f"{wanted!r}: {key} is given twice")
             values[key] = _value(text.strip())
         try:
             return cls(**values)
@@ -116,5 +122,5 @@ def _shown(fields: Iterable[Any]) -> str:
     return ", ".join(f.name + default(f) for f in fields) or "none"
 
 
-DECODERS = Registry("decoder", "veridical.decoders")
-DETECTORS = Registry("detector", "veridical.detectors")
+DECODERS = Registry("decoder", "veridical.decoders", "edits")
+DETECTORS = Registry("detector", "veridical.detectors", "readings")

@@ -1,0 +1,158 @@
+"""Assembly of Global and Local Attention (AGLA).
+
+An et al., "Mitigating Object Hallucinations in Large Vision-Language Models with Assembly of Global and Local
+Attention", CVPR 2025, arXiv 2406.12718.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from ..pipelines.checks import check_at_least, check_choice, check_range
+from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Step
+from .plausibility import cut
+
+if TYPE_CHECKING:
+    from ..pipelines.lvlm import LVLM, Inputs
+
+MODES = ("paper", "official")
+LEAST_MASKED = 1e-5
+
+
+# -- which part of the picture stays -------------------------------------------------------------------------------
+def relevance(
+    attention: Float[Tensor, "head token patch"], gradient: Float[Tensor, "head token patch"]
+) -> Float[Tensor, " patch"]:
+    """GradCAM of a matcher's cross-attention: mean over heads and words of C·max(G, 0), from 0 to 1.
+
+    attention, gradient: of the text encoder, class column dropped. The first and the last token are no words.
+    """
+    return stretch((attention * gradient.clamp(min=0)).mean(0)[1:-1].mean(0))
+
+
+def stretch(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """From the least to the largest value as 0 to 1; a constant is 0."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low).clamp(min=1e-12)
+
+
+def keep_index(similarity: float, pixels: int) -> int:
+    """⌊pixels · min(1 − s/2, 1 − 1e-5)⌋: rank, from 0, of the least relevant pixel that stays.
+
+    similarity: cosine of picture and prompt, −1 to 1. The better they match, the more is masked.
+    """
+    return math.floor(pixels * min(1 - similarity / 2, 1 - LEAST_MASKED))
+
+
+def keep_mask(cam: Float[Tensor, "height width"], similarity: float) -> Bool[Tensor, "height width"]:
+    """Pixels whose relevance reaches that of rank `keep_index`."""
+    ordered = cam.flatten().sort(descending=True).values
+    return cam >= ordered[keep_index(similarity, cam.numel())]
+
+
+def black_out(
+    image: Shaped[Tensor, "*channel height width"], mask: Bool[Tensor, "height width"]
+) -> Shaped[Tensor, "*channel height width"]:
+    """The picture, before normalisation, with what the mask leaves out set to 0."""
+    return image * mask.to(image.dtype)
+
+
+# -- the method ----------------------------------------------------------------------------------------------------
+def assemble(
+    logits: Float[Tensor, "batch vocab"], local: Float[Tensor, "batch vocab"], alpha: float
+) -> Float[Tensor, "batch vocab"]:
+    """l + α·l⁺"""
+    return logits + alpha * local
+
+
+@dataclass(frozen=True)
+class AGLA:
+    r"""Add what the model says of the picture with everything blacked out that has nothing to do with the prompt.
+
+    z = l + α·l⁺,   then z[v] = −inf where p(v) < β·max p
+
+    l, l⁺: (batch, vocab) logits for the picture and for the masked picture, same prompt and same tokens so far.
+
+    Args:
+        alpha: weight of the masked picture, 0 or more; 0 leaves l. Paper: 2.
+        beta: plausibility cut, 0 to 1; 0 is no cut. Paper: 0.5, so tight that sampling is nearly greedy.
+        view: makes the masked picture: called with the inputs, or with inputs and the list of prompts if it takes two
+            arguments, it returns `pixel_values` of the same shape. Paper: GradCAM of BLIP-ITM (`relevance`, resized
+            and blurred, then `keep_mask`).
+        mode: "paper", or "official" for the cache of the released code.
+
+    Raises:
+        ValueError: a value outside its range; when decoding starts, no view, or one that returns another shape.
+
+    The released sampler copies the original picture's cache into the second branch at every step, so that from the
+    second token on l⁺ = l and z = (1 + α)·l: sharpened plain sampling. `mode="official"` reproduces that; caption
+    figures published with that sampler measure it. z is α times sharper than l even where l⁺ = l.
+    """
+
+    alpha: float = 2.0
+    beta: float = 0.5
+    view: Callable[..., Tensor] | None = None
+    mode: Literal["paper", "official"] = "paper"
+
+    paper: ClassVar[str] = "arXiv 2406.12718"
+    changes: ClassVar[str] = "logits, with those of a masked picture"
+    cost: ClassVar[str] = "2 forwards per token, and the view"
+
+    def __post_init__(self) -> None:
+        check_at_least("alpha", self.alpha, 0, "weight of the masked picture")
+        check_range("beta", self.beta, 0, 1, "plausibility cut")
+        check_choice("mode", self.mode, MODES, "whose cache")
+
+    @classmethod
+    def official(cls, view: Callable[..., Tensor] | None = None) -> AGLA:
+        """What the released sampler does: the masked picture counts for the first token alone."""
+        return cls(view=view, mode="official")
+
+    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+        if self.alpha == 0 and self.beta == 0:
+            return
+        yield Branch("agla", {**inputs, "pixel_values": self.masked(lvlm, inputs)})
+        yield LogitsEdit(self.mix)
+
+    def masked(self, lvlm: LVLM, inputs: Inputs) -> Tensor:
+        """The view's `pixel_values`, checked."""
+        if self.view is None:
+            raise ValueError(
+                "AGLA needs a matcher that masks the picture, and view=None names none: give AGLA(view=…), a callable "
+                "from the inputs (and the prompts) to pixel_values of the same shape"
+            )
+        given = (inputs, prompts(lvlm, inputs)) if takes_prompts(self.view) else (inputs,)
+        pixels, found = inputs["pixel_values"], self.view(*given)
+        if found.shape != pixels.shape:
+            raise ValueError(
+                f"view returned pixel_values of shape {tuple(found.shape)}; the picture's are {tuple(pixels.shape)}, "
+                "and both branches need as many image tokens"
+            )
+        return found.to(pixels)
+
+    def mix(self, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
+        seen = self.mode == "paper" or step.index == 0
+        return cut(assemble(logits, step.branches["agla"] if seen else logits, self.alpha), logits, self.beta)
+
+
+def takes_prompts(view: Callable[..., Any]) -> bool:
+    """Whether a view has room for a second positional argument."""
+    kinds = [p.kind for p in inspect.signature(view).parameters.values()]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in positional for kind in kinds) > 1
+
+
+def prompts(lvlm: LVLM, inputs: Inputs) -> list[str]:
+    """The text of every row without its image tokens; "" without a processor."""
+    if lvlm.processor is None:
+        return [""] * inputs["input_ids"].shape[0]
+    kept = ~lvlm.image_mask(inputs["input_ids"]) & inputs["attention_mask"].bool()
+    rows = [ids[keep] for ids, keep in zip(inputs["input_ids"], kept, strict=True)]
+    return [lvlm.processor.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]

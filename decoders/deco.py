@@ -1,0 +1,109 @@
+"""Dynamic Correction Decoding with preceding-layer knowledge (DeCo).
+
+Wang et al., "MLLM Can See? Dynamic Correction Decoding for Hallucination Mitigation", ICLR 2025, arXiv 2410.11779.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..pipelines.checks import check_at_least, check_layers, check_range
+from ..pipelines.declarations import Declaration, LogitsEdit, Reading, Step
+
+if TYPE_CHECKING:
+    from ..pipelines.lvlm import LVLM, Inputs
+
+
+def candidates(logits: Float[Tensor, "batch vocab"], top_p: float, top_k: int) -> Bool[Tensor, "batch vocab"]:
+    """Of the k most probable tokens, the fewest whose probabilities reach top_p together, at least one."""
+    best = logits.float().softmax(1).topk(min(top_k, logits.shape[1]), dim=1)
+    kept = torch.ones_like(best.indices, dtype=torch.bool)
+    if top_p < 1:  # sums of all may round to 1 before the last
+        kept[:, 1:] = best.values.cumsum(1)[:, :-1] < top_p
+    return torch.zeros_like(logits, dtype=torch.bool).scatter(1, best.indices, kept)
+
+
+def correct(
+    logits: Float[Tensor, "batch vocab"], early: Float[Tensor, "layer batch vocab"],
+    allowed: Bool[Tensor, "batch vocab"], alpha: float,
+) -> Float[Tensor, "batch vocab"]:  # fmt: skip
+    """l + α·m·l_A on the candidates, −inf elsewhere.
+
+    m = max_{j, v ∈ candidates} q_j(v), A the layer where it is reached, q_j = softmax l_j; chosen for each row.
+    """
+    early = early.float()
+    surest = early.softmax(-1).masked_fill(~allowed, 0.0).amax(-1)  # layer batch
+    most, layer = surest.max(0)
+    anchor = early[layer, torch.arange(len(layer), device=early.device)]
+    return (logits + alpha * most[:, None] * anchor).masked_fill(~allowed, -math.inf)
+
+
+def default_layers(count: int) -> range:
+    """Outputs of layers 20 to 28 of 32, counted from 1; in proportion in other models."""
+    first, last = round(count * 20 / 32), round(count * 28 / 32)
+    return range(max(0, first - 1), max(1, last))
+
+
+@dataclass(frozen=True)
+class DeCo:
+    r"""Add the logits of the preceding layer that is surest of one of the last layer's candidates.
+
+    C: of the `top_k` most probable tokens, the fewest that reach `top_p` together (last layer)
+    z = l + α·m·l_A on C, −inf elsewhere;   m = max_{j ∈ J, v ∈ C} q_j(v), A the layer of that maximum
+
+    l: (batch, vocab); l_j = H(norm(h_j)), q_j = softmax l_j, h_j: (batch, hidden), last position, output of block j.
+
+    Args:
+        alpha: strength, 0 or more; 0 is plain decoding, without the candidates' cut. Released scripts: 0.6.
+        top_p: probability that the candidates reach, above 0 to 1. Code: 0.9.
+        top_k: most candidates, 1 or more. Code: 20.
+        layers: J, 0-based blocks whose output is read; None is blocks 19 to 27 of 32 in proportion. Code: 20 to 28,
+            counted from 1.
+
+    Raises:
+        ValueError: a value outside its range, or a layer that the model does not have.
+
+    Formula and values were read in the released code, for greedy decoding and one sample; here each sample chooses its
+    own layer. That code's table of arguments shows α = 0.5, its scripts 0.6; the paper's own value was not re-read.
+    """
+
+    alpha: float = 0.6
+    top_p: float = 0.9
+    top_k: int = 20
+    layers: Sequence[int] | None = None
+
+    paper: ClassVar[str] = "arXiv 2410.11779"
+    changes: ClassVar[str] = "logits, with those of a preceding layer"
+    cost: ClassVar[str] = "1 forward per token, and the head once per candidate layer"
+
+    def __post_init__(self) -> None:
+        if self.layers is not None:
+            object.__setattr__(self, "layers", tuple(self.layers))
+        check_at_least("alpha", self.alpha, 0, "strength")
+        check_range("top_p", self.top_p, 1e-6, 1, "probability that the candidates reach")
+        check_at_least("top_k", self.top_k, 1, "most candidates")
+
+    @classmethod
+    def official(cls) -> DeCo:
+        """What the released CHAIR script runs: the same values."""
+        return cls()
+
+    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+        count = len(lvlm.layers)
+        layers = default_layers(count) if self.layers is None else check_layers(self.layers, count, "DeCo")
+        if self.alpha == 0 or not layers:
+            return
+        yield Reading("deco", layers, keep=lambda hidden: hidden[:, -1], of="block")
+        yield LogitsEdit(partial(self.mix, lvlm))
+
+    def mix(self, lvlm: LVLM, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
+        early = lvlm.unembed(step.latest("deco")).to(logits.device)
+        return correct(logits, early, candidates(logits, self.top_p, self.top_k), self.alpha)

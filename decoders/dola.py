@@ -1,0 +1,126 @@
+"""Decoding by Contrasting Layers (DoLa).
+
+Chuang et al., "DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language Models", ICLR 2024,
+arXiv 2309.03883.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..pipelines.checks import check_choice, check_layers, check_range
+from ..pipelines.declarations import Declaration, LogitsEdit, Reading, Step
+from .plausibility import cut
+
+if TYPE_CHECKING:
+    from ..pipelines.lvlm import LVLM, Inputs
+
+MODES = ("paper", "official")
+BUCKETS = ("low", "high")
+
+
+def divergence(p: Float[Tensor, "*any vocab"], q: Float[Tensor, "*any vocab"]) -> Float[Tensor, "*any"]:
+    """KL(p ‖ q) = Σ p·log(p/q) in nats; p = 0 adds nothing."""
+    return torch.where(p > 0, p * (p.log() - q.log()), 0.0).sum(-1)
+
+
+def jensen_shannon(
+    p: Float[Tensor, "*any vocab"], q: Float[Tensor, "*any vocab"], mode: str = "paper"
+) -> Float[Tensor, "*any"]:
+    """½·KL(p ‖ m) + ½·KL(q ‖ m), m = (p + q)/2; mode "official": ½·KL(m ‖ p) + ½·KL(m ‖ q)."""
+    m = (p + q) / 2
+    if mode == "official":
+        return (divergence(m, p) + divergence(m, q)) / 2
+    return (divergence(p, m) + divergence(q, m)) / 2
+
+
+def contrast_layers(
+    logits: Float[Tensor, "batch vocab"], early: Float[Tensor, "layer batch vocab"], mode: str = "paper"
+) -> Float[Tensor, "batch vocab"]:
+    """log p − log q of the layer whose q is furthest from p, chosen for each row; in float32."""
+    p, q = logits.float().log_softmax(-1), early.float().log_softmax(-1)
+    furthest = jensen_shannon(p.exp().expand_as(q), q.exp(), mode).argmax(0)
+    return p - q[furthest, torch.arange(len(furthest), device=q.device)]
+
+
+def bucket(which: str, count: int, tied: bool) -> tuple[int, ...]:
+    """Every second layer of the lower or upper half; of models of more than 40 layers, of the first or last 20.
+
+    Tied embeddings make layer 0's head undo the embedding, so it is left out there, as transformers does.
+    """
+    if count > 40:
+        start, stop = (0, 20) if which == "low" else (count - 20, count)
+    else:
+        start, stop = (0, count // 2) if which == "low" else (count // 2, count)
+    return tuple(layer for layer in range(start, stop, 2) if not (tied and layer == 0))
+
+
+@dataclass(frozen=True)
+class DoLa:
+    r"""Contrast the last layer's next-token distribution with the earlier layer's that differs most from it.
+
+    z = log p − log q_M,   M = argmax_{j ∈ J} JSD(p, q_j),   then z[v] = −inf where p(v) < τ·max p
+
+    p: (batch, vocab); q_j = softmax(H(h_j)), h_j: (batch, hidden), last position, the state that enters layer j (0 is
+    the embedding); H: the head. M is chosen anew for every token and sample.
+
+    Args:
+        layers: J: "low" or "high" (every second layer of the lower or upper half), or 0-based layers whose input is
+            read; empty is plain decoding. Paper: low for long answers, high for TruthfulQA.
+        relative_top: plausibility cut τ, 0 to 1; 0 is no cut. Paper: 0.1.
+        final_norm: apply the final norm to h_j before the head. Code: no.
+        mode: "paper", or "official" for the released code's divergence.
+
+    Raises:
+        ValueError: a value outside its range, an unknown mode or name, or a layer that the model does not have.
+
+    The released code calls kl_div the other way round, so that its divergence is ½·KL(m ‖ p) + ½·KL(m ‖ q), and takes
+    its mean over the batch; `mode="official"` does the former, and never lets samples choose for each other. The
+    paper adds a repetition penalty of 1.2: pass `repetition_penalty` to generate. Buckets of the paper beyond 40
+    layers are read off the released commands. Whether the paper norms h_j is not said, as recalled, not re-read.
+    """
+
+    layers: Literal["low", "high"] | Sequence[int] = "low"
+    relative_top: float = 0.1
+    final_norm: bool = False
+    mode: Literal["paper", "official"] = "paper"
+
+    paper: ClassVar[str] = "arXiv 2309.03883"
+    changes: ClassVar[str] = "logits, against an earlier layer"
+    cost: ClassVar[str] = "1 forward per token, and the head once per candidate layer"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, str):
+            check_choice("layers", self.layers, BUCKETS, "which half; or give layers as numbers")
+        else:
+            object.__setattr__(self, "layers", tuple(self.layers))
+        check_range("relative_top", self.relative_top, 0, 1, "plausibility cut")
+        check_choice("mode", self.mode, MODES, "whose divergence")
+
+    @classmethod
+    def official(cls) -> DoLa:
+        """What the released code does on long answers."""
+        return cls(mode="official")
+
+    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+        count = len(lvlm.layers)
+        if isinstance(self.layers, str):
+            chosen = bucket(self.layers, count, bool(getattr(lvlm.text_config, "tie_word_embeddings", False)))
+        else:
+            chosen = check_layers(sorted(set(self.layers)), count, "DoLa")
+        if not chosen:
+            return
+        yield Reading("dola", chosen, keep=lambda hidden: hidden[:, -1], of="input")
+        yield LogitsEdit(partial(self.mix, lvlm))
+
+    def mix(self, lvlm: LVLM, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
+        states = step.latest("dola")  # layer batch hidden
+        early = (lvlm.unembed if self.final_norm else lvlm.head)(states).to(logits.device)
+        return cut(contrast_layers(logits, early, self.mode), logits, self.relative_top)

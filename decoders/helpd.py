@@ -1,0 +1,158 @@
+"""The decoding half of HELPD: Vision-enhanced Penalty decoding (VEP), as far as it is specified.
+
+Yuan et al., "HELPD: Mitigating Hallucination of LVLMs by Hierarchical Feedback Learning with Vision-enhanced Penalty
+Decoding", EMNLP 2024, arXiv 2409.20429; built on Huang et al., "OPERA", CVPR 2024, arXiv 2311.17911.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..pipelines.checks import check_at_least, check_choice
+from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, Step
+from ..pipelines.engine import prefill
+
+if TYPE_CHECKING:
+    from ..pipelines.attention import AttentionCall
+    from ..pipelines.lvlm import LVLM, Inputs
+
+FACTOR = 1e-7  # OPERA's, in front of every product
+FIRST_TOKENS = 10  # as long as the text has no more tokens, OPERA rewards attention to the image instead
+RULES = ("opera", "vep")
+LARGEST = 80.0  # a product's logarithm at most, so that float32 holds it
+
+
+def text_penalty(
+    window: Float[Tensor, "*any row row"], scale: float = 50.0, factor: float = FACTOR
+) -> Float[Tensor, "*any"]:
+    """φ = max_j factor·Π_{i ≥ j} scale·w[i, j]: over-trust in one earlier token by all that follow. In log space."""
+    logs = (scale * window.float()).log()
+    below = torch.ones_like(window, dtype=torch.bool).tril()
+    products = torch.where(below, logs, 0.0).sum(-2).clamp(max=LARGEST).exp()
+    return factor * products.amax(-1)
+
+
+def vision_reward(
+    window: Float[Tensor, "*any row image"], scale: float = 100.0, factor: float = FACTOR
+) -> Float[Tensor, "*any"]:
+    """ψ = Σ_k factor·Π_i scale·w[i, k]: image tokens that all rows of the window look at. In log space."""
+    return factor * (scale * window.float()).log().sum(-2).clamp(max=LARGEST).exp().sum(-1)
+
+
+def extended(inputs: Inputs, new: Int[Tensor, "batch new"]) -> dict[str, Tensor]:
+    """The same prompts with tokens appended."""
+    fills = {"attention_mask": 1, "token_type_ids": 1, "mm_token_type_ids": 0}
+    out = {**inputs, "input_ids": torch.cat([inputs["input_ids"], new], 1)}
+    for name, fill in fills.items():
+        if name in inputs:
+            out[name] = torch.cat([inputs[name], torch.full_like(new, fill).to(inputs[name])], 1)
+    return out
+
+
+def twin(lvlm: LVLM) -> LVLM:
+    """The same model with the same weights, not copied, in modules of its own: it can be asked during a run."""
+    weights = {id(tensor): tensor for tensor in chain(lvlm.model.parameters(), lvlm.model.buffers())}
+    return replace(lvlm, model=copy.deepcopy(lvlm.model, weights))
+
+
+@dataclass(frozen=True)
+class HELPD:
+    r"""Try each of the best few tokens; prefer those after which the text trusts itself less and looks more.
+
+    z[c] = l[c] − weight·ρ(c) for the `candidates` most probable c, −inf elsewhere;   ρ = φ − vision_weight·ψ
+
+    φ, ψ: `text_penalty` and `vision_reward` of the last `window` rows of attention to earlier new tokens and to the
+    image, after c was appended: last layer, largest of the heads, each row divided by its sum.
+
+    Args:
+        weight: of the penalty, 0 or more; 0 is plain decoding. OPERA: 1.
+        vision_weight: β, 0 or more; 0 is OPERA's penalty. Not known; 1 is ours.
+        candidates: tokens tried per step, 1 or more. OPERA: 5.
+        scale: of attention to new tokens. OPERA: 50.
+        vision_scale: of attention to the image. Not known; 100 is ours, after a file name in the repository.
+        window: rows at most, 1 or more. Not known; 10 is ours (OPERA: 512).
+        first_tokens: "opera": up to 10 new tokens ρ = −(newest row's attention to the image); "vep": ρ throughout.
+
+    Raises:
+        ValueError: a value outside its range.
+
+    Known from two summaries of the paper and from OPERA's code: the repository has no VEP, the paper could not be
+    read, and β, window, the scale of ψ and the number of candidates are not given there. Left out: HELPD's training,
+    which most of its published gains include, and OPERA's rollback, which rewrites history. OPERA runs with 5 beams:
+    pass num_beams=5. Slow: each candidate is a forward pass over the whole text without a cache, of the plain model,
+    whatever other methods edit.
+    """
+
+    weight: float = 1.0
+    vision_weight: float = 1.0
+    candidates: int = 5
+    scale: float = 50.0
+    vision_scale: float = 100.0
+    window: int = 10
+    first_tokens: Literal["opera", "vep"] = "opera"
+
+    paper: ClassVar[str] = "arXiv 2409.20429 (what is known of its decoding)"
+    changes: ClassVar[str] = "logits, by the attention that each candidate would pay"
+    cost: ClassVar[str] = "1 forward per token, and 1 uncached pass per candidate and beam"
+
+    def __post_init__(self) -> None:
+        check_at_least("weight", self.weight, 0, "weight of the penalty")
+        check_at_least("vision_weight", self.vision_weight, 0, "weight of the reward for looking at the image")
+        check_at_least("candidates", self.candidates, 1, "tokens tried per step")
+        check_at_least("scale", self.scale, 0, "scale of attention to new tokens")
+        check_at_least("vision_scale", self.vision_scale, 0, "scale of attention to the image")
+        check_at_least("window", self.window, 1, "rows at most")
+        check_choice("first_tokens", self.first_tokens, RULES, "whose rule for the first tokens")
+
+    @classmethod
+    def official(cls) -> HELPD:
+        """What the released scripts ask for, which is OPERA's penalty: no reward, all rows."""
+        return cls(vision_weight=0.0, window=512)
+
+    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+        if self.weight == 0:
+            return
+        yield LogitsEdit(partial(self.rescore, twin(lvlm), inputs))
+
+    def rescore(
+        self, lvlm: LVLM, inputs: Inputs, logits: Float[Tensor, "row vocab"], step: Step
+    ) -> Float[Tensor, "row vocab"]:
+        best = logits.topk(min(self.candidates, logits.shape[1]), dim=1)
+        batch, tried = inputs["input_ids"].shape[0], best.indices.shape[1]
+        if step.ids is None:
+            raise ValueError("HELPD needs the tokens so far, and this step has none")
+        new = step.ids[:, step.ids.shape[1] - step.index :]
+        texts = torch.cat([new[:, None].expand(-1, tried, -1), best.indices[..., None]], 2)
+        blocks = texts.unflatten(0, (batch, -1)).flatten(1, 2)  # row candidate new -> sample beam·candidate new
+        first, *others = (extended(inputs, blocks[:, block]) for block in range(blocks.shape[1]))
+        reading = Reading("helpd", [len(lvlm.layers) - 1], partial(self.look, blocks.shape[2]), branch="all")
+        branches = [Branch(str(number), other) for number, other in enumerate(others)]
+        rho = prefill(lvlm, first, [reading, *branches]).latest("helpd")[0]  # block·sample
+        rho = rho.unflatten(0, (-1, batch)).T.reshape(-1, tried).to(logits)
+        return torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values - self.weight * rho)
+
+    def look(self, new: int, call: AttentionCall) -> Float[Tensor, " batch"]:
+        """ρ of each row, whose last `new` positions are the text."""
+        total = call.query.shape[2]
+        rows = call.scores(slice(total - min(new, self.window), total)).softmax(-1, dtype=torch.float32).amax(1)
+        rows = rows / rows.sum(-1, keepdim=True)
+        return self.penalty(rows[..., -rows.shape[1] :], rows * call.image[:, None, :], new)
+
+    def penalty(
+        self, text: Float[Tensor, "batch row row"], image: Float[Tensor, "batch row key"], new: int
+    ) -> Float[Tensor, " batch"]:
+        """ρ of a window of attention to new tokens and to the image, of a text of `new` tokens."""
+        if self.first_tokens == "opera" and new <= FIRST_TOKENS:
+            return -image[:, -1].sum(-1)
+        reward = vision_reward(image, self.vision_scale) if self.vision_weight else 0.0
+        return text_penalty(text, self.scale) - self.vision_weight * reward

@@ -1,0 +1,34 @@
+"""Shared settings of the contract tests, each made once per test run."""
+
+import pytest
+
+from veridical.models import EMBEDDED
+from veridical.pipelines.registry import DECODERS, DETECTORS
+
+from . import setting as settings
+
+MAKERS = {"mha": lambda: settings.tiny(8, 8), "gqa": lambda: settings.tiny(8, 2)}
+if (EMBEDDED / "config.json").exists():
+    MAKERS["embedded"] = settings.embedded
+
+
+@pytest.fixture(params=MAKERS, scope="session")
+def setting(request):
+    return MAKERS[request.param]()
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """One tiny model, grouped-query attention, for what does not depend on the model: it is six times as fast."""
+    return settings.tiny(8, 2)
+
+
+@pytest.fixture(params=DECODERS.names)
+def name(request):
+    """Every registered decoder, each as a case of its own."""
+    return request.param
+
+
+@pytest.fixture(params=DETECTORS.names)
+def detector(request):
+    return request.param

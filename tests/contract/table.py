@@ -1,0 +1,113 @@
+"""For every registered decoder: settings that change nothing, next to nothing, and something.
+
+A new decoder adds one line to `ENTRIES`. Settings are written as on the command line, or are an instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from veridical.decoders.agla import AGLA
+from veridical.pipelines.registry import DECODERS
+
+
+@dataclass(frozen=True)
+class LeftHalf:
+    """A view for AGLA that needs no matcher: the right half of every picture is blacked out."""
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        pixels = inputs["pixel_values"].clone()
+        pixels[..., pixels.shape[-1] // 2 :] = 0
+        return pixels
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the shared tests run a decoder with.
+
+    Args:
+        neutral: settings at which the method is plain decoding.
+        faint: settings next to neutral ones, at which its arithmetic runs but moves logits by less than 1e-4. A method
+            that returns early at its neutral strength would otherwise never be measured there.
+        no_faint: why there are none.
+        acting: settings that must show on the tiny models. The default ones, unless the model cannot show them.
+        embedded: the same for the embedded model.
+        acts: False for a decoder that is plain decoding by definition.
+    """
+
+    neutral: Any
+    faint: Any = None
+    no_faint: str = ""
+    acting: Any = None
+    embedded: Any = None
+    acts: bool = True
+
+
+ENTRIES = {
+    "greedy": Entry(neutral="greedy", no_faint="it declares nothing", acts=False),
+    "vcd": Entry(neutral="vcd:alpha=0,beta=0", faint="vcd:alpha=1e-6,beta=0"),
+    # Without a processor the disturbing prefix is given as tokens.
+    "icd": Entry(
+        neutral="icd:alpha=0,beta=0",
+        faint="icd:alpha=1e-6,beta=0,prefix_ids=(5,6,7)",
+        acting="icd:prefix_ids=(5,6,7)",
+    ),
+    # The embedded model is so sure of its first word that the cut leaves one token and nothing to compare.
+    "m3id": Entry(neutral="m3id:lam=0,beta=0", faint="m3id:lam=1e-6,beta=0", embedded="m3id:lam=0.5,beta=0"),
+    "avc": Entry(neutral="avc:alpha=0,beta=0", faint="avc:alpha=1e-6,beta=0"),
+    "agla": Entry(
+        neutral="agla:alpha=0,beta=0", faint=AGLA(alpha=1e-6, beta=0, view=LeftHalf()), acting=AGLA(view=LeftHalf())
+    ),
+    "rbd": Entry(neutral="rbd:visual=0,textual=0,beta=0", faint="rbd:visual=1e-6,textual=1e-6,beta=0"),
+    # φ never exceeds √hidden: 8 on the tiny models, into which sinks are planted, and 13.9 on the embedded one, which
+    # has no token far above the others. τ = 20 finds nothing on either, rightly.
+    "var": Entry(
+        neutral="var:move=0",
+        faint="var:move=1e-6,tau=4.2,sink_dims=(5,40)",
+        acting="var:tau=4.2,sink_dims=(5,40)",
+        embedded="var:tau=2,min_nonsink=0,min_image=0",
+    ),
+    "vhr": Entry(neutral="vhr:alpha=1", faint="vhr:alpha=1.000001"),
+    "vsv": Entry(neutral="vsv:strength=0", faint="vsv:strength=1e-6"),
+    "sla": Entry(neutral="sla:gamma=0", faint="sla:gamma=1e-6"),
+    "vista": Entry(neutral="vista:strength=0,gamma=0", faint="vista:strength=1e-6,gamma=1e-6"),
+    "pai": Entry(neutral="pai:alpha=0,gamma=1", faint="pai:alpha=1e-6,gamma=1.000001,beta=0"),
+    "dola": Entry(neutral="dola:layers=()", no_faint="a difference of two distributions without a strength"),
+    "deco": Entry(neutral="deco:alpha=0", no_faint="only its candidates stay possible"),
+    "imbalanced": Entry(
+        neutral="imbalanced:local=0,summary=0,gamma=1",
+        faint="imbalanced:local=1e-6,summary=1e-6,gamma=1.000001,beta=0",
+    ),
+    # Every candidate is a pass over the whole text: a few are enough.
+    "helpd": Entry(
+        neutral="helpd:weight=0",
+        no_faint="only the few tokens that it tries stay possible",
+        acting="helpd:candidates=3",
+        embedded="helpd:candidates=2",
+    ),
+}
+
+
+def entry(name: str) -> Entry:
+    """The entry of a registered decoder; a test failure that says what to add where there is none."""
+    if name not in ENTRIES:
+        pytest.fail(
+            f'decoder "{name}" is registered but has no line in ENTRIES of tests/contract/table.py: add its neutral '
+            "settings (plain decoding), faint ones beside them, acting ones if its defaults cannot show on tiny models",
+            pytrace=False,
+        )
+    return ENTRIES[name]
+
+
+def neutral(name: str) -> Any:
+    return DECODERS.make(entry(name).neutral)
+
+
+def acting(name: str, embedded: bool = False) -> Any:
+    row = entry(name)
+    return DECODERS.make((row.embedded if embedded else None) or row.acting or name)

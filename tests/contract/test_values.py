@@ -1,0 +1,107 @@
+"""Decoders and detectors are values: printable, comparable, hashable, frozen, and documented field by field."""
+
+import dataclasses
+import importlib
+import re
+import sys
+
+import pytest
+
+from veridical.pipelines.registry import DECODERS, DETECTORS
+
+from . import table
+
+PAPER = re.compile(
+    r"arXiv:? ?\d{4}\.\d{4,5}|\b(CVPR|ICCV|ECCV|ICLR|ICML|NeurIPS|ACL|EMNLP|NAACL|EACL|AAAI|PRCV|WACV) 20\d\d"
+)
+CASES = [("decoder", name) for name in DECODERS.names] + [("detector", name) for name in DETECTORS.names]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[1]}_{case[0]}")
+def cls(request):
+    kind, name = request.param
+    return (DECODERS if kind == "decoder" else DETECTORS).type(name)
+
+
+def instances(cls):
+    """The default, what the authors released, and what the contract runs."""
+    yield cls()
+    if hasattr(cls, "official"):
+        yield cls.official()
+    for name in DECODERS.names:
+        if DECODERS.type(name) is cls:
+            yield from (table.neutral(name), table.acting(name), table.acting(name, embedded=True))
+
+
+def test_the_repr_is_the_object(cls):
+    for instance in instances(cls):
+        again = eval(repr(instance), {cls.__name__: cls, "LeftHalf": table.LeftHalf})
+        assert again == instance
+        assert type(again) is cls
+
+
+def test_equal_objects_have_equal_hashes(cls):
+    for instance in instances(cls):
+        assert hash(instance) == hash(dataclasses.replace(instance))
+
+
+def test_fields_given_as_lists_hash_too(cls):
+    """A list is what a results file or "layers=[1,2]" gives."""
+    for field in dataclasses.fields(cls):
+        if "Sequence" in str(field.type) or "Window" in str(field.type):
+            instance = cls(**{field.name: [1, 2]})
+            hash(instance)
+            assert instance == eval(repr(instance), {cls.__name__: cls})
+
+
+def test_objects_are_frozen(cls):
+    assert dataclasses.is_dataclass(cls)
+    instance = cls()
+    for field in [*(field.name for field in dataclasses.fields(cls)), "something_new"]:
+        with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
+            setattr(instance, field, 1)
+
+
+def test_every_field_has_a_default_and_stands_in_the_docstring(cls):
+    for field in dataclasses.fields(cls):
+        assert field.default is not dataclasses.MISSING, field.name
+        assert re.search(rf"\b{field.name}\b", cls.__doc__), f"{field.name} is not in the docstring of {cls.__name__}"
+
+
+def test_the_docstring_opens_with_one_sentence(cls):
+    first = cls.__doc__.strip().split("\n\n")[0]
+    assert not cls.__doc__.startswith(cls.__name__ + "("), "dataclass wrote it"
+    assert len(first) <= 240
+
+
+def test_the_module_names_the_paper(cls):
+    """Where the class says that there is one; plain decoding, baselines and controls have none."""
+    if cls.paper in ("–", "baseline", "control"):
+        return
+    module = sys.modules[cls.__module__]
+    where = f"{module.__doc__}\n{cls.__doc__}"
+    assert PAPER.search(where), f"{module.__name__} names neither an arXiv number nor a conference and year"
+    number = re.search(r"\d{4}\.\d{4,5}", cls.paper)
+    assert number is None or number.group() in where
+
+
+def test_a_table_can_be_made_of_every_class(cls):
+    columns = ("paper", "changes", "cost") if cls in map(DECODERS.type, DECODERS.names) else ("paper", "reads")
+    for column in columns:
+        assert isinstance(getattr(cls, column), str)
+        assert getattr(cls, column)
+
+
+def test_registered_names_are_those_of_their_classes(cls):
+    registry = DECODERS if hasattr(cls, "edits") else DETECTORS
+    assert registry.type(registry.name_of(cls())) is cls
+
+
+@pytest.mark.parametrize("registry", [DECODERS, DETECTORS], ids=lambda r: r.kind)
+def test_every_public_class_with_edits_or_readings_is_registered(registry):
+    registered = {registry.type(name) for name in registry.names}
+    modules = {cls.__module__ for cls in registered}
+    for module in map(importlib.import_module, modules):
+        for found in vars(module).values():
+            if isinstance(found, type) and found.__module__ == module.__name__ and dataclasses.is_dataclass(found):
+                assert found in registered, f"{found.__name__} has no name"

@@ -1,0 +1,63 @@
+"""M3ID's weight and amplification, in numbers small enough to check by hand."""
+
+import pytest
+import torch
+
+from veridical.decoders.m3id import M3ID, amplify, weight
+from veridical.pipelines.declarations import Step
+
+SEEN, BLIND = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[1.0, 1.5, -1.0]])
+
+
+def close(found, expected, tolerance=1e-6):
+    expected = torch.as_tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(found.double().reshape(expected.shape), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_the_weight_grows_with_the_number_of_the_token_from_one():
+    """(1 − e^{−λt})/e^{−λt} = e^{λt} − 1: with λ = 0.02 the first token has 0.0202, the 50th e − 1."""
+    assert weight(0, 0.02) == pytest.approx(0.0202013, abs=1e-7)
+    assert weight(49, 0.02) == pytest.approx(1.7182818, abs=1e-7)
+    assert weight(99, 0.02) == pytest.approx(6.3890561, abs=1e-7)
+    assert weight(5, 0.0) == 0
+
+
+def test_amplified_log_probabilities():
+    """λ = 1, first token: weight e − 1 on log p − log p′."""
+    close(amplify(SEEN, BLIND, weight(0, 1.0)).softmax(1), [0.8596361, 0.0240248, 0.1163391])
+
+
+def test_amplified_logits_keep_the_level_of_the_models_logits():
+    """l + w(log p − log p′), here (2, 1, 0) + 1.71828·(0.616300, −0.883700, 0.616300)."""
+    close(amplify(SEEN, BLIND, weight(0, 1.0)), [3.0589824, -0.5184403, 1.0589824])
+    assert torch.equal(amplify(SEEN, BLIND, 0.0), SEEN)
+
+
+def test_a_constant_in_either_branch_changes_no_distribution():
+    one, other = amplify(SEEN, BLIND, 2.0), amplify(SEEN + 3, BLIND - 7, 2.0)
+    close(other.softmax(1), one.softmax(1))
+
+
+def test_the_mix_counts_tokens_by_the_step():
+    step = Step(branches={"m3id": BLIND}, index=9)
+    close(M3ID(lam=0.1, beta=0).mix(SEEN, step), amplify(SEEN, BLIND, weight(9, 0.1)))
+
+
+def test_the_gate_spares_what_the_model_is_sure_of():
+    logits, blind = torch.tensor([[4.0, 0.0], [0.5, 0.0]]), torch.tensor([[0.0, 4.0], [0.0, 4.0]])
+    z = M3ID(lam=1.0, beta=0, gate=0.9).mix(logits, Step(branches={"m3id": blind}, index=0))
+    assert torch.equal(z[0], logits[0])  # p = 0.98
+    close(z[1], amplify(logits, blind, weight(0, 1.0))[1])  # p = 0.62
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lam": -1}, "lam=-1 is below 0"),
+        ({"beta": 2}, "beta=2 is outside 0 to 1"),
+        ({"gate": 1.2}, "gate=1.2 is outside 0 to 1"),
+    ],
+)
+def test_values_outside_their_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        M3ID(**options)

@@ -1,0 +1,81 @@
+"""What pipelines/families.py says of each family, against the tiny models."""
+
+import pytest
+
+import veridical
+from veridical.pipelines import families
+
+from .setting import setting
+from .tiny_families import END, FAKE, FAMILIES, GLOBAL, HIDDEN, IMAGE, ROW, START, WINDOW, prompt, rows
+
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
+
+WRAPPERS = {name: {START, END} for name in ("gemma3", *QWEN)}
+TILES = {"<fake_token_around_image>": FAKE, "<global-img>": GLOBAL, "<row_1_col_1>": ROW, "<row_1_col_2>": ROW + 1}
+NAMED = {"internvl": {"<img>": START, "</img>": END}, "smolvlm": TILES, "idefics3": TILES}
+
+
+class Named:
+    """As much of a processor as knows the names of tokens."""
+
+    def __init__(self, names):
+        self.tokenizer, self.names, self.pad_token_id = self, names, 0
+
+    def get_added_vocab(self):
+        return {"<end_of_utterance>": 15, **self.names}
+
+
+def test_image_free_prompts_have_no_token_around_a_picture(case):
+    names = NAMED.get(case.family.name, {})
+    lvlm = veridical.LVLM(case.model, Named(names)) if names else case.lvlm
+    free, gone = lvlm.image_free(case.inputs), {IMAGE} | WRAPPERS.get(case.family.name, set()) | set(names.values())
+    for row, one in enumerate(case.prompts):
+        expected = [token for token in one["input_ids"][0].tolist() if token not in gone]
+        real = free["attention_mask"][row].bool()
+        assert free["input_ids"][row][real].tolist() == expected
+        assert bool(real[-1])
+        assert not real[: int((~real).sum())].any(), "padding is on the left"
+
+
+GRIDS = {
+    "llava": [[(2, 2)], [(2, 2)]],
+    "qwen2_vl": [[(2, 4)], [(2, 2)]],
+    "qwen2_5_vl": [[(2, 4)], [(2, 2)]],
+    "qwen3_vl": [[(2, 4)], [(2, 2)]],
+    "internvl": [[(2, 2)] * 3, [(2, 2)]],
+    "smolvlm": [[(2, 2)] * 3, [(2, 2)]],
+    "idefics3": [[(2, 2)] * 3, [(2, 2)]],
+    "paligemma": [[(2, 2)], [(2, 2)]],
+    "gemma3": [[(2, 2)], [(2, 2)]],
+}
+NO_GRID = {"llava_next": "newline", "llava_onevision": "newline", "instructblip": "query tokens"}
+
+
+def test_grids_are_those_of_the_pictures_or_are_refused_with_the_reason(case):
+    if case.family.name in NO_GRID:
+        with pytest.raises(families.NoGrid, match=NO_GRID[case.family.name]):
+            case.lvlm.grid(case.inputs)
+        return
+    assert case.lvlm.grid(case.inputs) == GRIDS[case.family.name]
+
+
+def test_a_number_of_positions_that_is_no_whole_picture_has_no_grid():
+    case = setting("llava")
+    with pytest.raises(families.NoGrid, match="no whole number"):
+        case.lvlm.grid(rows(case.family, [1, *[IMAGE] * 3, 20]))
+
+
+def test_every_supported_family_is_tested_here():
+    assert set(families.FAMILIES) == set(FAMILIES)
+
+
+def test_templates_name_the_question_once_and_the_picture_where_the_processor_wants_it():
+    made = {name: row.template for name, row in families.FAMILIES.items() if row.template}
+    assert all(template.count("{question}") == 1 for template in made.values())
+    assert {name for name, template in made.items() if "{image}" in template} == {"llava", "paligemma"}
+
+
+def test_prompts_here_are_longer_than_the_window_and_models_are_small():
+    assert prompt(FAMILIES["gemma3"], 3, 3)["input_ids"].shape[1] > WINDOW
+    assert HIDDEN <= 64

@@ -1,0 +1,170 @@
+"""Who may import whom, read from the source: no arrow goes back up, and nothing heavy is loaded before it is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import veridical
+
+ROOT = Path(veridical.__file__).parent
+PARTS = ("metrics", "datasets", "pipelines", "decoders", "detectors", "models", "flows")
+BELOW = {  # what a part may import of ours when it is itself imported
+    "metrics": {"metrics"},
+    "datasets": {"datasets"},
+    "pipelines": {"pipelines", "metrics", "datasets"},
+    "decoders": {"decoders", "pipelines"},
+    "detectors": {"detectors", "pipelines"},
+    "models": set(PARTS) - {"flows"},
+    "flows": set(PARTS),
+}
+
+
+def sources(part):
+    return sorted((ROOT / part).rglob("*.py"))
+
+
+def imports(path, inside_functions=True):
+    """Absolute names that a file imports; those for the type checker alone are left out."""
+    package = ("veridical", *path.relative_to(ROOT).parent.parts)
+
+    def found(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.orelse:
+                yield from found(child)
+            return
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not inside_functions:
+            return
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            yield from found(child)
+
+    return set(found(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def ours(names):
+    """Which parts of the package the names are in."""
+    split = (name.split(".") for name in names)
+    return {parts[1] for parts in split if parts[0] == "veridical" and len(parts) > 1} & set(PARTS)
+
+
+FILES = [(part, path) for part in PARTS for path in sources(part)]
+
+
+@pytest.fixture(params=FILES, ids=lambda case: str(case[1].relative_to(ROOT)))
+def file(request):
+    return request.param
+
+
+def test_the_reader_of_imports_reads_them(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "decoders" / "x.py"
+    path.parent.mkdir()
+    path.write_text(
+        "from typing import TYPE_CHECKING\nimport torch.nn\nfrom ..pipelines import engine\nfrom . import other\n"
+        "if TYPE_CHECKING:\n    from ..flows.a import b\ndef f():\n    from ..flows import c\n"
+    )
+    assert ours(imports(path)) == {"pipelines", "decoders", "flows"}
+    assert ours(imports(path, inside_functions=False)) == {"pipelines", "decoders"}
+    assert "torch.nn" in imports(path)
+
+
+def test_a_part_imports_only_what_lies_below_it(file):
+    part, path = file
+    assert ours(imports(path, inside_functions=False)) <= BELOW[part]
+
+
+def test_metrics_and_datasets_stand_alone_inside_functions_too(file):
+    part, path = file
+    if part in ("metrics", "datasets"):
+        assert ours(imports(path)) <= BELOW[part]
+
+
+def test_decoders_and_detectors_reach_nothing_above_inside_functions_either(file):
+    part, path = file
+    if part in ("decoders", "detectors"):
+        assert ours(imports(path)) <= BELOW[part]
+
+
+def test_metrics_import_no_torch(file):
+    part, path = file
+    if part == "metrics":
+        assert not {name.split(".")[0] for name in imports(path)} & {"torch", "torchvision", "transformers"}
+
+
+def test_nothing_outside_flows_imports_prefect(file):
+    part, path = file
+    if part != "flows":
+        assert "prefect" not in {name.split(".")[0] for name in imports(path)}
+
+
+def test_the_package_imports_itself_by_relative_names(file):
+    """So that a checkout under another name works, and `datasets` is never ours by accident."""
+    _, path = file
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    absolute = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    assert not [node.module for node in absolute if node.module.split(".")[0] in ("veridical", *PARTS)]
+
+
+def test_every_public_name_can_be_imported():
+    for name in veridical.__all__:
+        assert getattr(veridical, name) is not None
+
+
+# ---------------------------------------------------------------------- what is loaded when
+
+
+def python(code, cwd):
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_takes_less_than_half_a_second_and_loads_nothing_heavy(tmp_path):
+    """The best of three, since another process may hold the machine up."""
+    code = (
+        "import time, sys; began = time.perf_counter(); import veridical; took = time.perf_counter() - began\n"
+        "print(took, *({'torch', 'transformers', 'prefect', 'numpy', 'PIL', 'rich', 'typer'} & set(sys.modules)))"
+    )
+    answers = [python(code, tmp_path).split() for _ in range(3)]
+    assert all(len(answer) == 1 for answer in answers), answers
+    assert min(float(answer[0]) for answer in answers) < 0.5
+
+
+def test_metrics_and_data_load_no_torch(tmp_path):
+    code = (
+        "import sys\nfrom veridical.metrics import chair, pope, estimate\nfrom veridical.datasets import pope, world\n"
+        "print(*({'torch', 'transformers', 'prefect'} & set(sys.modules)))"
+    )
+    assert python(code, tmp_path) == ""
+
+
+def test_names_of_methods_are_known_without_loading_torch(tmp_path):
+    """`veridical list` and a misspelt name answer at once."""
+    code = (
+        "import sys\nfrom veridical.decoders import NAMES\nfrom veridical.detectors import NAMES as more\n"
+        "assert 'vcd' in NAMES and 'vhd' in more\nprint(*({'torch', 'prefect'} & set(sys.modules)))"
+    )
+    assert python(code, tmp_path) == ""
+
+
+def test_generating_loads_no_prefect(tmp_path):
+    code = "import sys, veridical as v; v.generate, v.load, v.mitigate; print('prefect' in sys.modules)"
+    assert python(code, tmp_path) == "False"
+
+
+def test_the_root_on_the_path_gives_an_explanation_and_not_our_datasets(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "try:\n    import datasets\nexcept ImportError as error:\n    print(error)"
+    )
+    assert "run `pytest` instead of `python -m pytest`" in python(code, tmp_path)

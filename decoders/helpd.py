@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..pipelines import families
 from ..pipelines.checks import check_at_least, check_choice
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, Step
 from ..pipelines.engine import prefill
@@ -49,9 +50,9 @@ def vision_reward(
     return factor * (scale * window.float()).log().sum(-2).clamp(max=LARGEST).exp().sum(-1)
 
 
-def extended(inputs: Inputs, new: Int[Tensor, "batch new"]) -> dict[str, Tensor]:
-    """The same prompts with tokens appended."""
-    fills = {"attention_mask": 1, "token_type_ids": 1, "mm_token_type_ids": 0}
+def extended(inputs: Inputs, new: Int[Tensor, "batch new"], kind: int = 1) -> dict[str, Tensor]:
+    """The same prompts with tokens appended. kind: their `token_type_ids`."""
+    fills = {"attention_mask": 1, "token_type_ids": kind, "mm_token_type_ids": 0}
     out = {**inputs, "input_ids": torch.cat([inputs["input_ids"], new], 1)}
     for name, fill in fills.items():
         if name in inputs:
@@ -134,7 +135,8 @@ class HELPD:
         new = step.ids[:, step.ids.shape[1] - step.index :]
         texts = torch.cat([new[:, None].expand(-1, tried, -1), best.indices[..., None]], 2)
         blocks = texts.unflatten(0, (batch, -1)).flatten(1, 2)  # row candidate new -> sample beam·candidate new
-        first, *others = (extended(inputs, blocks[:, block]) for block in range(blocks.shape[1]))
+        kind = families.appended(lvlm.model, "token_type_ids")
+        first, *others = (extended(inputs, blocks[:, block], kind) for block in range(blocks.shape[1]))
         reading = Reading("helpd", [len(lvlm.layers) - 1], partial(self.look, blocks.shape[2]), branch="all")
         branches = [Branch(str(number), other) for number, other in enumerate(others)]
         rho = prefill(lvlm, first, [reading, *branches]).latest("helpd")[0]  # block·sample

@@ -126,7 +126,7 @@ class VAR:
         if outside:
             raise ValueError(f"sink_dims={outside} are outside 0 to {lvlm.hidden_size - 1}, this model's hidden size")
         phi = Reading("var", layers, keep=partial(self.phi, inputs["attention_mask"]), of="input", queries="all")
-        found = prefill(lvlm, inputs, [phi]).readings["var"]
+        found = prefill(lvlm, inputs, [phi]).by_layer("var")
         real, image = inputs["attention_mask"].bool(), lvlm.image_mask(inputs["input_ids"])
         sinks = {layer: (value >= self.tau).to(real.device) & real for layer, value in found.items()}
         yield AttentionEdit([layer for layer in layers if bool(sinks[layer].any())], partial(self.edit, sinks, image))

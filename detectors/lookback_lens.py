@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..pipelines.checks import check_choice
 from ..pipelines.declarations import Reading
@@ -45,20 +46,21 @@ def lookback_ratio(call: AttentionCall, context: str) -> Float[Tensor, "batch to
     image stands in for them (context "image"), or the ratio is 1 (context "prompt").
     """
     span, where = call.producing, call.sequences
-    total = call.query.shape[2]
-    device = call.query.device
-    keys = torch.arange(call.key.shape[2], device=device) + max(0, where.seen - call.key.shape[2])
+    total, device = call.query.shape[2], call.query.device
+    dropped = max(0, where.seen - call.key.shape[2])  # a sliding window let these keys go; a mean still counts them
+    places = torch.arange(dropped + call.key.shape[2], device=device)
     queries = torch.arange(where.seen - total, where.seen, device=device)[span]
-    reached = (keys[None] <= queries[:, None])[None]  # 1 token key
-    new = call.generated[:, None] & reached
+    reached = (places[None] <= queries[:, None])[None]  # 1 token position
+    over = lambda prompt: pad(prompt.to(device), (0, len(places) - prompt.shape[1]))[:, None] & reached
+    new = ((places >= where.image.shape[1]) & reached).expand(len(where.image), -1, -1)
     if context == "prompt":
-        back = call.columns(~where.padding)[:, None] & reached
+        back = over(~where.padding)
     else:
-        back = call.image[:, None] & reached
+        back = over(where.image)
         after = (where.image.flip(1).cumsum(1).flip(1) == 0) & ~where.padding
         first = (queries < where.image.shape[1])[None, :, None]
-        new = new | (call.columns(after)[:, None] & reached & first)
-    return ratio(call.probabilities(span), back, new)
+        new = new | (over(after) & first)
+    return ratio(pad(call.probabilities(span), (dropped, 0)), back, new)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .families import family, q_former_first
 from .inputs import BadImage, prompt_text, read_image
 from .registry import DECODERS, DETECTORS
 
@@ -96,12 +97,16 @@ class Captions:
 
     def prepare(self: Any, images: Sequence[Any], questions: Sequence[str], system: str | None = None) -> dict:
         """Rows for `veridical.generate`: one image and one question each, left-padded, on the model's device."""
-        prompts = [prompt_text(self.processor, question, system=system) for question in questions]
+        prompts = [self._prompt(question, system) for question in questions]
         self.processor.tokenizer.padding_side = "left"
         rows = self.processor(
-            images=[read_image(image) for image in images], text=prompts, padding=True, return_tensors="pt"
+            images=[[read_image(image)] for image in images], text=prompts, padding=True, return_tensors="pt"
         )
-        return {name: value.to(self.device) for name, value in rows.items() if isinstance(value, torch.Tensor)}
+        tensors = {name: value.to(self.device) for name, value in rows.items() if isinstance(value, torch.Tensor)}
+        return q_former_first(tensors)
+
+    def _prompt(self: Any, question: str, system: str | None) -> str:
+        return prompt_text(self.processor, question, system=system, template=family(self.model).template)
 
     def _batch(
         self: Any, images: Sequence[Any], questions: Sequence[str], decoders: Any, detectors: Any, system: str | None,
@@ -136,7 +141,7 @@ class Captions:
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention": self.attention_implementation,
             "question": question,
-            "prompt": prompt_text(self.processor, question, system=system),
+            "prompt": self._prompt(question, system),
             "decoders": [repr(d) for d in DECODERS.make_all(decoders)],
             "detectors": [repr(d) for d in DETECTORS.make_all(detectors)],
             "generation": generation,

@@ -154,6 +154,9 @@ def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: St
             sequences.seen = sequences.seen + fed if cached else fed
 
         undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
+        base = lvlm.model.base_model
+        if hasattr(base, "rope_deltas"):  # Qwen keeps the last pass's; its owner may have a cache to go on with
+            undo.callback(setattr, base, "rope_deltas", base.rope_deltas)
         for index, layer in enumerate(lvlm.layers):
             here = [p for p in placed if index in getattr(p.declaration, "layers", ())]
             inside = [p for p in here if _in_attention(p.declaration)]

@@ -101,6 +101,7 @@ class AttentionCall(LayerCall):
     scaling: float
     softcap: float | None = None
     window: int | None = None
+    causal: bool = True
 
     def rows(self, index: Tensor) -> AttentionCall:
         index = index.to(self.query.device)
@@ -143,7 +144,7 @@ class AttentionCall(LayerCall):
     def visible(self, queries: slice) -> Tensor | None:
         """What the asked rows may look at, as a mask that broadcasts to (batch, head, query, key)."""
         total, keys, mask, device = self.query.shape[2], self.key.shape[2], self.mask, self.query.device
-        if mask is None and total == 1:
+        if mask is None and (total == 1 or not self.causal):
             return None
         if mask is None:  # causal from the first key on; later keys are empty slots of a static cache
             i, j = torch.arange(total, device=device)[:, None], torch.arange(keys, device=device)
@@ -222,7 +223,7 @@ def _attention(
     layer = plan.layer_of[module]
     call = AttentionCall(
         layer, plan.sequences, query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5,
-        kwargs.get("softcap"), kwargs.get("sliding_window"),  # type: ignore[arg-type]
+        kwargs.get("softcap"), kwargs.get("sliding_window"), getattr(module, "is_causal", True),  # type: ignore[arg-type]
     )  # fmt: skip
     here = [(p.declaration, p.rows.to(query.device), p.method) for p in plan.inside[layer]]
     if plan.implementation == "sdpa":  # the very function that the layer would have called

@@ -107,8 +107,8 @@ class Step:
     ids: Tensor | None = None
     method: int = -1
 
-    def latest(self, name: str) -> Tensor:
-        """The latest pass's reading, stacked over its layers in rising order: (layer, batch, ...).
+    def by_layer(self, name: str) -> dict[int, Tensor]:
+        """The latest pass's reading, layer -> tensor: the asking method's own before another's of the same name.
 
         Raises:
             KeyError: nothing was read under that name.
@@ -118,6 +118,10 @@ class Step:
         if name not in self.readings:
             known = ", ".join(sorted(self.readings)) or "none"
             raise KeyError(f"no reading {name!r} in this pass; there are: {known}")
-        layers = self.readings[name]
+        return self.readings[name]
+
+    def latest(self, name: str) -> Tensor:
+        """The same stacked over its layers in rising order: (layer, batch, ...)."""
+        layers = self.by_layer(name)
         device = layers[min(layers)].device
         return torch.stack([layers[layer].to(device) for layer in sorted(layers)])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from . import families
 from .applied import Placed, applied
 from .attention import Sequences
 from .declarations import Branch, Declaration, LogitsEdit, Reading, Step
@@ -124,7 +125,7 @@ def complete(lvlm: LVLM, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     mask = out.setdefault("attention_mask", known)
     if not bool((mask[:, -1] == 1).all()):
         raise ValueError("rows must be padded on the left: set processor.tokenizer.padding_side = 'left'")
-    return out
+    return families.with_blank_picture(lvlm.model, out)
 
 
 @torch.no_grad()
@@ -137,7 +138,8 @@ def prefill(lvlm: LVLM, inputs: Mapping[str, Tensor], declarations: Sequence[Dec
     made = arrange([(d, -1) for d in declarations], inputs, lvlm.pad_token)
     step = Step(ids=inputs["input_ids"])
     with applied(lvlm, made.placed, sequences(lvlm, made), step):
-        logits = lvlm.model(**made.inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
+        where = families.direct_positions(lvlm.model, made.inputs)
+        logits = lvlm.model(**made.inputs, **where, use_cache=False, logits_to_keep=1).logits[:, -1]
     step.branches = dict(zip(made.names, logits.chunk(len(made.names)), strict=True))
     return step
 

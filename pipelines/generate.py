@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
+from . import families
 from .applied import applied
 from .declarations import Branch, Reading, Step
 from .engine import Generation, arrange, beam_count, complete, run, sequences, setting
@@ -92,13 +93,14 @@ def teacher_force(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Tensor, detecto
     rows = dict(made.inputs)
     rows["input_ids"] = torch.cat([rows["input_ids"], ids.repeat(blocks, 1)], 1)
     rows["attention_mask"] = torch.cat([rows["attention_mask"], mask.repeat(blocks, 1).to(rows["attention_mask"])], 1)
-    for kind in ("token_type_ids", "mm_token_type_ids"):
+    for kind in families.KINDS:
         if kind in rows:
-            new = torch.full_like(ids, 1 if kind == "token_type_ids" else 0).repeat(blocks, 1)
+            new = torch.full_like(ids, families.appended(lvlm.model, kind)).repeat(blocks, 1)
             rows[kind] = torch.cat([rows[kind], new.to(rows[kind])], 1)
     step = Step(ids=inputs["input_ids"])
     with applied(lvlm, made.placed, sequences(lvlm, replace(made, inputs=rows), given=given), step):
-        logits = lvlm.model(**rows, use_cache=False, logits_to_keep=given + 1).logits[: made.batch, :-1]
+        where = families.direct_positions(lvlm.model, rows)
+        logits = lvlm.model(**rows, **where, use_cache=False, logits_to_keep=given + 1).logits[: made.batch, :-1]
     logs, entropy, margin = sureness(logits)
     chosen = logs.gather(2, ids[..., None])[..., 0]
     names = [d.name for d in declared if isinstance(d, Reading)]

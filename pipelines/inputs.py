@@ -104,12 +104,20 @@ def conversation(question: str, images: int = 1, system: str | None = None) -> l
     return messages
 
 
-def prompt_text(processor: Any, question: str, images: int = 1, system: str | None = None) -> str:
-    """The exact prompt string that the processor's chat template makes.
+def prompt_text(
+    processor: Any, question: str, images: int = 1, system: str | None = None, template: str | None = None
+) -> str:
+    """The exact prompt string that the processor's chat template makes, or `template` where it has none.
+
+    template: the family's own, with {image}, once per picture, and {question}.
 
     Raises:
-        ValueError: the processor has no chat template.
+        ValueError: the processor has no chat template, and neither has its family.
     """
+    if getattr(processor, "chat_template", None) is None and template is not None:
+        picture = str(getattr(processor, "image_token", ""))
+        text = template.format(image=picture * images, question=question)
+        return f"{system}\n{text}" if system else text
     if getattr(processor, "chat_template", None) is None:
         raise ValueError(
             f"{type(processor).__name__} has no chat template; give the whole prompt as inputs from your own processor "
@@ -117,14 +125,6 @@ def prompt_text(processor: Any, question: str, images: int = 1, system: str | No
         )
     messages = conversation(question, images, system)
     return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-
-def without_images(inputs: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """Text inputs as this model's forward takes them."""
-    out = dict(inputs)
-    if model.config.model_type in ("paligemma", "gemma3"):
-        out["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
-    return out
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
@@ -168,5 +168,13 @@ def stack(blocks: Sequence[Mapping[str, Tensor]], pad: int) -> dict[str, Tensor]
                 short = longest - value.shape[1]
                 value = torch.cat([value.new_full((value.shape[0], short), fill), value], dim=1) if short else value
             parts.append(value)
-        out[name] = torch.cat(parts)
+        out[name] = torch.cat(_as_wide(parts))
     return out
+
+
+def _as_wide(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Per-image tensors filled up with zeros along their second dimension: tiles, or Q-Former tokens."""
+    widest = max(part.shape[1] if part.dim() > 1 else 0 for part in parts)
+    short = [0 if part.dim() == 1 else widest - part.shape[1] for part in parts]
+    fill = lambda part, count: part.new_zeros(part.shape[0], count, *part.shape[2:])
+    return [torch.cat([p, fill(p, n)], 1) if n else p for p, n in zip(parts, short, strict=True)]

@@ -30,7 +30,8 @@ def load(
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", or "balanced" to spread layers over devices.
         dtype: "auto" (as saved; float32 on CPU), "bf16", "fp16", "fp32" or a torch.dtype.
         quantization: a transformers quantization config.
-        attention: "sdpa" (default), "eager", "flash_attention_2": what layers use that no method touches.
+        attention: "sdpa", "eager", "flash_attention_2": what layers use that no method touches. None is sdpa where the
+            model has it, else eager (PaliGemma 2, whose scores are soft-capped).
         trust_remote_code: run Python code from the repository; only if you have read it.
 
     Raises:
@@ -64,7 +65,7 @@ def load(
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             source, dtype=_dtype(dtype, where, config), device_map=where, quantization_config=quantization,
-            attn_implementation=attention or "sdpa", use_safetensors=True, **common,
+            attn_implementation=attention, use_safetensors=True, **common,
         )  # fmt: skip
     except (OSError, ValueError, ImportError) as error:
         raise CannotLoad(_explain(name, source, error)) from error

@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from . import families
 from .answers import Captions
 from .applied import refuse_if_busy
-from .inputs import image_free, without_images
+from .inputs import image_free
 
 PROMPT = "Please describe this image in detail."
 Inputs = Mapping[str, Tensor]
@@ -129,13 +130,34 @@ class LVLM(Captions):
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def image_free(self, inputs: Inputs) -> dict[str, Tensor]:
-        """The same prompts with the image placeholders deleted, left-padded; positions count from 0 again."""
-        return image_free(inputs, self.image_mask(inputs["input_ids"]), self.pad_token)
+        """The same prompts without image positions and the tokens around pictures, left-padded, counted from 0 again.
+
+        Which tokens stand around a picture is known from the configuration (Qwen, Gemma 3) or from the tokenizer
+        (InternVL, SmolVLM, Idefics3); without a processor the latter stay in.
+        """
+        ids = inputs["input_ids"]
+        around = families.around(self.model, getattr(self.processor, "tokenizer", None))
+        return image_free(inputs, self.image_mask(ids) | torch.isin(ids, ids.new_tensor(around)), self.pad_token)
+
+    def grid(self, inputs: Inputs) -> list[list[tuple[int, int]]]:
+        """Per row, (rows, columns) of its pictures or tiles in the order of their positions.
+
+        Raises:
+            families.NoGrid: this family's image positions are no rectangles.
+        """
+        return families.grid(self.model, inputs, self.image_mask(inputs["input_ids"]))
 
     # -- the check at load ----------------------------------------------------------------------------------------
     @torch.no_grad()
     def _check_layout(self) -> None:
         name = f"{type(self.model).__name__} (model_type {self.model.config.model_type!r})"
+        crossing = getattr(self.text_config, "cross_attention_layers", None)
+        if crossing:
+            raise UnsupportedModel(
+                f"{name} feeds the image through cross-attention in layers {', '.join(map(str, crossing))}: it has no "
+                "positions in the sequence, so that nothing here that speaks of image positions would apply. Load a "
+                "model that puts the image among the tokens, such as llava, qwen2_5_vl, internvl or gemma3."
+            )
         try:
             layers, norm = self.layers, self.decoder.norm
             layers[0].self_attn, layers[0].mlp, norm.weight
@@ -155,7 +177,7 @@ class LVLM(Captions):
             ids = torch.tensor([[token for token in range(min(vocabulary, 64)) if token != self.image_token][-2:]])
             ids = ids.to(self.device)
             text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            logits = self.model(**without_images(text, self.model), use_cache=False).logits
+            logits = self.model(**families.with_blank_picture(self.model, text), use_cache=False).logits
         finally:
             hook.remove()
         ours = self.unembed(seen[0]).to(logits.device, logits.dtype)

@@ -147,7 +147,7 @@ def watch(
     """Generate with one reading and show what it has read to `see`, layer -> tensor, at every step."""
 
     def show(logits: Tensor, step: Any) -> Tensor:
-        see(dict(step.readings[reading.name]))
+        see(dict(step.by_layer(reading.name)))
         return logits
 
     return case.generate([Declares([reading, LogitsEdit(show)])], inputs, return_logits=True, **options)

@@ -217,12 +217,13 @@ def train_embedded(
     device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     examined: Annotated[int, typer.Option(min=0, help="Test scenes measured for the model card; 0 for none.")] = 500,
+    compiled: Annotated[bool, typer.Option("--compile", help="Faster on CPU; wants a C++ compiler.")] = False,
 ) -> None:
     """Train the embedded model on the embedded world; one to two hours on two cores. Can be stopped and resumed."""
     from .train import train
 
     state = state or out.with_name(out.name + "-training")
-    typer.echo(f"model: {train(out, state, pictures, lessons, device, resume, examined)}")
+    typer.echo(f"model: {train(out, state, pictures, lessons, device, resume, examined, compiled)}")
 
 
 def _check_names(decoders: list[str], detectors: list[str], benchmarks: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 def train(
     out: Path, state: Path, pictures: int | None = None, lessons: int | None = None, device: str = "auto",
-    resume: bool = False, examined: int = 500,
+    resume: bool = False, examined: int = 500, compiled: bool = False,
 ) -> Path:  # fmt: skip
     """Train and export to `out`; returns it.
 
@@ -18,6 +18,7 @@ def train(
         state: folder of the state, from which a stopped run goes on.
         pictures, lessons: scenes in the two stages; None is the recipe's.
         resume: go on with the state that is there.
+        compiled: let torch compile the language model: half as fast again on a CPU; wants a C++ compiler.
         examined: test scenes that the finished model is measured on for its model card; 0 for none.
 
     Raises:
@@ -41,7 +42,7 @@ def train(
         raise FileNotFoundError(f"nothing to resume: no {path}. Start without --resume.")
     if path.exists():
         _check_recipe(path, dataclasses.asdict(recipe))
-    trainer = Trainer(state, recipe, device)
+    trainer = Trainer(state, recipe, device, compiled)
     trainer.run()
     out.parent.mkdir(parents=True, exist_ok=True)
     trainer.export(out)

@@ -29,18 +29,26 @@ from .lessons import BACKGROUND, IGNORED, Batch, Lessons, Stage
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained for how long. Scenes seen by the vision stage, by the joint one, its revision, and its end."""
+    """What is trained for how long. pictures: scenes of the vision stage; lessons: of the joint one."""
 
     pictures: int = 80_000
     lessons: int = 112_000
-    revision: int = 16_000
-    repeats: int = 8_000
     batch: int = 32
     rate: float = 1.2e-3
     revision_rate: float = 5e-4
     decay: float = 0.05
     warmup: int = 200
     seed: int = 0
+
+    @property
+    def revision(self) -> int:
+        """Scenes of the revision."""
+        return self.lessons // 7
+
+    @property
+    def repeats(self) -> int:
+        """Scenes of each of the two last stages."""
+        return self.lessons // 14
 
     @property
     def stages(self) -> tuple[Stage, ...]:

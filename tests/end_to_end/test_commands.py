@@ -177,7 +177,8 @@ def test_an_unexpected_error_is_one_line_too(veridical, pictures, monkeypatch):
 
 def test_training_leaves_a_model_that_loads_and_a_state_to_resume_from(veridical, tmp_path, pictures, monkeypatch):
     monkeypatch.setattr(build, "tokenizer", partial(build.tokenizer, scenes=40))
-    train = ("train-embedded", "--out", tmp_path / "mine", "--device", "cpu", "--lessons", 32, "--pictures")
+    train = ("train-embedded", "--out", tmp_path / "mine", "--device", "cpu", "--examined", 6, "--lessons", 32)
+    train = (*train, "--pictures")
     assert veridical(*train, 32).exit_code == 0
     assert veridical("caption", pictures.a, "-m", tmp_path / "mine", "--max-new-tokens", 2).exit_code == 0
     state = (tmp_path / "mine-training" / "state.safetensors").read_bytes()

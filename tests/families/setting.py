@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 import veridical
-from veridical.pipelines.declarations import Declaration, LogitsEdit, Reading
+from veridical.pipelines.declarations import LogitsEdit, Reading
 from veridical.pipelines.engine import run
 
+from ..contract.setting import Declares
 from .tiny_families import FAMILIES, Family, batch, two_prompts
 
 STEPS = 3
@@ -116,25 +117,6 @@ def steered(layers: Any, vectors: Tensor) -> ExitStack:
     for layer, vector in zip(layers, vectors, strict=True):
         stack.callback(layer.register_forward_hook(add(vector)).remove)
     return stack
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    """The largest difference of finite logits; infinite where one cut a token that the other kept."""
-    assert a.shape == b.shape
-    if a.isnan().any() or b.isnan().any() or not torch.equal(a.isfinite(), b.isfinite()):
-        return float("inf")
-    finite = a.isfinite()
-    return float((a[finite].double() - b[finite].double()).abs().max())
-
-
-@dataclass(frozen=True)
-class Declares:
-    """A decoder that declares what it is given."""
-
-    declarations: Sequence[Declaration]
-
-    def edits(self, lvlm: Any, inputs: Any) -> Iterator[Declaration]:
-        yield from self.declarations
 
 
 def identity(logits: Tensor, *given: Any) -> Tensor:

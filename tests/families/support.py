@@ -13,8 +13,9 @@ from torch import Tensor
 import veridical
 from veridical.pipelines.registry import DECODERS, DETECTORS
 
+from ..contract.setting import difference
 from ..contract.table import entry
-from .setting import difference, setting
+from .setting import setting
 from .tiny_families import FAMILIES
 
 YES = "yes"

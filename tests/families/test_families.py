@@ -15,12 +15,11 @@ from veridical.pipelines.declarations import AttentionEdit, Branch, HeadEdit, Lo
 from veridical.pipelines.engine import prefill, run
 from veridical.pipelines.lvlm import UnsupportedModel
 
+from ..contract.setting import Declares, difference
 from .setting import (
     STEPS,
-    Declares,
     all_rows,
     appended,
-    difference,
     forward,
     hidden,
     identity,

@@ -9,9 +9,10 @@ import torch
 import veridical
 from veridical.pipelines.registry import DECODERS, DETECTORS
 
+from ..contract.setting import difference
 from ..contract.table import entry, neutral
 from . import support
-from .setting import STEPS, difference, setting
+from .setting import STEPS, setting
 from .tiny_families import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")

@@ -13,13 +13,12 @@ from veridical.pipelines.declarations import AttentionEdit, Branch, LogitsEdit, 
 from veridical.pipelines.engine import prefill
 from veridical.pipelines.registry import DECODERS
 
+from ..contract.setting import Declares, difference
 from .setting import (
     STEPS,
-    Declares,
     Setting,
     appended,
     cast,
-    difference,
     forward,
     setting,
     transformers_generate,

@@ -1,0 +1,92 @@
+"""`veridical caption` and `veridical answer`: texts about images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import options as o
+from ..failures import hush_transformers, notes
+from .names import check_names
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command(
+    epilog=o.worked(
+        "veridical caption photo.jpg",
+        "# two decoders side by side", "veridical caption photo.jpg -d greedy -d vista:strength=0.1",
+        "# each word with its risk", "veridical caption *.png -t lookback_lens",
+        "# for other programs", "veridical caption *.png --json > captions.jsonl",
+    )
+)  # fmt: skip
+def caption(
+    images: o.Images, decoder: o.Decoders = None, detector: o.Detectors = None, model: o.Model = "embedded",
+    prompt: Annotated[str | None, typer.Option(help="What to ask.", show_default="a detailed description")] = None,
+    max_new_tokens: o.MaxNewTokens = 128, batch_size: o.BatchSize = 8, sample: o.Sample = False,
+    temperature: o.Temperature = None, top_p: o.TopP = None, seed: o.Seed = 0, num_beams: o.Beams = 1,
+    json: o.Json = False, device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None,
+) -> None:  # fmt: skip
+    """Describe images. Exits with 1 if some of several images cannot be used, with 2 if nothing could be done."""
+    generation = {"max_new_tokens": max_new_tokens, **o.generation(sample, temperature, top_p, num_beams)}
+    _ask(images, prompt, decoder, detector, (model, device, dtype, revision), batch_size, seed, json, generation)
+
+
+@app.command(
+    epilog=o.worked(
+        'veridical answer photo.jpg -q "Is there a dog in the image?"',
+        "# plain and mitigated", 'veridical answer photo.jpg -q "How many cups are there?" -d greedy -d vcd',
+    )
+)  # fmt: skip
+def answer(
+    images: o.Images, question: Annotated[str, typer.Option("--question", "-q", help="What to ask.")],
+    decoder: o.Decoders = None, detector: o.Detectors = None, model: o.Model = "embedded",
+    max_new_tokens: o.MaxNewTokens = 64, batch_size: o.BatchSize = 8, sample: o.Sample = False,
+    temperature: o.Temperature = None, top_p: o.TopP = None, seed: o.Seed = 0, num_beams: o.Beams = 1,
+    json: o.Json = False, device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None,
+) -> None:  # fmt: skip
+    """Answer a question about images. Exits as `caption` does."""
+    generation = {"max_new_tokens": max_new_tokens, **o.generation(sample, temperature, top_p, num_beams)}
+    _ask(images, question, decoder, detector, (model, device, dtype, revision), batch_size, seed, json, generation)
+
+
+def _ask(
+    images: list[Path], question: str | None, decoders: list[str] | None, detectors: list[str] | None, model: tuple,
+    batch_size: int, seed: int, as_json: bool, generation: dict[str, Any],
+) -> None:  # fmt: skip
+    """Ask about every image with every decoder, and print image by image."""
+    decoders, detectors = list(dict.fromkeys(decoders or ["greedy"])), detectors or []
+    check_names(decoders, detectors, [])
+    from ...datasets.captions import DETAIL_PROMPT
+    from ...pipelines.inputs import read_image
+    from .. import show, steps
+    from ..progress import progress
+
+    if len(images) == 1:
+        read_image(images[0])  # fail at once
+    hush_transformers()
+    lvlm = steps.load_model(*model)
+    bad = 0
+    with notes(), progress("answers", len(images) * len(decoders), "images", passing=True) as advance:
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
+            said: dict[str, Any] = {}
+            for name in decoders:
+                said[name] = lvlm.answer(
+                    part, question or DETAIL_PROMPT, steps.chain(name), detectors, batch_size=batch_size, errors="row",
+                    seed=seed + start, **generation,
+                )  # fmt: skip
+                advance(len(part))
+            for place, image in enumerate(part):
+                answers = {name: answered[place] for name, answered in said.items()}
+                bad += any(answered.error is not None for answered in answers.values())
+                if as_json:
+                    for name, answered in answers.items():
+                        show.json_line(image, name, answered)
+                else:
+                    show.answers(image, answers, alone=len(images) == len(decoders) == 1)
+    if bad:
+        typer.echo(f"Error: {bad} of {len(images)} images could not be used.", err=True)
+        raise typer.Exit(1)

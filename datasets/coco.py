@@ -5,7 +5,8 @@ Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, arXiv 1405.0
 
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from .examples import POPE_SAMPLE, Example, pope_example
 from .world import SIZE, SPLITS, Scene, Thing, scene
 
 _BLOCK = 10_000_000  # ids of a split start at its place times this, so that ids differ between splits too
+FIRST = re.compile(r"first-([1-9]\d*)-sorted")  # the image list that many papers use: the smallest ids
 _WITH_FILES = "needed: instances_<split>.json in it or in its annotations/, and a folder <split>/ of images"
 
 
@@ -136,40 +138,78 @@ def find_coco(folder: str | Path, split: str | None = None) -> CocoFiles:
     return CocoFiles(split, found[split], captions if captions.is_file() else None, images)
 
 
+def choose(
+    content: Mapping[str, Any], limit: int | None = None, seed: int = 0,
+    images: str | Collection[int | str] | None = None,
+) -> list[int]:  # fmt: skip
+    """Ids of the images to ask about.
+
+    Args:
+        content: an instances file.
+        limit: how many at most; None for all.
+        seed: without a list of images, `limit` are drawn at random with it, in the order of their ids.
+        images: a list instead: "first-500-sorted", the 500 smallest ids; or ids or file names, in the order given, of
+            which `limit` keeps the first ones.
+
+    Raises:
+        ValueError: a limit below 1, an unknown list, or images that the file lacks.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit} is below 1 (number of images).")
+    ids = [image["id"] for image in content["images"]]
+    if images is None:
+        return ids if limit is None else sorted(random.Random(seed).sample(sorted(ids), min(limit, len(ids))))
+    if isinstance(images, str):
+        named = FIRST.fullmatch(images)
+        if named is None:
+            raise ValueError(f"no image list {images!r}; possible: first-500-sorted, or another number, or a file.")
+        if int(named[1]) > len(ids):
+            raise ValueError(f"{images}: the annotations have only {len(ids)} images.")
+        return sorted(ids)[: int(named[1])][:limit]
+    by_name: dict[int | str, int] = {image["file_name"]: image["id"] for image in content["images"]}
+    by_name |= {number: number for number in ids}
+    unknown = [image for image in images if image not in by_name]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of {len(images)} images of the list are not in the annotations, such as {unknown[0]!r}; "
+            f"those have ids like {next(iter(ids), None)!r}."
+        )
+    return list(dict.fromkeys(by_name[image] for image in images))[:limit]
+
+
 def coco_examples(
-    folder: str | Path, limit: int | None = None, seed: int = 0, split: str | None = None
-) -> list[Example]:
+    folder: str | Path, limit: int | None = None, seed: int = 0, split: str | None = None,
+    images: str | Collection[int | str] | None = None,
+) -> list[Example]:  # fmt: skip
     """A caption each for images of a COCO folder; `objects` are the annotated categories.
 
     Args:
-        limit: None for all, or that many drawn at random with `seed`, in the order of their ids.
+        limit, seed, images: as `choose`.
 
     Raises:
-        FileNotFoundError, ValueError: as `find_coco`; a file that is no COCO JSON; a limit below 1.
+        FileNotFoundError, ValueError: as `find_coco` and `choose`; a file that is no COCO JSON.
     """
     files = find_coco(folder, split)
     content = load_json(files.instances)
     names = {image["id"]: image["file_name"] for image in content["images"]}
     objects = _objects(content)
-    chosen = list(names)
-    if limit is not None:
-        if limit < 1:
-            raise ValueError(f"limit={limit} is below 1 (number of images).")
-        chosen = sorted(random.Random(seed).sample(sorted(names), min(limit, len(names))))
     return [
         Example(names[image], str(files.images / names[image]), image, None, None, frozenset(objects.get(image, ())))
-        for image in chosen
+        for image in choose(content, limit, seed, images)
     ]
 
 
 def coco_pope(
     folder: str | Path, limit: int | None = None, strategy: str = "popular", seed: int = 0, split: str | None = None,
-    per_image: int = 3,
+    per_image: int = 3, images: str | Collection[int | str] | None = None,
 ) -> list[Example]:  # fmt: skip
     """POPE's questions about images of a COCO folder, 2·per_image for each of `limit` images.
 
-    As POPE does, 500 images (or `limit`, if that is more; or all there are) are drawn at random with `seed`, and how
-    frequent an object is, is counted over them; `limit` keeps the first ones.
+    As POPE does, 500 images (or `limit`, if that is more; or all there are) are drawn at random with `seed`, or are
+    those of a list, and how frequent an object is, is counted over them; `limit` keeps the first ones.
+
+    Args:
+        images: a list, as `choose`; those with fewer than per_image objects are left out.
 
     Raises:
         FileNotFoundError, ValueError: as `coco_examples`, and as `pope.build`.
@@ -179,7 +219,9 @@ def coco_pope(
     objects = _objects(content)
     ids = {image["file_name"]: image["id"] for image in content["images"]}
     enough = sum(len(objects.get(image, ())) >= per_image for image in ids.values())
-    wanted = enough if limit is None else min(enough, max(limit, POPE_SAMPLE))
+    wanted: int | list[int] = enough if limit is None else min(enough, max(limit, POPE_SAMPLE))
+    if images is not None:
+        wanted = choose(content, None, seed, images)
     asked = pope.build(content, strategy, per_image, wanted, seed)
     kept = set(list(dict.fromkeys(q["image"] for q in asked))[:limit])
     return [

@@ -1,10 +1,11 @@
 """Examples: one thing to ask about one image, and what is true of it. The same type for the embedded world and COCO."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -27,6 +28,9 @@ class Example:
         label: "yes" or "no"; None for captions.
         objects: the categories that are in the image.
         splits: parts of a benchmark in which this question is asked, such as POPE's three.
+        after: id of the example whose question and answer come before this one in the same conversation.
+        words: how many words of that answer are kept; None is all.
+        facts: what else its benchmark knows of it, such as the number that is right; plain values.
 
     >>> world_captions("test", 1)[0].open().size
     (192, 192)
@@ -39,6 +43,9 @@ class Example:
     label: str | None
     objects: frozenset[str]
     splits: Sequence[str] = ()
+    after: str = ""
+    words: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def path(self) -> Path | None:

@@ -104,7 +104,8 @@ class Amber:
 
     Args:
         folder: where annotations.json, relation.json and safe_words.txt lie, and query_*.json with the images; the
-            official repository and its data/ are laid out otherwise and are read too.
+            official repository and its data/ are laid out otherwise and are read too. Or their content: a mapping with
+            items and queries by id, relations, and safe words.
         similarity: which words are near enough to stand for each other, above 0.8: one of these names, or a function
             of two words.
             "wordnet": the same word, or the same most common noun sense. **This is ours.** The official program
@@ -113,6 +114,7 @@ class Amber:
             be the higher one. Not comparable with published figures to the last digits.
             "exact": the same word only.
             "spacy": the official one, where its model is installed.
+        nouns: text -> the nouns in it, instead of those that NLTK finds; for a vocabulary of one's own.
 
     Nouns are the words that NLTK tags NN…, in the text as written: a capital at the start of a sentence or a
     capitalised plural slips through, as officially. Every result names its similarity.
@@ -122,15 +124,26 @@ class Amber:
         ValueError: a file that is no JSON (with the line), or an unknown similarity.
     """
 
-    def __init__(self, folder: str | Path, similarity: str | Callable[[str, str], float] = "wordnet"):
+    def __init__(
+        self, folder: str | Path | Mapping[str, Any], similarity: str | Callable[[str, str], float] = "wordnet",
+        nouns: Callable[[str], Sequence[str]] | None = None,
+    ):  # fmt: skip
         if isinstance(similarity, str) and similarity not in SIMILARITIES:
             raise ValueError(f"no similarity {similarity!r}. Known: {', '.join(SIMILARITIES)}, or a function.")
-        self.folder = Path(folder)
         self.similarity = similarity if isinstance(similarity, str) else getattr(similarity, "__name__", "custom")
         self._similar = SIMILARITIES[similarity] if isinstance(similarity, str) else similarity
-        self.items: dict[int, dict[str, Any]] = {item["id"]: item for item in _json(self._find("annotations.json"))}
-        self.relations: dict[str, list[str]] = _json(self._find("relation.json"))
-        self.safe = frozenset(self._find("safe_words.txt").read_text(encoding="utf-8").splitlines())
+        self._read = nouns
+        self.items: dict[int, dict[str, Any]]
+        self.relations: dict[str, list[str]]
+        if isinstance(folder, Mapping):
+            self.folder = Path()
+            self.items, self.relations, self.safe = folder["items"], folder["relations"], frozenset(folder["safe"])
+            self.queries = folder["queries"]
+        else:
+            self.folder = Path(folder)
+            self.items = {item["id"]: item for item in _json(self._find("annotations.json"))}
+            self.relations = _json(self._find("relation.json"))
+            self.safe = frozenset(self._find("safe_words.txt").read_text(encoding="utf-8").splitlines())
         self.vocabulary = frozenset(self.relations).union(*self.relations.values())
 
     def __repr__(self) -> str:
@@ -148,6 +161,8 @@ class Amber:
         Raises:
             LookupError: NLTK's data is missing; says how to get it.
         """
+        if self._read is not None:
+            return [noun for noun in self._read(text) if noun in self.vocabulary]
         tag, lemma = _nltk_tools()
         found = (lemma(word, "n") for word, mark in tag(treebank_words(text)) if mark.startswith("NN"))
         return [noun for noun in found if noun in self.vocabulary]

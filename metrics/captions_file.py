@@ -30,11 +30,13 @@ class Predictions:
         by_id: image or question id -> text.
         skipped: where and why something was left out; empty when read strictly.
         numbered: the rows had no ids; 1, 2, … is their place in the file.
+        places: id -> where it stands in the file, such as "line 7".
     """
 
     by_id: dict[int | str, str]
     skipped: list[str] = field(default_factory=list)
     numbered: bool = False
+    places: dict[int | str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -82,16 +84,21 @@ def read_captions(path: str | Path, strict: bool = True) -> Predictions:
     return _read(Path(path), "caption", CAPTION_IDS, CAPTIONS, image_id, strict)
 
 
-def read_answers(path: str | Path, strict: bool = True) -> Predictions:
+def read_answers(path: str | Path, strict: bool = True, by_order: bool = False) -> Predictions:
     """Answers by question id, from JSON lines, an array, or an object, as `read_captions`.
 
     The id is in question_id, id or qid, the text in answer, response, output or text. Files in which no row has an id,
     like those of POPE's own program ({question, answer}), are numbered by their order.
 
+    Args:
+        path, strict: as `read_captions`.
+        by_order: number them all by their order, whatever ids they have, as POPE's own program does. For answers
+            whose ids are another file's.
+
     Raises:
         FileNotFoundError, ValueError: as `read_captions`; rows of which some have an id and some have none.
     """
-    return _read(Path(path), "answer", ANSWER_IDS, ANSWERS, _number, strict)
+    return _read(Path(path), "answer", ANSWER_IDS, ANSWERS, _number, strict, by_order)
 
 
 def in_order(questions: Sequence[Mapping[str, Any]], answers: Predictions) -> list[str]:
@@ -116,7 +123,10 @@ def in_order(questions: Sequence[Mapping[str, Any]], answers: Predictions) -> li
     if missing or other:
         told = [f"{len(missing)} have no answer, such as {missing[0]!r}"] if missing else []
         told += [f"{len(other)} answers are to none of them, such as {min(other, key=str)!r}"] if other else []
-        raise ValueError(f"of {len(asked)} questions {' and '.join(told)}: is it another question file, or a part?")
+        raise ValueError(
+            f"of {len(asked)} questions {' and '.join(told)}: is it another question file, or a part? Answers in the "
+            "questions' order, but with other ids, can be matched by order (--by-order)."
+        )
     return [answers.by_id[number] for number in asked]
 
 
@@ -127,6 +137,7 @@ def _read(
     texts: Sequence[str],
     as_id: Callable[[Any], int | str],
     strict: bool,
+    by_order: bool = False,
 ) -> Predictions:
     skipped: list[str] = []
 
@@ -142,7 +153,7 @@ def _read(
         except ValueError as error:
             complain(f"{where} {error}")
         else:
-            picked.append((where, None if number is None else as_id(number), text))
+            picked.append((where, None if number is None or by_order else as_id(number), text))
     numbered = what == "answer" and all(number is None for _, number, _ in picked)
     found: dict[int | str, str] = {}
     places: dict[int | str, str] = {}
@@ -156,7 +167,7 @@ def _read(
             found[known], places[known] = text, where
     if not found:
         raise ValueError(f"{path} holds no {what}s" + (f"; skipped: {skipped[0]}" if skipped else "."))
-    return Predictions(found, skipped, numbered)
+    return Predictions(found, skipped, numbered, places)
 
 
 def _rows(path: Path, what: str, complain: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
@@ -182,11 +193,7 @@ def _rows(path: Path, what: str, complain: Callable[[str], None]) -> Iterator[tu
             except json.JSONDecodeError as wrong:
                 complain(f"line {number} is not JSON ({wrong.msg}): {line[:60]!r}")
         return
-    if (
-        isinstance(content, Mapping)
-        and len(filled) == 1
-        and any(isinstance(content.get(k), str) for k in (*CAPTIONS, *ANSWERS))
-    ):
+    if isinstance(content, Mapping) and len(filled) == 1 and content.keys() & {*CAPTIONS, *ANSWERS}:
         yield f"line {filled[0][0]}", content  # a file of JSON lines that has one
         return
     yield from _entries(content, path)
@@ -230,7 +237,7 @@ def _pick(row: Any, what: str, ids: Sequence[str], texts: Sequence[str]) -> tupl
         raise ValueError(f"has a text and a label, as a question has, but no {what}: is this the file of questions?")
     text = row[name][0] if isinstance(row[name], list) and len(row[name]) == 1 else row[name]
     if not isinstance(text, str):
-        raise ValueError(f"has a {name} that is no text: {text!r:.60}.")
+        raise ValueError(f"has no text as {name}: {text!r:.60}.")
     return number, text
 
 

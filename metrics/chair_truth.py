@@ -91,7 +91,15 @@ def ready_made_truth(path: str | Path, family: str = "pattern") -> Truth:
         FileNotFoundError: no such file.
         ValueError: no JSON (with the line), another layout, or a family other than pattern and wordnet.
     """
-    content, where = _load(path, ())
+    return sets_in(*_load(path, ()), family)
+
+
+def sets_in(content: Mapping[str, Any], where: str, family: str = "pattern") -> Truth:
+    """The sets of a loaded file; `where` is its name.
+
+    Raises:
+        ValueError: as `ready_made_truth`.
+    """
     if "categories" not in content:
         if not content or not all(isinstance(names, list) for names in content.values()):
             raise ValueError(f"{where}: neither layout of ready-made sets; needed: {{image id: [category, …], …}}.")

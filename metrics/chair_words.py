@@ -180,18 +180,25 @@ def locate(words: Sequence[str], text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def truncate_last_sentence(caption: str) -> str:
+def truncate_last_sentence(caption: str, at_full_stop: bool = False) -> str:
     """The caption without a last sentence that the token budget cut off; for runs of 64 new tokens.
 
     OPERA's tables for 64 tokens are made this way (issue 30 of its repository); with the torn sentence
     LLaVA-1.5 scores CHAIR_s 0.194 instead of 0.142. A caption in which no sentence ends stays as it is: made empty,
     it would count as one without hallucination.
 
+    at_full_stop: as OPERA's program has it, switched off by a comment: what stands before the last full stop, wherever
+    that is ("2.5"), so that nothing is left of a caption without one, nor of a last sentence that ends in "!".
+
     >>> truncate_last_sentence("A dog sits on a bench. Behind it stands a")
     'A dog sits on a bench.'
     >>> truncate_last_sentence("A dog sits on a bench.")
     'A dog sits on a bench.'
+    >>> truncate_last_sentence("A dog that", at_full_stop=True)
+    ''
     """
+    if at_full_stop:
+        return caption[: caption.rfind(".") + 1]
     ends = [match.end() for match in SENTENCE_END.finditer(caption)]
     return caption[: ends[-1]] if ends else caption
 

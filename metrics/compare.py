@@ -4,7 +4,7 @@ what makes two results incomparable.
 Intervals: paired bootstrap by image (metrics/estimate.py). McNemar, Psychometrika 1947, for yes/no answers.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal
@@ -19,7 +19,7 @@ Verdict = Literal["better", "worse", "differs", "inside the noise"]
 Found = dict[str, "Comparison"]
 
 
-FEWEST = 6  # with fewer images even unanimity does not reach 5 % in a two-sided sign test
+FEWEST = 6  # with fewer images that differ even unanimity does not reach 5 % in a two-sided sign test
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Comparison:
         higher_is_better: None where neither direction is, as for a caption's length.
         p: of McNemar's exact test, where the figure is a share of captions or questions; else None.
         level: of the interval.
+        differing: images (or questions) on which the two differ in this figure; None where that is not known.
     """
 
     first: float
@@ -40,11 +41,12 @@ class Comparison:
     higher_is_better: bool | None
     p: float | None = None
     level: float = 0.95
+    differing: int | None = None
 
     @property
     def verdict(self) -> Verdict:
         """The first system against the second; see the function `verdict`."""
-        return verdict(self.difference, self.higher_is_better, self.p, self.level)
+        return verdict(self.difference, self.higher_is_better, self.p, self.level, self.differing)
 
     def __str__(self) -> str:
         d, p = self.difference, "" if self.p is None else f", McNemar p={self.p:.3g}"
@@ -53,21 +55,23 @@ class Comparison:
 
 
 def verdict(
-    difference: Estimate, higher_is_better: bool | None, p: float | None = None, level: float = 0.95
-) -> Verdict:
+    difference: Estimate, higher_is_better: bool | None, p: float | None = None, level: float = 0.95,
+    differing: int | None = None,
+) -> Verdict:  # fmt: skip
     """What a difference says about the first system: "better", "worse", or "inside the noise" where it ranks nothing.
 
     Inside the noise: the interval holds 0 (its ends too); p, where there is one, is above 1 − level; or there are
-    fewer than 6 images. Percentile intervals are too narrow where only a handful of images differ, and p is not: four
-    of 500 captions that only one system got wrong leave an interval without 0, and p = 0.125. A figure in which
-    neither direction is better "differs".
+    fewer than 6 images, or fewer than 6 on which the two differ. Percentile intervals are too narrow where only a
+    handful of images differ, and p is not: four of 500 captions that only one system got wrong leave an interval
+    without 0, and p = 0.125. A figure in which neither direction is better "differs".
 
     >>> verdict(Estimate(-0.05, -0.09, -0.01, 500), higher_is_better=False)
     'better'
     >>> verdict(Estimate(-0.05, -0.11, 0.01, 500), higher_is_better=False)
     'inside the noise'
     """
-    clear = difference.n >= FEWEST and (difference.low > 0 or difference.high < 0)
+    enough = min(difference.n, difference.n if differing is None else differing) >= FEWEST
+    clear = enough and (difference.low > 0 or difference.high < 0)
     if not clear or (p is not None and p > 1 - level):
         return "inside the noise"
     if higher_is_better is None:
@@ -87,10 +91,11 @@ def compare_chair(first: ChairScore, second: ChairScore, level: float = 0.95, **
     differences = first.difference(second, level=level, **options)
     one, two = first.to_dict(), second.to_dict()
     clean = [[not score.per_caption[image].chair_s for image in first.per_caption] for score in (first, second)]
+    counts = [[score.per_caption[image].counts for image in first.per_caption] for score in (first, second)]
     return {
         name: Comparison(
             float(one[name]), float(two[name]), estimate, chair_score.HIGHER_IS_BETTER.get(name),
-            mcnemar(*clean) if name == "chair_s" else None, level,
+            mcnemar(*clean) if name == "chair_s" else None, level, _differing(chair_score.RATIOS[name], *counts),
         )
         for name, estimate in differences.items()
     }  # fmt: skip
@@ -178,14 +183,20 @@ def compare_pope(
     """
     differences = pope.difference(first, second, labels, images, protocol, level=level, **options)
     one, two = (pope.score(said, labels, protocol) for said in (first, second))
-    right = [[bool(row.correct) for row in pope.outcomes(said, labels, protocol)] for said in (first, second)]
+    rows = [pope.outcomes(said, labels, protocol) for said in (first, second)]
+    right = [[bool(row.correct) for row in part] for part in rows]
     return {
         name: Comparison(
             one[name], two[name], estimate, pope.HIGHER_IS_BETTER.get(name),
-            mcnemar(*right) if name == "accuracy" else None, level,
+            mcnemar(*right) if name == "accuracy" else None, level, _differing(pope.RATIOS[name], *rows),
         )
         for name, estimate in differences.items()
     }  # fmt: skip
+
+
+def _differing(ratio: Callable[[Any], tuple[Any, Any]], first: Sequence[Any], second: Sequence[Any]) -> int:
+    """On how many images or questions the counts behind a figure differ."""
+    return sum(ratio(one) != ratio(two) for one, two in zip(first, second, strict=True))
 
 
 @dataclass(frozen=True)
@@ -237,7 +248,7 @@ WATCHED = {
     "prompt": "prompts", "prompts": "prompts", "question": "prompts", "template": "prompts", "suffix": "prompts",
     "protocol": "protocols", "protocols": "protocols", "version": "protocols",
     "image_ids": "image sets", "images": "image sets", "dataset": "image sets", "split": "image sets",
-    "limit": "image sets", "data_sha256": "data files", "sha256": "data files",
+    "limit": "image sets", "data_sha256": "data files", "sha256": "data files", "files": "data files",
     "max_new_tokens": "token budgets",
     "family": "word families", "families": "word families", "synonyms": "word families",
     "do_sample": "decoding", "num_beams": "decoding", "temperature": "decoding", "top_p": "decoding",

@@ -1,6 +1,7 @@
 """Published figures as data: what papers and independent reproductions report, to put beside one's own.
 
-The data are in published.json: CHAIR, POPE, AMBER and MME's hallucination subset, with what is known of the setting.
+The data are in published.json: CHAIR, POPE, AMBER, MME and its hallucination subset, judged and general benchmarks,
+detectors' AUROC, and ablations, with what is known of the setting.
 Papers differ in samples of images, prompts, baselines and parsers by more than methods differ from each other, so
 a band says where others landed, not what is right.
 """
@@ -16,8 +17,9 @@ from typing import Any, Literal
 FILE = Path(__file__).with_name("published.json")
 PLAIN = "plain"
 # Figures that are no percentages.
-UNITS = {"words": "words", "length": "tokens"}
-POINTS = ("mme_hallucination",)
+JUDGED = ("mmhal_score", "mt_bench", "mt_bench_hallucination")
+UNITS = {"words": "words", "length": "tokens", **dict.fromkeys(JUDGED, "points")}
+POINTS = ("mme_hallucination", "mme", "llava_bench")
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,16 @@ class Published:
     Args:
         method: registry name where this project has it; "plain" is the model without any method.
         model: short name, such as "llava-1.5-7b".
-        benchmark: chair, pope, amber or mme_hallucination.
-        setting: what is known: dataset, split, images, max_new_tokens, decoding, prompt, suffix, runs.
+        benchmark: chair, pope, amber, mme_hallucination, mme, mmhal, llava_bench, general, detection (words or answers
+            that are hallucinated) or guided_decoding.
+        setting: what is known: dataset, split, images, max_new_tokens, decoding, prompt, suffix, runs, and options of
+            the method where they are not its own.
         figure: as this project's metrics call it.
         value: in `unit`. sd: over runs, None where not given.
         paper: arXiv id of the paper whose table it is; None for issues, forks and documentation.
         kind: "paper": measured by the method's own authors (or their own baseline, for plain); "independent": by
-            anyone else, also when an author measured a rival.
+            anyone else, also when an author measured a rival; "ablation": by whomever, with options that nobody puts
+            forward.
         source: where it was read. note: what to know before quoting it.
     """
 
@@ -45,7 +50,7 @@ class Published:
     value: float
     sd: float | None
     paper: str | None
-    kind: Literal["paper", "independent"]
+    kind: Literal["paper", "independent", "ablation"]
     source: str
     note: str
 
@@ -104,9 +109,9 @@ def published(
     Args:
         method: a registry name; "plain" is every model's own decoding, "greedy" that with greedy decoding.
         model: a short name or a Hub id.
-        benchmark: chair, pope, amber, mme_hallucination.
+        benchmark: as in `Published`.
         paper: arXiv id or short name, such as "vista".
-        figure, kind: as in `Published`.
+        figure, kind: as in `Published`; ablations are left out unless kind asks for them.
         path: another file of the same layout.
         setting: such as decoding="greedy" or max_new_tokens=512; figures whose setting does not say are kept.
 
@@ -129,12 +134,13 @@ def published(
         "benchmark": _known("benchmark", benchmark, {row.benchmark for row in rows}),
         "paper": paper and by_paper[_known("paper", paper, by_paper) or ""],
         "figure": _known("figure", figure, {row.figure for row in rows}),
-        "kind": _known("kind", kind, {"paper", "independent"}),
+        "kind": _known("kind", kind, {"paper", "independent", "ablation"}),
     }
     return [
         row
         for row in rows
-        if all(value is None or getattr(row, name) == value for name, value in wanted.items())
+        if (kind is not None or row.kind != "ablation")
+        and all(value is None or getattr(row, name) == value for name, value in wanted.items())
         and all(row.setting.get(name) in (None, value) for name, value in setting.items())
     ]
 
@@ -142,7 +148,8 @@ def published(
 def bands(method: str, model: str, benchmark: str, **chosen: Any) -> dict[str, Band]:
     """For each figure the range of what the authors and what others report; empty where nobody does.
 
-    Arguments as in `published`. Say the decoding, split or number of new tokens: a band over several is wide.
+    Arguments as in `published`, ablations do not count. Say the decoding, split or number of new tokens: a band over
+    several is wide.
 
     >>> print(bands("vista", "llava-1.5-7b", "chair", decoding="greedy")["chair_s"])
     paper 20.4, independent 16.8–36.0
@@ -197,7 +204,9 @@ def _load(path: Path) -> tuple[tuple[Published, ...], dict[str, Any], dict[str, 
             for figure, value in zip(table["figures"], values, strict=True):
                 mean, sd = value if isinstance(value, list) else (value, None)
                 if mean is not None:
-                    kind: Literal["paper", "independent"] = "paper" if method in table["own"] else "independent"
+                    kind: Literal["paper", "independent", "ablation"] = (
+                        "ablation" if table.get("ablation") else "paper" if method in table["own"] else "independent"
+                    )
                     said = "; ".join([*note, *([table["note"]] if "note" in table else [])])
                     rows.append(
                         Published(

@@ -67,6 +67,9 @@ def test_captions_are_read_from_every_layout(write, layout):
 
 def test_a_single_line_is_a_row_and_not_an_object_of_captions(write):
     assert read_captions(write(lines(OPERA[0]))).by_id == {310196: "A dog on a bench."}
+    assert read_captions(write(lines({"image_id": 7, "caption": ["A dog."]}))).by_id == {7: "A dog."}
+    with pytest.raises(ValueError, match="line 1 has no text as caption: None"):
+        read_captions(write(lines({"image_id": 7, "caption": None})))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ WRONG = {
     "a torn last line": (lines(*OPERA) + '{"image_id": 7, "caption": "A', "line 3 is not JSON"),
     "no caption": (lines(*OPERA, {"image_id": 7, "score": 1}), "line 3 has no caption; found image_id, score"),
     "no id": (lines(*OPERA, {"caption": "A"}), "line 3 has no id; looked for image_id"),
-    "a caption of null": (lines(*OPERA, {"image_id": 7, "caption": None}), "line 3 has a caption that is no text"),
+    "a caption of null": (lines(*OPERA, {"image_id": 7, "caption": None}), "line 3 has no text as caption: None"),
     "a repeated id": (lines(*OPERA, {"image_id": "42", "caption": "x"}), "line 3 repeats 42 of line 2"),
     "an id that is a list": (lines(*OPERA, {"image_id": [7], "caption": "x"}), "line 3 has an id that is neither"),
     "a row that is a number": (lines(*OPERA, 7), "line 3 is 7; needed: an object"),
@@ -191,6 +194,15 @@ def test_answers_without_ids_are_numbered_by_order_as_popes_program_does(write):
     assert in_order([{"question_id": 7}, {"question_id": 5}], found) == ["yes", "no"]
     with pytest.raises(ValueError, match="2 answers without ids and 3 questions"):
         in_order([{"question_id": n} for n in range(3)], found)
+
+
+def test_answers_with_ids_of_another_file_can_be_matched_by_order(write):
+    rows = [{"question_id": 901, "text": "yes"}, {"question_id": 900, "text": "no"}]
+    asked = [{"question_id": 1}, {"question_id": 2}]
+    with pytest.raises(ValueError, match=r"2 have no answer, such as 1 and 2 answers are to none.*--by-order"):
+        in_order(asked, read_answers(write(lines(*rows))))
+    found = read_answers(write(lines(*rows)), by_order=True)
+    assert (found.numbered, in_order(asked, found)) == (True, ["yes", "no"])
 
 
 def test_ids_on_some_answers_only_are_refused(write):

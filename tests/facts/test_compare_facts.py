@@ -85,6 +85,17 @@ def test_equal_systems_are_inside_the_noise():
     assert found["chair_s"].p == 1
 
 
+@pytest.mark.parametrize(("wrong", "expected"), [(5, "inside the noise"), (6, "worse")])
+def test_a_handful_of_images_that_differ_ranks_no_figure(wrong, expected):
+    found = compare_chair(scored(wrong), scored(0))["chair_i"]
+    assert found.difference.low > 0, "the interval alone would rank them"
+    assert (found.differing, found.verdict) == (wrong, expected)
+    said = ["no"] * wrong + ["yes"] * (40 - wrong)
+    recall = compare_pope(said, ["yes"] * 40, ["yes"] * 40)["recall"]
+    assert recall.difference.high < 0
+    assert (recall.differing, recall.verdict) == (wrong, expected)
+
+
 def test_four_captions_of_forty_rank_nothing():
     found = compare_chair(scored(0), scored(4))["chair_s"]
     assert found.p == 0.125

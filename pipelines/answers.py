@@ -11,9 +11,13 @@ from typing import Any
 
 import torch
 
+from . import pairs
 from .families import family, q_former_first
-from .inputs import BadImage, prompt_text, read_image
-from .registry import DECODERS, DETECTORS
+from .inputs import BadImage, passed_on, prompt_text
+from .per_model import fitted
+from .procedures import Call, make_chain, name_of, split
+from .prompts import caption_prompt
+from .registry import DETECTORS
 
 DESCRIBE = "Please describe this image in detail."
 
@@ -23,7 +27,8 @@ class Answer:
     """One text about one image.
 
     tokens: the text piece by piece. risk: detector -> one number per token, higher means more likely hallucinated.
-    acted: method -> steps, acted, flipped, kl (see `fold.Acted`). seconds: its batch's time over the batch size.
+    acted: method -> steps, acted, flipped, kl (see `fold.Acted`; for procedures `procedures.Procedure`). seconds: its
+    batch's time over the batch size.
     settings: everything needed to repeat it. error: None, or why there is no text.
     """
 
@@ -42,32 +47,47 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("veridical", "transformers", "torch")}
 
 
+class BrokenLogits(ArithmeticError):
+    """A model gave no numbers to choose a token from."""
+
+
+BROKEN = (
+    "the logits became NaN or infinite, so that no token could be chosen; half precision can overflow: try dtype bf16 "
+    "or fp32"
+)
+
+
 class Captions:
     """What an LVLM with a processor can be asked. A part of `LVLM`, kept apart for its size."""
 
     def caption(
         self: Any, images: Any, decoders: Any = (), detectors: Any = (), prompt: str = DESCRIBE, **options: Any
     ) -> list[Answer]:
-        """Describe images. Arguments as in `answer`, with one prompt for all."""
+        """Describe images. Arguments as in `answer`, with one prompt for all: a text, or a paper's such as "@vista"."""
         images = _many(images)
-        return self.answer(images, [prompt] * len(images), decoders, detectors, **options)
+        return self.answer(images, [caption_prompt(prompt)] * len(images), decoders, detectors, **options)
 
     def answer(
         self: Any, images: Any, questions: Any, decoders: Any = (), detectors: Any = (), system: str | None = None,
-        batch_size: int = 8, errors: str = "raise", seed: int = 0, max_new_tokens: int = 128, **generation: Any,
+        batch_size: int = 8, errors: str = "raise", seed: int | Sequence[int] = 0, max_new_tokens: int = 128,
+        **generation: Any,
     ) -> list[Answer]:  # fmt: skip
         """Answer one question per image.
 
         Args:
-            images: path, PIL image or array, one or many. questions: as many, or one for all.
-            decoders, detectors: names, "name:field=value", or instances.
+            images: path, PIL image or array, one or many. questions: as many, or one for all. One may be a tuple of
+                turns instead: what the user said, what the model said, …, and last what the user says now.
+            decoders: names, "name:field=value", or instances; a procedure may stand in front (see `procedures`).
+            detectors: likewise.
             errors: "raise", or "row": a bad image becomes an Answer with `error`, the others go on.
-            seed: image i is sampled with seed + i, whatever the batches are.
+            seed: image i is sampled with seed + i, whatever the batches are; or one number for each image.
             generation: what transformers' generate takes.
 
         Raises:
             BadImage: an image that cannot be used, with errors="raise".
-            ValueError: no processor, or a number of questions that fits neither one nor all.
+            BrokenLogits: logits that are no numbers, with errors="raise".
+            ValueError: no processor, a number of questions that fits neither one nor all, or something that a
+                procedure cannot do.
         """
         if self.processor is None:
             raise ValueError(
@@ -80,73 +100,101 @@ class Captions:
         questions = [questions] * len(images) if isinstance(questions, str) else list(questions)
         if len(questions) != len(images):
             raise ValueError(f"{len(questions)} questions for {len(images)} images; give one for all, or one for each")
-        decoders, detectors = DECODERS.make_all(decoders), DETECTORS.make_all(detectors)
+        seeds = [seed + index for index in range(len(images))] if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(images):
+            raise ValueError(f"{len(seeds)} seeds for {len(images)} images; give one number, or one for each image")
+        decoders, detectors = fitted(make_chain(decoders), self.name), DETECTORS.make_all(detectors)
         generation = {"do_sample": False, "max_new_tokens": max_new_tokens, **generation}
+        if (procedure := split(decoders)[0]) is not None:
+            pairs.refuse(decoders)
+            if not all(isinstance(question, str) for question in questions):
+                raise ValueError(f"{name_of(procedure)} asks single questions, no conversation of several turns")
+            procedure.check(questions, detectors, generation)
         out: list[Answer] = []
         for start in range(0, len(images), batch_size):
             part = range(start, min(start + batch_size, len(images)))
             read, failed = _read([images[index] for index in part], errors)
             good = [start + offset for offset in read]
-            asked, seeds = [questions[index] for index in good], [seed + index for index in good]
+            asked, drawn = [questions[index] for index in good], [seeds[index] for index in good]
             answered = iter(())
             if good:
                 pictures = list(read.values())
-                answered = iter(self._batch(pictures, asked, decoders, detectors, system, seeds, generation))
+                answered = iter(self._batch(pictures, asked, decoders, detectors, system, drawn, generation))
             out += [failed[k] if k in failed else next(answered) for k in range(len(part))]
+            broken = [answer for answer in out[start:] if answer.error == BROKEN]
+            if broken and errors == "raise":
+                raise BrokenLogits(BROKEN)
         return out
 
-    def prepare(self: Any, images: Sequence[Any], questions: Sequence[str], system: str | None = None) -> dict:
-        """Rows for `veridical.generate`: one image and one question each, left-padded, on the model's device."""
-        prompts = [self._prompt(question, system) for question in questions]
+    def prepare(
+        self: Any, images: Sequence[Any], questions: Sequence[str | Sequence[str]], system: str | None = None
+    ) -> dict:
+        """Rows for `veridical.generate`: one question each, left-padded, on the model's device.
+
+        images: one for each question, or a list of several pictures that it is about.
+        """
+        pictures = [list(image) if isinstance(image, list | tuple) else [image] for image in images]
+        asked = zip(questions, pictures, strict=True)
+        prompts = [self._prompt(question, system, len(shown)) for question, shown in asked]
         self.processor.tokenizer.padding_side = "left"
         rows = self.processor(
-            images=[[read_image(image)] for image in images], text=prompts, padding=True, return_tensors="pt"
+            images=[[passed_on(one) for one in shown] for shown in pictures], text=prompts, padding=True,
+            return_tensors="pt",
         )
         tensors = {name: value.to(self.device) for name, value in rows.items() if isinstance(value, torch.Tensor)}
         return q_former_first(tensors)
 
-    def _prompt(self: Any, question: str, system: str | None) -> str:
-        return prompt_text(self.processor, question, system=system, template=family(self.model).template)
+    def _prompt(self: Any, question: str | Sequence[str], system: str | None, images: int = 1) -> str:
+        return prompt_text(self.processor, question, images, system, template=family(self.model).template)
 
     def _batch(
         self: Any, images: Sequence[Any], questions: Sequence[str], decoders: Any, detectors: Any, system: str | None,
         seeds: list[int], generation: dict[str, Any],
     ) -> list[Answer]:  # fmt: skip
-        from .generate import generate
-
         began = time.perf_counter()
-        inputs = self.prepare(images, questions, system)
-        drawn = seeds if generation["do_sample"] else None
-        made = generate(self, inputs, decoders, detectors, seed=drawn, **generation)
+        procedure, alone = split(decoders)
+        call = Call(self, alone, detectors, system, generation)
+        if procedure is None:
+            answers = told(self, call.generate(call.inputs(images, questions), seeds))
+        else:
+            answers = procedure.answers(call, images, questions, seeds)
         seconds = (time.perf_counter() - began) / len(images)
-        answers = []
-        for row, question in enumerate(questions):
-            kept = [int(token) for token in made.ids[row] if token != self.pad_token and token not in self.end_tokens]
-            acted = {
-                name: {k: float(v[row]) for k, v in vars(acted).items()} for name, acted in made.acted.items()
-            }
-            risk = {name: values[row, : len(kept)].tolist() for name, values in made.risk.items()}
-            settings = self.settings(question, decoders, detectors, system, {**generation, "seed": seeds[row]})
-            pieces = [self.processor.tokenizer.decode([token]) for token in kept]
-            answers.append(Answer(made.text[row], pieces, risk, acted, seconds, settings))
+        for answer, question, seed in zip(answers, questions, seeds, strict=True):
+            answer.seconds = seconds
+            answer.settings = self.settings(question, decoders, detectors, system, {**generation, "seed": seed})
         return answers
 
     def settings(
-        self: Any, question: str, decoders: Any, detectors: Any, system: str | None, generation: dict[str, Any]
-    ) -> dict[str, Any]:
+        self: Any, question: str | Sequence[str], decoders: Any, detectors: Any, system: str | None,
+        generation: dict[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
         """Everything needed to repeat an answer, as plain values."""
         return {
             "model": self.name,
             "revision": self.revision,
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention": self.attention_implementation,
+            "quantization": self.quantization,
             "question": question,
+            "system": system,
             "prompt": self._prompt(question, system),
-            "decoders": [repr(d) for d in DECODERS.make_all(decoders)],
+            "decoders": [repr(d) for d in fitted(make_chain(decoders), self.name)],
             "detectors": [repr(d) for d in DETECTORS.make_all(detectors)],
             "generation": generation,
             "versions": versions(),
         }
+
+
+def told(lvlm: Any, made: Any) -> list[Answer]:
+    """A generation's rows as answers, without settings and seconds."""
+    answers = []
+    for row, text in enumerate(made.text):
+        kept = [int(token) for token in made.ids[row] if token != lvlm.pad_token and token not in lvlm.end_tokens]
+        acted = {name: {k: float(v[row]) for k, v in vars(acted).items()} for name, acted in made.acted.items()}
+        risk = {name: values[row, : len(kept)].tolist() for name, values in made.risk.items()}
+        pieces = [lvlm.processor.tokenizer.decode([token]) for token in kept]
+        answers.append(Answer("", error=BROKEN) if made.broken[row] else Answer(text, pieces, risk, acted))
+    return answers
 
 
 def _read(images: Sequence[Any], errors: str) -> tuple[dict[int, Any], dict[int, Answer]]:
@@ -155,7 +203,7 @@ def _read(images: Sequence[Any], errors: str) -> tuple[dict[int, Any], dict[int,
     failed: dict[int, Answer] = {}
     for place, image in enumerate(images):
         try:
-            read[place] = read_image(image)
+            read[place] = passed_on(image)
         except BadImage as bad:
             if errors == "raise":
                 raise

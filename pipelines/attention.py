@@ -216,9 +216,9 @@ def _attention(
     if plan is None:
         raise RuntimeError("a layer asks for veridical's attention outside veridical.generate; reload the model")
     if attention_mask is not None and not isinstance(attention_mask, Tensor):
-        raise TypeError(
-            f"attention edits and readings need a tensor mask, found {type(attention_mask).__name__} "
-            "(flex attention); load the model with attn_implementation='sdpa'"
+        raise ValueError(
+            f"flex attention says what a layer may see by a program ({type(attention_mask).__name__}); a method that "
+            "edits or reads attention needs it as a tensor: load the model with attention='sdpa'"
         )
     layer = plan.layer_of[module]
     call = AttentionCall(

@@ -51,3 +51,16 @@ def check_layers(layers: Iterable[int], count: int, whose: str) -> tuple[int, ..
     if wrong:
         raise ValueError(f"{whose} asks for layers {wrong}, but this model's layers are 0 to {count - 1}.")
     return layers
+
+
+def check_threshold(value: Any, meaning: str = "risk above which something is done") -> float:
+    """The threshold as a number, ±inf and their names included, or ValueError if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"threshold={value!r} is no number ({meaning}).")
+    try:
+        found = float(value)
+    except ValueError:
+        found = math.nan
+    if math.isnan(found):
+        raise ValueError(f'threshold={value!r} is no number ({meaning}); "inf" is never and "-inf" always.')
+    return found

@@ -27,7 +27,8 @@ class Generation:
 
     ids: (batch, new), padded after the end. logits: (batch, new, vocab) or None: what the choice was made from, after
     every contrast and cut, before temperature. text: one string per row, "" without a processor. acted: what each
-    method did. risk: detector -> (batch, new), higher means more likely hallucinated.
+    method did. risk: detector -> (batch, new), higher means more likely hallucinated. broken: (batch,) bool, at some
+    step the logits were NaN or infinite and the choice means nothing.
     """
 
     ids: Tensor
@@ -35,6 +36,7 @@ class Generation:
     text: list[str] = field(default_factory=list)
     acted: dict[str, Acted] = field(default_factory=dict)
     risk: dict[str, Tensor] = field(default_factory=dict)
+    broken: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def prefill(lvlm: LVLM, inputs: Mapping[str, Tensor], declarations: Sequence[Dec
     step = Step(ids=inputs["input_ids"])
     with applied(lvlm, made.placed, sequences(lvlm, made), step):
         where = families.direct_positions(lvlm.model, made.inputs)
-        logits = lvlm.model(**made.inputs, **where, use_cache=False, logits_to_keep=1).logits[:, -1]
+        logits = lvlm.model(**made.inputs, **where, use_cache=False, logits_to_keep=1).logits[:, -1].to(lvlm.device)
     step.branches = dict(zip(made.names, logits.chunk(len(made.names)), strict=True))
     return step
 
@@ -199,7 +201,7 @@ def setting(lvlm: LVLM, generation: Mapping[str, Any], name: str) -> Any:
     """A setting of generate: of the call, else of its configuration, else of the model's own."""
     if generation.get(name) is not None:
         return generation[name]
-    return getattr(generation.get("generation_config") or lvlm.model.generation_config, name, None)
+    return getattr(generation.get("generation_config") or lvlm.generation_config, name, None)
 
 
 def _ends(lvlm: LVLM, generation: Mapping[str, Any]) -> tuple[int, ...]:

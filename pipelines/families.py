@@ -30,6 +30,8 @@ class Family:
     1; Gemma 3 looks both ways within a run of 1 (image). `mm_token_type_ids` are 0, text, everywhere.
     around: attributes of the configuration, and around_names: beginnings of names in the tokenizer, of tokens that
     stand around a picture and mean nothing without it; the image-free prompt is without them too.
+    generates: the attribute that holds the model whose `generate` does the work, and whose settings therefore count:
+    InstructBLIP hands embedded prompts to its language model's.
     wants_picture: its forward pass fails without pixels, so that text alone gets a blank picture that stands nowhere.
     template: the prompt of one question for a processor without chat template; {image} once per picture.
     grid: configuration -> (rows, columns) of one picture or tile, all alike. no_grid: why there is none.
@@ -38,6 +40,7 @@ class Family:
     appended: int = 0
     around: tuple[str, ...] = ()
     around_names: tuple[str, ...] = ()
+    generates: str = ""
     wants_picture: bool = False
     template: str | None = None
     grid: Callable[[Any], Grid] | None = None
@@ -60,13 +63,19 @@ _QWEN = Family(around=("vision_start_token_id", "vision_end_token_id"))
 _TILED = Family(around_names=("<fake_token_around_image>", "<global-img>", "<row_"), grid=_shuffled)
 _NEWLINES = "a base picture is followed by tiles whose rows end in newline positions"
 FAMILIES: Mapping[str, Family] = {
+    "aya_vision": Family(
+        around_names=("<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_LINE_BREAK|>", "TILE"),
+        no_grid="a picture is cut into tiles that are followed by the whole",
+    ),
     "gemma3": Family(
         around=("boi_token_index", "eoi_token_index"),
         grid=lambda config: _square(round(config.mm_tokens_per_image**0.5)),
     ),
+    "glm4v": Family(around=("image_start_token_id", "image_end_token_id")),
     "idefics3": _TILED,
     "instructblip": Family(
-        wants_picture=True, template="{question}", no_grid="its image positions are query tokens, which have no place"
+        generates="language_model", wants_picture=True, template="{question}",
+        no_grid="its image positions are query tokens, which have no place"
     ),
     "internvl": Family(
         around_names=("<img>", "</img>"), grid=lambda config: _square(round(config.image_seq_length**0.5))
@@ -74,6 +83,7 @@ FAMILIES: Mapping[str, Family] = {
     "llava": Family(template="USER: {image}\n{question} ASSISTANT:", grid=_patches),
     "llava_next": Family(no_grid=_NEWLINES),
     "llava_onevision": Family(no_grid=_NEWLINES),
+    "mistral3": Family(around_names=("[IMG_BREAK]", "[IMG_END]"), no_grid="rows of image positions end in breaks"),
     "paligemma": Family(appended=1, template="{image}{question}", grid=_patches),
     "qwen2_5_vl": _QWEN,
     "qwen2_vl": _QWEN,
@@ -85,6 +95,11 @@ FAMILIES: Mapping[str, Family] = {
 def family(model: Any) -> Family:
     """The row of a model's type; an empty one where it has none."""
     return FAMILIES.get(model.config.model_type, Family())
+
+
+def generator(model: Any) -> Any:
+    """The model whose `generate` and generation settings are in force."""
+    return getattr(model, family(model).generates, model)
 
 
 def appended(model: Any, name: str) -> int:

@@ -42,6 +42,7 @@ class Fold(LogitsProcessor):
         self.made, self.plan, self.step, self.ends = made, plan, plan.step, tuple(ends)
         self.batch, self.beams, self.keep, self.observe = made.batch, beams, keep, observe
         self.logits: list[Tensor] = []
+        self.broken = torch.zeros(made.batch, dtype=torch.bool)
         self.done: Tensor | None = None
         zeros = lambda: [torch.zeros(made.batch) for _ in range(methods)]
         self.steps, self.acts, self.flips, self.kls = torch.zeros(made.batch), zeros(), zeros(), zeros()
@@ -55,7 +56,7 @@ class Fold(LogitsProcessor):
         step.ids = input_ids[: input_ids.shape[0] // blocks]
         alive = self._alive(step.ids)
         logits = step.branches["main"]
-        moved = {method: flags[: logits.shape[0]] for method, flags in self.plan.changed.items()}
+        moved = {method: flags[: logits.shape[0]].to(logits.device) for method, flags in self.plan.changed.items()}
         forbidden = torch.isneginf(logits)  # by processors that ran before, such as min_new_tokens
         for edit, method in self.made.edits:
             mine = self.made.own.get(method, {})
@@ -67,6 +68,7 @@ class Fold(LogitsProcessor):
             self.acts[method] += self._by_item(flags & alive, any_beam=True)
         self.steps += self._by_item(alive, any_beam=True)
         self.plan.changed.clear()
+        self.broken |= self._by_item(~logits.amax(1).isfinite() & alive, any_beam=True).bool()
         if self.keep:
             self.logits.append(logits.float())
         if self.observe is not None:

@@ -14,11 +14,13 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
-from . import families
+from . import families, pairs
 from .applied import applied
 from .declarations import Branch, Reading, Step
 from .engine import Generation, arrange, beam_count, complete, run, sequences, setting
 from .lvlm import LVLM
+from .per_model import fitted
+from .procedures import decoders_alone
 from .record import Record, Recorder, by_token, sureness
 from .registry import DECODERS, DETECTORS
 
@@ -44,9 +46,9 @@ def generate(
     Raises:
         ValueError: inputs without input_ids, right-padded rows, or a combination that has no meaning.
     Warns:
-        NeverActed: a method changed nothing at any step.
+        NeverActed: a method changed nothing at any step. pairs.DoubtfulPair: two of the decoders.
     """
-    decoders, detectors = DECODERS.make_all(decoders), DETECTORS.make_all(detectors)
+    decoders, detectors = fitted(decoders_alone(decoders, "veridical.generate"), lvlm.name), ready(detectors, lvlm)
     inputs = complete(lvlm, inputs)
     beams = beam_count(lvlm, generation)
     _check_combination(lvlm, decoders, beams, return_logits, generation)
@@ -59,7 +61,8 @@ def generate(
     ids = rows[: rows.shape[0] // len(fold.made.names), prompt:]
     mask = real(ids, fold.ends)
     ids = ids.masked_fill(~mask, lvlm.pad_token)
-    out = Generation(ids, torch.stack(fold.logits, 1) if return_logits else None, _decode(lvlm, ids))
+    kept = torch.stack(fold.logits, 1) if return_logits else None
+    out = Generation(ids, kept, _decode(lvlm, ids), broken=fold.broken)
     for number, decoder in enumerate(decoders):
         name = DECODERS.name_of(decoder)
         out.acted[name if name not in out.acted else f"{name}#{number}"] = acted = fold.acted(number)
@@ -79,7 +82,7 @@ def score(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Tensor, detectors: Any)
 
     ids: (batch, token), padded on the right after the end.
     """
-    detectors = DETECTORS.make_all(detectors)
+    detectors = ready(detectors, lvlm)
     return _risks(detectors, teacher_force(lvlm, inputs, ids, detectors))
 
 
@@ -101,10 +104,10 @@ def teacher_force(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Tensor, detecto
     with applied(lvlm, made.placed, sequences(lvlm, replace(made, inputs=rows), given=given), step):
         where = families.direct_positions(lvlm.model, rows)
         logits = lvlm.model(**rows, **where, use_cache=False, logits_to_keep=given + 1).logits[: made.batch, :-1]
-    logs, entropy, margin = sureness(logits)
+    logs, entropy, margin = sureness(logits.to(ids.device))
     chosen = logs.gather(2, ids[..., None])[..., 0]
     names = [d.name for d in declared if isinstance(d, Reading)]
-    readings = {name: by_token(step.latest(name)) for name in names}
+    readings = {name: by_token(step.latest(name)).to(ids.device) for name in names}
     return Record(ids, mask, chosen, entropy, margin, inputs["attention_mask"].sum(1), readings)
 
 
@@ -114,7 +117,8 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
     The model's own arguments, processors and stopping criteria stay in force; user processors see the mitigated
     logits.
     """
-    made = DECODERS.make_all(decoders)
+    made = decoders_alone(decoders, "veridical.mitigate")
+    pairs.check(made, stacklevel=3)
     wrapped: list[LVLM] = []  # the model of the last call: its layout is checked once
 
     def custom_generate(
@@ -128,6 +132,12 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
             "pixel_attention_mask": pixel_attention_mask, "image_grid_thw": image_grid_thw,
             "video_grid_thw": video_grid_thw,
         }  # fmt: skip
+        if kwargs.get("inputs_embeds") is not None and pixel_values is None:
+            raise ValueError(
+                f"mitigate was handed {type(model).__name__} with prompts that are embedded already, pictures and all: "
+                "models such as InstructBLIP pass them on to their language model, which knows neither image positions "
+                "nor pixels. Use veridical.generate(veridical.LVLM(model, processor), inputs, decoders=[…]) instead."
+            )
         if not wrapped or wrapped[0].model is not model:
             wrapped[:] = [LVLM(model)]
         beams = generation_config.num_beams or 1
@@ -137,13 +147,23 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
         inputs = {**dict(_model_inputs(kwargs, beams)), "input_ids": input_ids[::beams]}
         inputs |= {name: value for name, value in media.items() if value is not None}
         output, fold, prompt = run(
-            wrapped[0], inputs, made, seed=seed, generation_config=config,
+            wrapped[0], inputs, fitted(made, wrapped[0].name), seed=seed, generation_config=config,
             logits_processor=_own_processors(model, config, input_ids, logits_processor),
             stopping_criteria=[c for c in stopping_criteria if not isinstance(c, _FROM_CONFIG)],
         )  # fmt: skip
         return _main_rows(output, len(fold.made.names), prompt, input_ids)
 
     return custom_generate
+
+
+def ready(detectors: Any, lvlm: LVLM) -> list[Any]:
+    """Detectors from names or instances, each with what it needs to know of the model, such as a trained probe.
+
+    Raises:
+        ValueError: a detector that was trained on another model, or one that cannot do without training.
+    """
+    made = DETECTORS.make_all(detectors)
+    return [one.for_model(lvlm) if hasattr(one, "for_model") else one for one in made]
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
@@ -175,12 +195,7 @@ def _check_combination(
         raise ValueError("beam search with do_sample=True would draw each branch apart; choose one of the two")
     if (setting(lvlm, generation, "num_return_sequences") or 1) != 1:
         raise ValueError("num_return_sequences > 1 is not supported; repeat the inputs and give each row its own seed")
-    cuts = [repr(d) for d in decoders if getattr(d, "beta", 0) and hasattr(d, "beta")]
-    if len(cuts) > 1:
-        warnings.warn(
-            f"{' and '.join(cuts)} each cut by plausibility; the second cut sees logits that the first has changed",
-            stacklevel=3,
-        )
+    pairs.check(decoders, stacklevel=4)
 
 
 _FROM_CONFIG = (MaxLengthCriteria, MaxTimeCriteria, EosTokenCriteria)
@@ -227,4 +242,4 @@ def signature(cls: type) -> str:
     return cls.__name__ + str(inspect.signature(cls)).split(" ->")[0]
 
 
-__all__ = ["Branch", "NeverActed", "generate", "mitigate", "score", "signature", "teacher_force"]
+__all__ = ["Branch", "NeverActed", "generate", "mitigate", "ready", "score", "signature", "teacher_force"]

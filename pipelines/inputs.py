@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,19 +51,53 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_B
     size = path.stat().st_size
     if not 0 < size <= max_bytes:
         raise BadImage(f"{path} has {size:,} bytes; possible: 1 to {max_bytes:,}")
+    return _from_file(path, str(path), max_pixels)
+
+
+def read_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The content of an image file as `read_image` reads the file. name: what an error calls it.
+
+    Raises:
+        BadImage: not an image, cut off, or larger than the limit.
+    """
+    return _from_file(io.BytesIO(content), name, max_pixels)
+
+
+def read_size(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) that the content of an image file says it has, turned as its EXIF says; no pixel is decoded.
+
+    Raises:
+        BadImage: as `read_bytes`, but for what only decoding can find.
+    """
+    return _from_file(io.BytesIO(content), name, max_pixels, _turned_size)
+
+
+def passed_on(source: Any) -> Image.Image:
+    """`read_image`, but for what it has read before, which needs no second look and no second copy."""
+    decoded = type(source) is Image.Image and source.mode == "RGB"
+    as_seen = decoded and "transparency" not in source.info and source.getexif().get(0x0112, 1) == 1
+    return source if as_seen else read_image(source)
+
+
+def _from_file(file: Any, name: str, max_pixels: int, take: Any = None) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=_FORMATS)
+            image = Image.open(file, formats=_FORMATS)
         with image:
-            _check_pixels(str(path), image.size, max_pixels)
-            return _rgb(image)
+            _check_pixels(name, image.size, max_pixels)
+            return (take or _rgb)(image)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage(f"{path} is not an image that can be read ({', '.join(_FORMATS)})") from error
+        raise BadImage(f"{name} is not an image that can be read ({', '.join(_FORMATS)})") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadImage(f"{path} cannot be read as an image: {error}") from error
+        raise BadImage(f"{name} cannot be read as an image: {error}") from error
+
+
+def _turned_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (width, height) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (height, width)
 
 
 def _check_pixels(what: str, size: tuple[int, int], most: int) -> None:
@@ -95,25 +130,39 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return _rgb(Image.fromarray(array.squeeze(2) if array.ndim == 3 and array.shape[2] == 1 else array))
 
 
-def conversation(question: str, images: int = 1, system: str | None = None) -> list[dict]:
-    """The chat messages of one question about one or more images."""
-    content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
-    messages = [{"role": "user", "content": content}]
+def conversation(question: str | Sequence[str], images: int = 1, system: str | None = None) -> list[dict]:
+    """The chat messages of one question about one or more images, or of several turns: user, model, …, user.
+
+    Raises:
+        ValueError: turns that do not end with the user's.
+    """
+    first, *more = [question] if isinstance(question, str) else question
+    if len(more) % 2:
+        raise ValueError(f"a conversation of {1 + len(more)} turns ends with the model's; the last turn is the user's")
+    content: list[dict] = [{"type": "image"}] * images + [{"type": "text", "text": first}]
+    messages: list[dict] = [{"role": "user", "content": content}]
+    for place, text in enumerate(more):
+        messages.append({"role": "user" if place % 2 else "assistant", "content": [{"type": "text", "text": text}]})
     if system:
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     return messages
 
 
 def prompt_text(
-    processor: Any, question: str, images: int = 1, system: str | None = None, template: str | None = None
-) -> str:
+    processor: Any, question: str | Sequence[str], images: int = 1, system: str | None = None,
+    template: str | None = None,
+) -> str:  # fmt: skip
     """The exact prompt string that the processor's chat template makes, or `template` where it has none.
 
+    question: a text, or the turns of a conversation (see `conversation`).
     template: the family's own, with {image}, once per picture, and {question}.
 
     Raises:
-        ValueError: the processor has no chat template, and neither has its family.
+        ValueError: the processor has no chat template, and neither has its family; or its template has no place for a
+            system prompt, or for what the model said before.
     """
+    if not isinstance(question, str) and getattr(processor, "chat_template", None) is None:
+        raise ValueError(f"{type(processor).__name__} has no chat template, so that it takes one turn and no second")
     if getattr(processor, "chat_template", None) is None and template is not None:
         picture = str(getattr(processor, "image_token", ""))
         text = template.format(image=picture * images, question=question)
@@ -124,7 +173,16 @@ def prompt_text(
             "call, or set processor.chat_template"
         )
     messages = conversation(question, images, system)
-    return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    lost = [] if isinstance(question, str) else [turn for turn in question if turn.strip() not in text]
+    if lost:
+        raise ValueError(f"the chat template of this {type(processor).__name__} leaves out the turn {lost[0]!r:.80}")
+    if system and system.strip() not in text:
+        raise ValueError(
+            f"the chat template of this {type(processor).__name__} leaves the system prompt out; put it into the "
+            "question, or set processor.chat_template"
+        )
+    return text
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------

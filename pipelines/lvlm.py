@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from . import families
+from . import families, quantization
 from .answers import Captions
 from .applied import refuse_if_busy
 from .inputs import image_free
@@ -22,6 +22,15 @@ Inputs = Mapping[str, Tensor]
 
 class UnsupportedModel(ValueError):
     """The model's layout is not understood; the message says what was looked for and what was found."""
+
+
+def where(module: Any) -> torch.device:
+    """Where a module computes: where accelerate brings its weights if they are offloaded, else where they are."""
+    hook = getattr(module, "_hf_hook", None)
+    for one in getattr(hook, "hooks", (hook,)):
+        if (device := getattr(one, "execution_device", None)) is not None:
+            return torch.device(device)
+    return module.weight.device
 
 
 @dataclass(frozen=True)
@@ -88,20 +97,36 @@ class LVLM(Captions):
 
     @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        """Where token ids go."""
+        return where(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @cached_property
+    def soft_cap(self) -> float | None:
+        """c of logits that are c·tanh(logits / c); None for a model that leaves them as they are."""
+        return getattr(self.text_config, "final_logit_softcapping", None)
 
     @property
     def attention_implementation(self) -> str:
         return self.layers[0].self_attn.config._attn_implementation or "eager"
 
     @property
+    def quantization(self) -> str | None:
+        """How the weights are quantised: "bnb-4bit", or the method and type of another configuration."""
+        return quantization.name_of(self.model)
+
+    @property
+    def generation_config(self) -> Any:
+        """The settings that the model's generate starts from."""
+        return families.generator(self.model).generation_config
+
+    @property
     def pad_token(self) -> int:
         """Id that fills rows up; the end token where the model has no pad token."""
-        for source in (getattr(self.processor, "tokenizer", None), self.model.generation_config, self.text_config):
+        for source in (getattr(self.processor, "tokenizer", None), self.generation_config, self.text_config):
             if source is not None and getattr(source, "pad_token_id", None) is not None:
                 return source.pad_token_id
         ends = self.end_tokens
@@ -109,7 +134,7 @@ class LVLM(Captions):
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
-        found = self.model.generation_config.eos_token_id
+        found = self.generation_config.eos_token_id
         if found is None:
             found = getattr(self.text_config, "eos_token_id", None)
         return () if found is None else tuple(found) if isinstance(found, list | tuple) else (found,)
@@ -120,14 +145,13 @@ class LVLM(Captions):
 
     def unembed(self, hidden: Float[Tensor, "... hidden"]) -> Float[Tensor, "... vocab"]:
         """Logits of a layer's output: final norm, head, and the soft cap where the model has one."""
-        return self.head(self.decoder.norm(hidden.to(self.decoder.norm.weight.device)))
+        return self.head(self.decoder.norm(hidden.to(where(self.decoder.norm))))
 
     def head(self, hidden: Float[Tensor, "... hidden"]) -> Float[Tensor, "... vocab"]:
         """Logits of a state that is used as it is, without the final norm."""
         head = self.model.get_output_embeddings()
-        logits = head(hidden.to(head.weight.device))
-        cap = getattr(self.text_config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        logits = head(hidden.to(where(head)))
+        return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
 
     def image_free(self, inputs: Inputs) -> dict[str, Tensor]:
         """The same prompts without image positions and the tokens around pictures, left-padded, counted from 0 again.
@@ -166,6 +190,10 @@ class LVLM(Captions):
                 f"the layout of {name} is not understood: looked for get_decoder() with .layers, .norm and in each "
                 f"layer .self_attn and .mlp; found {missing}."
             ) from missing
+        if getattr(self.text_config, "attn_logit_softcapping", None) and self.attention_implementation == "sdpa":
+            raise UnsupportedModel(
+                f"{name} caps its attention scores, which sdpa leaves out: load it with attn_implementation='eager'."
+            )
         if self.device.type == "meta":
             return
         seen: list[Tensor] = []
@@ -180,10 +208,13 @@ class LVLM(Captions):
             logits = self.model(**families.with_blank_picture(self.model, text), use_cache=False).logits
         finally:
             hook.remove()
-        ours = self.unembed(seen[0]).to(logits.device, logits.dtype)
-        error = (ours - logits).abs().max().item()
         scale = logits.abs().max().item()
         allowed = 1e-4 if logits.dtype == torch.float32 else 0.05
+        off = lambda: (self.unembed(seen[0]).to(logits.device, logits.dtype) - logits).abs().max().item()
+        error = off()
+        if not error <= allowed * max(1.0, scale) and self.soft_cap is not None:
+            self.__dict__["soft_cap"] = None  # PaliGemma 2 in transformers 5.20 has the cap and does not apply it
+            error = off()
         if not error <= allowed * max(1.0, scale):
             raise UnsupportedModel(
                 f"the layout of {name} is not understood: final norm and head of the last block's output differ from "

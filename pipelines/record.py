@@ -66,7 +66,7 @@ class Recorder:
         self.entropies.append(entropy)
         self.margins.append(margin)
         for name in self.names:
-            self.steps[name].append(by_token(step.latest(name)))
+            self.steps[name].append(by_token(step.latest(name)).to(logits.device))
 
     def _settle(self, token: Tensor) -> None:
         if self.pending is not None:

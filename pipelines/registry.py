@@ -21,15 +21,16 @@ class UnknownName(KeyError):
 class Registry:
     """Names of one kind of thing and the classes behind them, imported when first asked for.
 
-    The table stands in `package` as `NAMES: name -> "module:Class"`: adding a method adds one line there.
+    The table stands in `package`, or in the module `table`, as `NAMES: name -> "module:Class"`: adding a method adds
+    one line there.
     """
 
-    def __init__(self, kind: str, package: str, needs: str) -> None:
-        self.kind, self.package, self.needs = kind, package, needs
+    def __init__(self, kind: str, package: str, needs: str, table: str | None = None) -> None:
+        self.kind, self.package, self.needs, self.table = kind, package, needs, table or package
 
     @cached_property
     def names(self) -> Mapping[str, str]:
-        return importlib.import_module(self.package).NAMES
+        return importlib.import_module(self.table).NAMES
 
     def type(self, name: str) -> Any:
         """The class of that name.
@@ -74,7 +75,9 @@ class Registry:
                 raise ValueError(f"{wanted!r}: {key} is given twice")
             values[key] = _value(text.strip())
         try:
-            return cls(**values)
+            made = cls(**values)
+            object.__setattr__(made, "_given", frozenset(values))  # for `per_model`: the other fields were left open
+            return made
         except TypeError as error:
             raise ValueError(f"{wanted!r}: {error}; fields of {name}: {_shown(fields.values())}") from error
 
@@ -95,11 +98,13 @@ class Registry:
 
 
 def _split(text: str) -> list[str]:
-    """Comma-separated parts, commas inside brackets left alone."""
-    parts, depth, current = [], 0, ""
+    """Comma-separated parts, commas inside brackets and quotes left alone."""
+    parts, depth, current, quote = [], 0, "", ""
     for sign in text:
-        depth += (sign in "([{") - (sign in ")]}")
-        if sign == "," and depth == 0:
+        if sign in "'\"" and quote in ("", sign):
+            quote = "" if quote else sign
+        depth += 0 if quote else (sign in "([{") - (sign in ")]}")
+        if sign == "," and depth == 0 and not quote:
             parts.append(current)
             current = ""
         else:

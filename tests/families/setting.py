@@ -16,7 +16,8 @@ from veridical.pipelines.declarations import LogitsEdit, Reading
 from veridical.pipelines.engine import run
 
 from ..contract.setting import Declares
-from .tiny_families import FAMILIES, Family, batch, two_prompts
+from .tiny_families import FAMILIES, Family
+from .tiny_prompts import batch, two_prompts
 
 STEPS = 3
 NEW_KIND = {"paligemma": 1}  # token_type_ids of generated tokens; 0 in every other family that has them

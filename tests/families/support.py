@@ -1,24 +1,35 @@
-"""Which method works on which family: a table that the tests make by running every pair once."""
+"""Which method works on which family: a table that the tests make by running every pair once.
+
+docs/support.md is that table; `WRITE_SUPPORT=1 pytest tests/families/test_methods.py -k support` writes it anew.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import veridical
+from veridical.detectors.probe import MLP
+from veridical.pipelines.procedures import PROCEDURES
 from veridical.pipelines.registry import DECODERS, DETECTORS
 
 from ..contract.setting import difference
 from ..contract.table import entry
-from .setting import setting
+from .pictures import IMAGES, QUESTIONS
+from .setting import Setting, cast, setting
 from .tiny_families import FAMILIES
+from .tiny_processors import processor
+from .tiny_prompts import batch, prompt
 
 YES = "yes"
+TILED = ("internvl", "smolvlm", "idefics3")  # for pictures of another shape than one tile
+DOCUMENT = Path(__file__).parents[2] / "docs" / "support.md"
 
 # (family, or "*" for all; method) -> why the pair makes no sense. Running it raises an error that says the same; the
 # tests hold both to it.
@@ -26,6 +37,12 @@ CANNOT: dict[tuple[str, str], str] = {
     (family, "imbalanced"): "reads the class token's attention in a CLIP vision encoder, whole pictures"
     for family in FAMILIES
     if family != "llava"
+}
+CANNOT |= {
+    (family, "vicrop"): "no grid of image positions" for family in ("instructblip", "llava_next", "llava_onevision")
+}
+CANNOT |= {
+    (family, "vicrop"): "cuts where one rectangle of image positions says" for family in TILED
 }
 
 
@@ -40,6 +57,14 @@ ACTING: dict[str, Callable[[], Any]] = {
     "var": lambda: "var:tau=2,min_nonsink=0,min_image=0,skip_first=1",
     "icd": lambda: "icd:prefix_ids=(20,21,22,23)",
     "agla": lambda: DECODERS.type("agla")(view=half_dark),
+}
+
+
+PROCEDURE = {  # shorter texts than the papers', a crop smaller than these pictures, a detector without a probe
+    "mvp": "mvp:paths=2,caption_tokens=3,path_tokens=2",
+    "vicrop": "vicrop:side=12",
+    "guided": "guided:detector=token_probability,candidates=2,chunk=2",
+    **{name: f"{name}:detector=token_probability" for name in ("flip", "drop", "reask")},
 }
 
 
@@ -58,14 +83,21 @@ def outcome(family: str, method: str) -> str:
     """ "yes", or what went wrong: the pair is run once, in float64.
 
     A decoder must move the logits of every sample (or leave them, if that is what it is for); a detector must give
-    every token a finite risk, the same in one teacher-forced pass as while generating.
+    every token a finite risk, the same in one teacher-forced pass as while generating; a procedure must give two
+    pictures the same texts together as alone.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decoder(family, method) if method in DECODERS.names else _detector(family, method)
+            return run(family, method)
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def run(family: str, method: str) -> str:
+    """The same, with its exceptions."""
+    kinds = {DECODERS: _decoder, DETECTORS: _detector, PROCEDURES: _procedure}
+    return next(kind(family, method) for registry, kind in kinds.items() if method in registry.names)
 
 
 def _decoder(family: str, method: str) -> str:
@@ -83,18 +115,50 @@ def difference_of_some_token(a: Tensor, b: Tensor) -> float:
 
 
 def _detector(family: str, method: str) -> str:
-    case = setting(family, torch.float64)
-    made = veridical.generate(case.lvlm, case.inputs, [], [method], max_new_tokens=3, do_sample=False)
-    forced = veridical.score(case.lvlm, case.inputs, made.ids, [method])[method]
-    if not made.risk[method].isfinite().all():
+    case, made, inputs = reading(family, method)
+    found = veridical.generate(case.lvlm, inputs, [], [made], max_new_tokens=3, do_sample=False)
+    forced = veridical.score(case.lvlm, inputs, found.ids, [made])[method]
+    if not found.risk[method].isfinite().all():
         return "a risk that is no number"
-    error = difference(made.risk[method], forced)
+    error = difference(found.risk[method], forced)
     return YES if error <= 1e-5 else f"teacher-forced risk differs by {error:.1e}"
 
 
+def reading(family: str, method: str) -> tuple[Setting, Any, Mapping[str, Tensor]]:
+    """A model, a detector that can rate it, and two prompts.
+
+    A detector that cannot do without a probe gets a random one, and pictures of one shape, since a probe has a size.
+    """
+    case, made = setting(family, torch.float64), DETECTORS.make(method)
+    if not getattr(made, "needs_probe", False):
+        return case, made, case.inputs
+    inputs = batch(case.family, one_by_one(family))
+    image = int(case.lvlm.image_mask(inputs["input_ids"])[0].sum())
+    size, draw = len(case.layers) * case.lvlm.heads * image, torch.Generator().manual_seed(0)
+    noise = lambda *shape: torch.randn(*shape, generator=draw)
+    probe = MLP(torch.zeros(size), torch.ones(size), noise(8, size), noise(8), noise(2, 8), noise(2))
+    return case, made._with(probe, {}), inputs
+
+
+def one_by_one(family: str) -> list[dict[str, Tensor]]:
+    """Two prompts of different length whose pictures have one shape."""
+    return [cast(prompt(FAMILIES[family], 2, after, after), torch.float64) for after in (3, 6)]
+
+
+def _procedure(family: str, method: str) -> str:
+    lvlm = veridical.LVLM(setting(family, torch.float64).model, processor(family), name=family)
+    asked = [PROCEDURES.make(PROCEDURE.get(method, method))]
+    options = {"decoders": asked, "max_new_tokens": 3}
+    together = lvlm.answer(IMAGES, QUESTIONS, **options)
+    alone = lvlm.answer(IMAGES, QUESTIONS, batch_size=1, **options)
+    if [answer.text for answer in together] != [answer.text for answer in alone]:
+        return "a batch is not each picture alone"
+    return YES if all(answer.acted[method]["steps"] >= 1 for answer in together) else "no account of what it did"
+
+
 def methods() -> list[str]:
-    """Every registered decoder and detector at this moment."""
-    return [*DECODERS.names, *DETECTORS.names]
+    """Every registered decoder, procedure and detector at this moment."""
+    return [*DECODERS.names, *PROCEDURES.names, *DETECTORS.names]
 
 
 def cells(families: Iterable[str] = tuple(FAMILIES)) -> dict[tuple[str, str], str]:
@@ -107,11 +171,36 @@ def cells(families: Iterable[str] = tuple(FAMILIES)) -> dict[tuple[str, str], st
 
 
 def table() -> str:
-    """The support table in Markdown: a row per family, a column per method, reasons below."""
-    found, columns = cells(), methods()
+    """The support table in Markdown: a row per method, a column per family, reasons below."""
+    found = {(f, m): value if value == YES else f"`{m}`: {value}" for (f, m), value in cells().items()}
     notes = list(dict.fromkeys(value for value in found.values() if value != YES))
     mark = lambda value: YES if value == YES else f"no [{notes.index(value) + 1}]"
-    lines = ["| family | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    for family in FAMILIES:
-        lines.append(f"| {family} | " + " | ".join(mark(found[family, method]) for method in columns) + " |")
+    lines = ["| method | " + " | ".join(FAMILIES) + " |", "|---|" + "---|" * len(FAMILIES)]
+    for method in methods():
+        lines.append(f"| `{method}` | " + " | ".join(mark(found[family, method]) for family in FAMILIES) + " |")
     return "\n".join([*lines, *(f"\n[{number}] {note}" for number, note in enumerate(notes, 1))])
+
+
+def document() -> str:
+    """docs/support.md."""
+    return f"{HEAD}\n\n{table()}\n"
+
+
+HEAD = """# What works on which family
+
+Made by the tests, from what they measured. To make it anew:
+
+```
+WRITE_SUPPORT=1 pytest tests/families/test_methods.py -k support
+```
+
+A "yes" is a run in float64 on a tiny model of the family with random weights, two left-padded prompts of different
+length: a decoder moves the logits of every sample (`greedy` moves none), a detector gives every token a finite risk
+that is the same while decoding as over the finished text (1e-5), a procedure gives each picture of a batch the text
+that it gets alone, through the family's own processor. The tests in `tests/families` hold more of each pair: neutral
+strength is plain decoding (1e-6), a batch is each prompt alone (1e-5), beams and sampling keep their tokens.
+
+It says that a method is computed right on the family, not that it helps there. Methods that need something of yours
+had a stand-in: `agla` a view that dims the picture, `icd` its prefix as tokens, `dhcp` a probe with random weights and
+pictures of one shape. Where a paper's values cannot show on so small a model, others were taken (`ACTING`, `PROCEDURE`
+in tests/families/support.py). `veridical check MODEL` measures on a real checkpoint what can be measured there."""

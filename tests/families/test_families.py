@@ -28,7 +28,8 @@ from .setting import (
     transformers_logits,
     watch,
 )  # fmt: skip
-from .tiny_families import IMAGE, KV_HEADS, LAYERS, SIDE, batch, other_picture, text, text_only
+from .tiny_prompts import batch, other_picture, text_only
+from .tiny_weights import IMAGE, KV_HEADS, LAYERS, SIDE, text
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 

@@ -6,7 +6,10 @@ import veridical
 from veridical.pipelines import families
 
 from .setting import setting
-from .tiny_families import END, FAKE, FAMILIES, GLOBAL, HIDDEN, IMAGE, ROW, START, WINDOW, prompt, rows
+from .tiny_families import FAMILIES
+from .tiny_more import MORE
+from .tiny_prompts import prompt, rows
+from .tiny_weights import END, FAKE, GLOBAL, HIDDEN, IMAGE, ROW, START, WINDOW
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
@@ -67,7 +70,7 @@ def test_a_number_of_positions_that_is_no_whole_picture_has_no_grid():
 
 
 def test_every_supported_family_is_tested_here():
-    assert set(families.FAMILIES) == set(FAMILIES)
+    assert set(families.FAMILIES) == {*FAMILIES, *MORE}
 
 
 def test_templates_name_the_question_once_and_the_picture_where_the_processor_wants_it():

@@ -1,31 +1,22 @@
 """Pictures and questions through a real processor of every family, to a text."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import veridical
 from veridical.pipelines import families
 
+from .pictures import IMAGES, QUESTIONS, picture
 from .setting import setting
-from .tiny_families import END, FAKE, FAMILIES, GLOBAL, IMAGE, ROW, START
+from .tiny_families import FAMILIES
 from .tiny_processors import MISSING, PICTURES, processor
+from .tiny_weights import END, FAKE, GLOBAL, IMAGE, ROW, START
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 
-QUESTIONS = ["What is in the picture?", "Is it a dog?"]
 AROUND = {"internvl": {START, END}, "smolvlm": {FAKE, GLOBAL, *range(ROW, ROW + 4)},
           **{name: {START, END} for name in ("gemma3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")}}  # fmt: skip
 AROUND["idefics3"] = AROUND["smolvlm"]
-
-
-def picture(width, height, seed):
-    noise = np.random.RandomState(seed).randint(0, 255, (height, width, 3))
-    return Image.fromarray(noise.astype(np.uint8))
-
-
-IMAGES = [picture(60, 40, 1), picture(33, 64, 2)]
 
 
 @pytest.fixture(params=FAMILIES, scope="module")

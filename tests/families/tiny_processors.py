@@ -12,19 +12,8 @@ from typing import Any
 import transformers as tf
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from .tiny_families import (
-    END,
-    FAKE,
-    FIRST_WORD,
-    GLOBAL,
-    IMAGE,
-    PINPOINTS,
-    ROW,
-    SIDE,
-    START,
-    VIDEO,
-    VOCAB,
-)
+from .tiny_families import PINPOINTS
+from .tiny_weights import END, FAKE, FIRST_WORD, GLOBAL, IMAGE, ROW, SIDE, START, VIDEO, VOCAB
 
 # Why a family has no processor here, or nothing.
 MISSING = {} if find_spec("num2words") else {"smolvlm": "its processor needs the package num2words"}

@@ -1,0 +1,61 @@
+"""Values that papers give for one model: which, who gets them, and who does not."""
+
+import logging
+
+import pytest
+
+from veridical.decoders.avc import AVC
+from veridical.decoders.var import VAR
+from veridical.pipelines import per_model
+from veridical.pipelines.procedures import make_chain
+from veridical.pipelines.registry import DECODERS
+
+BLIP = "Salesforce/instructblip-vicuna-7b"
+
+
+@pytest.mark.parametrize(
+    ("decoder", "model", "found"),
+    [
+        ("avc", BLIP, {"alpha": 3.0}),  # AvisC, Sec. 4.1
+        ("avc", "llava-hf/llava-1.5-7b-hf", {}),
+        ("var", "llava-hf/llava-1.5-7b-hf", {"sink_dims": (1415, 2533)}),  # VAR, paper and code
+        ("var", "liuhaotian/llava-v1.5-13b", {"sink_dims": (2100, 4743)}),
+        ("var", "Qwen/Qwen2-VL-7B-Instruct", {"sink_dims": (458, 2570)}),
+        ("var", "/models/InternVL2-8B", {"sink_dims": (3584,)}),
+        ("var", "Qwen/Qwen2-VL-2B-Instruct", {}),
+        ("vhr", BLIP, {"layers": tuple(range(14, 32))}),
+        ("vista", "Vision-CAIR/MiniGPT-4", {"strength": 0.1}),
+        ("vsv", "shikra-7b", {"strength": 0.12}),
+        ("vcd", BLIP, {}),
+    ],
+)
+def test_values_of_papers_are_found_by_the_models_name(decoder, model, found):
+    assert per_model.values_for(DECODERS.type(decoder), model) == found
+
+
+def test_values_are_of_fields_that_exist_and_that_the_defaults_do_not_have():
+    given = [name for name in DECODERS.names if hasattr(DECODERS.type(name), "by_model")]
+    assert {"avc", "var", "vhr", "vista", "vsv"} <= set(given)
+    for name in given:
+        for pattern, fields in DECODERS.type(name).by_model.items():
+            assert pattern == pattern.lower(), "names are compared in small letters"
+            changed = DECODERS.make(name)
+            for field, value in fields.items():
+                assert getattr(changed, field) != value, f"{name} has {field}={value!r} on every model"
+
+
+def test_a_name_takes_them_and_what_was_given_stays():
+    made = per_model.fitted(make_chain(["avc", "avc:alpha=2.5", "avc:beta=0.2", AVC()]), BLIP)
+    assert made == [AVC(alpha=3.0), AVC(alpha=2.5), AVC(alpha=3.0, beta=0.2), AVC()]
+
+
+def test_another_model_leaves_everything_as_it_is():
+    asked = make_chain(["avc", "var"])
+    assert per_model.fitted(asked, "HuggingFaceTB/SmolVLM-256M-Instruct") == [AVC(), VAR()]
+
+
+def test_what_was_taken_is_in_the_log(caplog):
+    per_model._tell.cache_clear()
+    with caplog.at_level(logging.INFO):
+        per_model.fitted(make_chain(["avc"]), BLIP)
+    assert caplog.messages == [f"AVC on {BLIP}: alpha=3.0, its paper's for this model"]

@@ -18,4 +18,5 @@ NAMES = {
     "deco": "deco:DeCo",
     "imbalanced": "imbalanced:Imbalanced",
     "helpd": "helpd:HELPD",
+    "gate": "gate:Gate",
 }

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_choice, check_range
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Step
+from ..pipelines.matcher_load import check_matcher
 from .plausibility import cut
 
 if TYPE_CHECKING:
@@ -27,22 +28,6 @@ LEAST_MASKED = 1e-5
 
 
 # -- which part of the picture stays -------------------------------------------------------------------------------
-def relevance(
-    attention: Float[Tensor, "head token patch"], gradient: Float[Tensor, "head token patch"]
-) -> Float[Tensor, " patch"]:
-    """GradCAM of a matcher's cross-attention: mean over heads and words of C·max(G, 0), from 0 to 1.
-
-    attention, gradient: of the text encoder, class column dropped. The first and the last token are no words.
-    """
-    return stretch((attention * gradient.clamp(min=0)).mean(0)[1:-1].mean(0))
-
-
-def stretch(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """From the least to the largest value as 0 to 1; a constant is 0."""
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low).clamp(min=1e-12)
-
-
 def keep_index(similarity: float, pixels: int) -> int:
     """⌊pixels · min(1 − s/2, 1 − 1e-5)⌋: rank, from 0, of the least relevant pixel that stays.
 
@@ -55,13 +40,6 @@ def keep_mask(cam: Float[Tensor, "height width"], similarity: float) -> Bool[Ten
     """Pixels whose relevance reaches that of rank `keep_index`."""
     ordered = cam.flatten().sort(descending=True).values
     return cam >= ordered[keep_index(similarity, cam.numel())]
-
-
-def black_out(
-    image: Shaped[Tensor, "*channel height width"], mask: Bool[Tensor, "height width"]
-) -> Shaped[Tensor, "*channel height width"]:
-    """The picture, before normalisation, with what the mask leaves out set to 0."""
-    return image * mask.to(image.dtype)
 
 
 # -- the method ----------------------------------------------------------------------------------------------------
@@ -84,12 +62,15 @@ class AGLA:
         alpha: weight of the masked picture, 0 or more; 0 leaves l. Paper: 2.
         beta: plausibility cut, 0 to 1; 0 is no cut. Paper: 0.5, so tight that sampling is nearly greedy.
         view: makes the masked picture: called with the inputs, or with inputs and the list of prompts if it takes two
-            arguments, it returns `pixel_values` of the same shape. Paper: GradCAM of BLIP-ITM (`relevance`, resized
-            and blurred, then `keep_mask`).
+            arguments, it returns `pixel_values` of the same shape. None: what a matcher finds irrelevant goes black.
         mode: "paper", or "official" for the cache of the released code.
+        matcher: for view=None: "embedded", "open_clip:…" or "blip:…" and a folder or Hub id. None: "embedded" for the
+            embedded model; else the paper's, BLIP-ITM large, fetched from the Hub when first needed. Its maps are
+            kept on disk, by picture, prompt and matcher, in $VERIDICAL_CACHE or the user's cache folder.
 
     Raises:
-        ValueError: a value outside its range; when decoding starts, no view, or one that returns another shape.
+        ValueError: a value outside its range; when decoding starts, a view that returns another shape, or inputs in
+            which no picture can be made out. CannotLoad: when decoding starts, a matcher that is not to be had.
 
     The released sampler copies the original picture's cache into the second branch at every step, so that from the
     second token on l⁺ = l and z = (1 + α)·l: sharpened plain sampling. `mode="official"` reproduces that; caption
@@ -100,20 +81,36 @@ class AGLA:
     beta: float = 0.5
     view: Callable[..., Tensor] | None = None
     mode: Literal["paper", "official"] = "paper"
+    matcher: str | None = None
 
     paper: ClassVar[str] = "arXiv 2406.12718"
     changes: ClassVar[str] = "logits, with those of a masked picture"
-    cost: ClassVar[str] = "2 forwards per token, and the view"
+    cost: ClassVar[str] = "2 forwards per token, and once per picture and prompt a matcher's pass with gradient"
+    differs: ClassVar[str] = (
+        "The released sampler gives both branches one cache, so that the masked picture counts for the first token "
+        "alone. official() does the same."
+    )
 
     def __post_init__(self) -> None:
         check_at_least("alpha", self.alpha, 0, "weight of the masked picture")
         check_range("beta", self.beta, 0, 1, "plausibility cut")
         check_choice("mode", self.mode, MODES, "whose cache")
+        if self.matcher is not None:
+            check_matcher(self.matcher)
+            if self.view is not None:
+                raise ValueError(f"view and matcher={self.matcher!r} both say what is masked; give one of them.")
 
     @classmethod
     def official(cls, view: Callable[..., Tensor] | None = None) -> AGLA:
         """What the released sampler does: the masked picture counts for the first token alone."""
         return cls(view=view, mode="official")
+
+    def fetch(self, lvlm: LVLM) -> None:
+        """Load the matcher now, so that one that is not to be had is missed before anything is answered."""
+        if self.view is None and (self.alpha or self.beta):
+            from .agla_view import matched_view
+
+            matched_view(lvlm, self.matcher)
 
     def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
         if self.alpha == 0 and self.beta == 0:
@@ -123,13 +120,19 @@ class AGLA:
 
     def masked(self, lvlm: LVLM, inputs: Inputs) -> Tensor:
         """The view's `pixel_values`, checked."""
-        if self.view is None:
-            raise ValueError(
-                "AGLA needs a matcher that masks the picture, and view=None names none: give AGLA(view=…), a callable "
-                "from the inputs (and the prompts) to pixel_values of the same shape"
-            )
-        given = (inputs, prompts(lvlm, inputs)) if takes_prompts(self.view) else (inputs,)
-        pixels, found = inputs["pixel_values"], self.view(*given)
+        view = self.view
+        if view is None:
+            if lvlm.processor is None:
+                raise ValueError(
+                    "AGLA's matchers look at RGB pictures and questions, which a model without a processor does not "
+                    "have: load it from a folder with its processor, or give AGLA(view=…), a callable from the inputs "
+                    "to pixel_values of the same shape"
+                )
+            from .agla_view import matched_view
+
+            view = matched_view(lvlm, self.matcher)
+        given = (inputs, prompts(lvlm, inputs)) if takes_prompts(view) else (inputs,)
+        pixels, found = inputs["pixel_values"], view(*given)
         if found.shape != pixels.shape:
             raise ValueError(
                 f"view returned pixel_values of shape {tuple(found.shape)}; the picture's are {tuple(pixels.shape)}, "

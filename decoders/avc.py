@@ -6,10 +6,10 @@ Findings of ACL 2025, arXiv 2405.17820.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -179,8 +179,13 @@ class AVC:
     blank: Literal["zeros", "ones", "noise", "mask"] = "zeros"
 
     paper: ClassVar[str] = "arXiv 2405.17820"
+    by_model: ClassVar[Mapping[str, Mapping[str, Any]]] = {"instructblip-vicuna-7b": {"alpha": 3.0}}  # Sec. 4.1
     changes: ClassVar[str] = "logits, against the blind image tokens alone"
     cost: ClassVar[str] = "2 forwards per token, 1 extra prefill"
+    differs: ClassVar[str] = (
+        "The paper has α = 2.5 or 3, the released POPE and MME scripts, and official(), 1. The code takes mean and "
+        "deviation over the batch, which is not reproduced."
+    )
 
     def __post_init__(self) -> None:
         check_at_least("alpha", self.alpha, 0, "strength of the contrast")

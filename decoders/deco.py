@@ -83,6 +83,10 @@ class DeCo:
     paper: ClassVar[str] = "arXiv 2410.11779"
     changes: ClassVar[str] = "logits, with those of a preceding layer"
     cost: ClassVar[str] = "1 forward per token, and the head once per candidate layer"
+    differs: ClassVar[str] = (
+        "The code's argument table has α = 0.5, its scripts 0.6; it decodes one sample greedily. official() is the "
+        "same as the default."
+    )
 
     def __post_init__(self) -> None:
         if self.layers is not None:

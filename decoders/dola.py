@@ -95,6 +95,10 @@ class DoLa:
     paper: ClassVar[str] = "arXiv 2309.03883"
     changes: ClassVar[str] = "logits, against an earlier layer"
     cost: ClassVar[str] = "1 forward per token, and the head once per candidate layer"
+    differs: ClassVar[str] = (
+        "The code's divergence is ½·KL(m ‖ p) + ½·KL(m ‖ q), as official() has it. It also averages over the batch "
+        "when it chooses a layer, which is not reproduced."
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, str):

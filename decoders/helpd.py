@@ -105,6 +105,10 @@ class HELPD:
     paper: ClassVar[str] = "arXiv 2409.20429 (what is known of its decoding)"
     changes: ClassVar[str] = "logits, by the attention that each candidate would pay"
     cost: ClassVar[str] = "1 forward per token, and 1 uncached pass per candidate and beam"
+    differs: ClassVar[str] = (
+        "The released repository has no such penalty: its scripts run OPERA's, and so does official(). The paper's β, "
+        "window and scales are not known; the defaults are ours."
+    )
 
     def __post_init__(self) -> None:
         check_at_least("weight", self.weight, 0, "weight of the penalty")

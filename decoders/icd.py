@@ -73,6 +73,10 @@ class ICD:
     paper: ClassVar[str] = "arXiv 2403.18715"
     changes: ClassVar[str] = "logits, against a disturbed prompt"
     cost: ClassVar[str] = "2 forwards per token"
+    differs: ClassVar[str] = (
+        "The paper, as recalled, has l − α·l′; the default is the code's (1 + α)·l − α·l′. The code disturbs LLaVA's "
+        "system prompt or InstructBLIP's Q-Former, official() only takes its words."
+    )
 
     def __post_init__(self) -> None:
         check_at_least("alpha", self.alpha, 0, "strength of the contrast")

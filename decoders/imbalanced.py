@@ -35,7 +35,7 @@ def summary_tokens(late: Float[Tensor, "picture patch"]) -> Bool[Tensor, "pictur
 def local_tokens(
     early: Float[Tensor, "picture patch"], summary: Bool[Tensor, "picture patch"], ratio: float
 ) -> Bool[Tensor, "picture patch"]:
-    """The ⌊ratio·patches⌋ patches that the first layer's class token looks at most, less the summary tokens."""
+    """The ⌊ratio·patches⌋ patches that are looked at most in the first layer, less the summary tokens."""
     best = early.topk(int(ratio * early.shape[1] + 1e-9), dim=1).indices
     return torch.zeros_like(summary).scatter(1, best, True) & ~summary
 
@@ -55,6 +55,8 @@ class Imbalanced:
         local: boost of T, 0 or more (the paper's α). Paper: 0.7. From 0.5 to 0.7 captions start to repeat themselves.
         summary: boost of B, 0 or more (the paper's β). Paper: 0.4; code: 0.3.
         ratio: share of the patches in T, 0 to 1. Paper: 0.25.
+        spatial: share of the patches, 0 to 1, that join T because the first layer looks at them most, summed over all
+            its rows and heads: our reading. Paper: 0; 0.05 "with spatial".
         gamma: guidance, 1 or more; 1 is none. All published runs: 1.1.
         beta: plausibility cut of the guidance, 0 to 1; 0 is no cut. Code: 0.1.
         skip_first: layers at the start that keep their attention. Code: 2.
@@ -64,9 +66,9 @@ class Imbalanced:
             is defined for CLIP's), or pictures that are not one feature per patch.
 
     Read in the released code; the paper's method section could not be. Not here, because no formula is known: the
-    per-head amplification that v1's abstract promises (no released commit has it), and the "spatial" tokens, whose
-    released score is 1 for every token up to rounding (published ratio: 0). Tokens are chosen per picture, for the
-    whole batch; the released code takes the first one's. Its settings for "original" rows are unknown.
+    per-head amplification that v1's abstract promises (no released commit has it). The released score of "spatial"
+    tokens sums rows of a softmax and is 1 for every token up to rounding; ours sums columns. Tokens are chosen per
+    picture, for the whole batch; the released code takes the first one's. Its settings for "original" rows are unknown.
     """
 
     local: float = 0.7
@@ -75,15 +77,25 @@ class Imbalanced:
     gamma: float = 1.1
     beta: float = 0.1
     skip_first: int = 2
+    spatial: float = 0.0
 
     paper: ClassVar[str] = "arXiv 2501.12206"
     changes: ClassVar[str] = "attention before the softmax, and logits against the prompt without its image"
     cost: ClassVar[str] = "2 forwards per token (1 with gamma=1), 1 extra pass of the vision encoder"
+    differs: ClassVar[str] = (
+        "The paper's best β (summary) is 0.4, the code's and official()'s 0.3. The per-head amplification of the first "
+        "abstract is in no released code."
+    )
+    families: ClassVar[str] = (
+        "models with a CLIP vision encoder that reads whole pictures, one image token per patch (LLaVA); no other has "
+        "the class token that is read"
+    )
 
     def __post_init__(self) -> None:
         check_at_least("local", self.local, 0, "boost of local tokens")
         check_at_least("summary", self.summary, 0, "boost of summary tokens")
         check_range("ratio", self.ratio, 0, 1, "share of the patches that are local tokens")
+        check_range("spatial", self.spatial, 0, 1, "share of the patches that are looked at most")
         check_at_least("gamma", self.gamma, 1, "guidance")
         check_range("beta", self.beta, 0, 1, "plausibility cut of the guidance")
         check_at_least("skip_first", self.skip_first, 0, "layers that keep their attention")
@@ -98,10 +110,11 @@ class Imbalanced:
             yield Branch("imbalanced", lvlm.image_free(inputs))
         layers = range(self.skip_first, len(lvlm.layers))
         if (self.local or self.summary) and layers:
-            early, late = class_attention(lvlm, inputs)
+            early, late, received = encoder_attention(lvlm, inputs)
             patches = summary_tokens(late)
+            chosen = local_tokens(early, patches, self.ratio) | local_tokens(received, patches, self.spatial)
             image = lvlm.image_mask(inputs["input_ids"])
-            on_local, on_summary = by_sample(local_tokens(early, patches, self.ratio), image), by_sample(patches, image)
+            on_local, on_summary = by_sample(chosen, image), by_sample(patches, image)
             edit = partial(self.edit, on_local, on_summary)
             yield AttentionEdit(layers, edit, on="scores")
         if self.gamma != 1:
@@ -138,9 +151,19 @@ def by_sample(
     return image_tokens(spread, image)[0]
 
 
-@torch.no_grad()
 def class_attention(lvlm: LVLM, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Attention of the vision encoder's class token to the patches, summed over heads: first and second-last layer.
+
+    Raises:
+        ValueError: as `encoder_attention`.
+    """
+    return encoder_attention(lvlm, inputs)[:2]
+
+
+@torch.no_grad()
+def encoder_attention(lvlm: LVLM, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """(picture, patch): the class token's attention in the first and in the second-last layer, and all tokens' in the
+    first; summed over heads.
 
     Raises:
         ValueError: no vision encoder with a class token and separate query and key projections, or tiled pictures.
@@ -164,13 +187,15 @@ def class_attention(lvlm: LVLM, inputs: Inputs) -> tuple[Tensor, Tensor]:
                 hook = getattr(layers[layer].self_attn, name).register_forward_hook(keep)
                 undo.callback(hook.remove)
         tower(pixels)
-    attention = []
+    attention, received = [], torch.empty(0)
     for layer in chosen:
         heads = layers[layer].self_attn.num_heads
         query, key = (seen[layer, name].float().unflatten(-1, (heads, -1)) for name in ("q_proj", "k_proj"))
-        scores = torch.einsum("phd,pkhd->phk", query[:, 0], key) * query.shape[-1] ** -0.5
-        attention.append(scores.softmax(-1).sum(1)[:, 1:])  # picture head key -> picture patch
-    return attention[0], attention[1]
+        scores = torch.einsum("pqhd,pkhd->phqk", query, key) * query.shape[-1] ** -0.5
+        weights = scores.softmax(-1).sum(1)[..., 1:]  # picture head query key -> picture query patch
+        attention.append(weights[:, 0])
+        received = weights.sum(1) if len(attention) == 1 else received
+    return attention[0], attention[1], received
 
 
 def _has_class_token(module: Any) -> bool:

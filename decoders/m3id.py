@@ -62,6 +62,10 @@ class M3ID:
     paper: ClassVar[str] = "arXiv 2403.14003"
     changes: ClassVar[str] = "logits, against the prompt without its image"
     cost: ClassVar[str] = "2 forwards per token"
+    differs: ClassVar[str] = (
+        "No code of the authors is known; the defaults are those with which AvisC's code compares. official() is the "
+        "same."
+    )
 
     def __post_init__(self) -> None:
         check_at_least("lam", self.lam, 0, "forgetting rate")

@@ -86,6 +86,10 @@ class PAI:
     paper: ClassVar[str] = "arXiv 2407.21771"
     changes: ClassVar[str] = "attention before the softmax, and logits against the prompt without its image"
     cost: ClassVar[str] = "2 forwards per token; 1 with gamma=1"
+    differs: ClassVar[str] = (
+        "The paper chooses layers by an attention prior, the code takes all from the third on, and so do the defaults. "
+        "official() is the same."
+    )
 
     def __post_init__(self) -> None:
         check_at_least("alpha", self.alpha, 0, "strength of the boost")

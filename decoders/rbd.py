@@ -82,6 +82,10 @@ class RBD:
     paper: ClassVar[str] = "arXiv 2409.06485 (our reading of its abstract)"
     changes: ClassVar[str] = "logits, with a noised picture and one of significant tokens"
     cost: ClassVar[str] = "3 forwards per token, 1 extra prefill"
+    differs: ClassVar[str] = (
+        "No code was released, and the paper's method could not be read: formula and defaults are ours. official() is "
+        "the same."
+    )
 
     def __post_init__(self) -> None:
         check_at_least("visual", self.visual, 0, "weight of the significant tokens")

@@ -5,10 +5,10 @@ Kang et al., "See What You Are Told: Visual Attention Sink in Large Multimodal M
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -86,8 +86,8 @@ class VAR:
         ValueError: a value outside its range, or a dimension that the model does not have.
 
     Edited rows are the text after the image and the generated tokens; generated tokens are never sinks. The released
-    code reads p as the share kept, so its 0.6 moves 0.4; edits the last layer; and, by a fault that is not reproduced,
-    reuses the first question's sinks for all that follow. Which p made the tables cannot be told.
+    code reads p as the share kept, so its 0.6 moves 0.4; tests φ > τ; edits the last layer; and, by a fault that is not
+    reproduced, reuses the first question's sinks for all that follow. Which p made the tables cannot be told.
     """
 
     move: float = 0.6
@@ -100,8 +100,18 @@ class VAR:
     require_visual_sink: bool = False
 
     paper: ClassVar[str] = "arXiv 2503.03321"
+    by_model: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        r"llava-(v)?1\.5-7b": {"sink_dims": (1415, 2533)},
+        r"llava-(v)?1\.5-13b": {"sink_dims": (2100, 4743)},
+        "qwen2-vl-7b": {"sink_dims": (458, 2570)},
+        "internvl2-8b": {"sink_dims": (3584,)},
+    }  # fmt: skip
     changes: ClassVar[str] = "attention after the softmax"
     cost: ClassVar[str] = "1 forward per token, 1 extra prefill"
+    differs: ClassVar[str] = (
+        "The code moves 0.4 (its p is the share kept), edits the last layer and wants a visual sink; official() does "
+        "so. It also keeps the first question's sinks for all that follow, which is not reproduced."
+    )
 
     def __post_init__(self) -> None:
         if self.sink_dims is not None:

@@ -96,6 +96,10 @@ class VCD:
     paper: ClassVar[str] = "arXiv 2311.16922"
     changes: ClassVar[str] = "logits, against a noised picture"
     cost: ClassVar[str] = "2 forwards per token"
+    differs: ClassVar[str] = (
+        "The released code draws its noise from the global generator; here the method has its own. official() is the "
+        "same otherwise."
+    )
 
     def __post_init__(self) -> None:
         check_at_least("alpha", self.alpha, 0, "strength of the contrast")

@@ -6,16 +6,16 @@ Steering", ICML 2025, arXiv 2502.03628.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_choice, check_integers, check_range
+from ..pipelines.checks import check_at_least, check_choice, check_integers, check_layers, check_range
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, ResidualEdit, Step
 from ..pipelines.engine import prefill
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ..pipelines.lvlm import LVLM, Inputs
 
 MODES = ("paper", "official")
+STRENGTHS = {  # λ for captions; the paper's other models, LLaVA-1.5 and InstructBLIP, have the default
+    "shikra": {"strength": 0.12},
+    "minigpt-?4": {"strength": 0.1},
+}
 Window = int | tuple[int, int]
 
 
@@ -59,11 +63,13 @@ class VSV:
     h: (batch, position, hidden), output of block l, at every position of every pass, the prompt included.
 
     Args:
-        strength: λ, 0 or more; 0 is plain decoding. Paper: 0.17 for captions (LLaVA-1.5, InstructBLIP), 0.01 for POPE.
+        strength: λ, 0 or more; 0 is plain decoding. Paper: 0.17 for captions (LLaVA-1.5, InstructBLIP;
+            0.12 Shikra, 0.1 MiniGPT-4), 0.01 for POPE.
         mode: "paper", or "official" for what the released code does.
+        layers: 0-based, which are steered; None is all (paper, and the code unless told).
 
     Raises:
-        ValueError: strength below 0, or an unknown mode.
+        ValueError: strength below 0, an unknown mode, or a layer that the model does not have.
 
     The image-free prompt is the same text with the image tokens deleted, positions renumbered. The released code
     steers the MLP's output before it is added, with both vectors normalised and a gain of 1 to 2 for tokens that point
@@ -73,14 +79,22 @@ class VSV:
 
     strength: float = 0.17
     mode: Literal["paper", "official"] = "paper"
+    layers: Sequence[int] | None = None
 
     paper: ClassVar[str] = "arXiv 2502.03628"
+    by_model: ClassVar[Mapping[str, Mapping[str, Any]]] = STRENGTHS
     changes: ClassVar[str] = "residual stream of every layer"
     cost: ClassVar[str] = "1 forward per token, 1 extra prefill of two rows"
+    differs: ClassVar[str] = (
+        "The code steers the MLP's output and not the block's, by unit vectors with a gain of 1 to 2, and adds 1 to "
+        "dimension 0 of layer 0. official() does so."
+    )
 
     def __post_init__(self) -> None:
         check_at_least("strength", self.strength, 0, "λ, how far states are steered")
         check_choice("mode", self.mode, MODES, "whose formula")
+        if self.layers is not None:
+            object.__setattr__(self, "layers", check_integers("layers", self.layers, "0-based layers", empty=True))
 
     @classmethod
     def official(cls) -> VSV:
@@ -88,11 +102,12 @@ class VSV:
         return cls(mode="official")
 
     def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
-        if self.strength == 0:
+        count = len(lvlm.layers)
+        layers = range(count) if self.layers is None else check_layers(self.layers, count, "VSV")
+        if self.strength == 0 or not layers:
             return
         vectors = self.vectors(lvlm, inputs)
-        paper = self.mode == "paper"
-        yield ResidualEdit(range(len(lvlm.layers)), partial(self.edit, vectors), at="block" if paper else "mlp")
+        yield ResidualEdit(layers, partial(self.edit, vectors), at="block" if self.mode == "paper" else "mlp")
 
     def vectors(self, lvlm: LVLM, inputs: Inputs) -> Float[Tensor, "layer batch hidden"]:
         """The steering vectors, one per layer and sample."""
@@ -138,6 +153,9 @@ class SLA:
     paper: ClassVar[str] = "arXiv 2502.03628"
     changes: ClassVar[str] = "logits, with those of late layers"
     cost: ClassVar[str] = "1 forward per token"
+    differs: ClassVar[str] = (
+        "The paper mixes five blocks below the last in, the code six (25 to 30 of 32). official() has the code's."
+    )
 
     def __post_init__(self) -> None:
         if not isinstance(self.window, int):
@@ -187,7 +205,7 @@ class VISTA:
     r"""VSV and SLA together: steered states, from which the early logits are read too.
 
     Args:
-        strength, mode: see `VSV`. gamma, window: see `SLA`.
+        strength, mode, layers: see `VSV`. gamma, window, final_norm: see `SLA`.
 
     Raises:
         ValueError: as they do.
@@ -197,16 +215,25 @@ class VISTA:
     gamma: float = 0.3
     window: Window = 5
     mode: Literal["paper", "official"] = "paper"
+    layers: Sequence[int] | None = None
+    final_norm: bool = False
 
     paper: ClassVar[str] = "arXiv 2502.03628"
+    by_model: ClassVar[Mapping[str, Mapping[str, Any]]] = STRENGTHS
     changes: ClassVar[str] = "residual stream of every layer, and logits"
     cost: ClassVar[str] = "1 forward per token, 1 extra prefill of two rows"
+    differs: ClassVar[str] = (
+        "The code steers the MLP's output by unit vectors and mixes six blocks in, where the paper steers the block's "
+        "and mixes five. official() does as the code."
+    )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "window", self._parts()[1].window)
+        steering, mixing = self._parts()
+        object.__setattr__(self, "layers", steering.layers)
+        object.__setattr__(self, "window", mixing.window)
 
     def _parts(self) -> tuple[VSV, SLA]:
-        return VSV(self.strength, self.mode), SLA(self.gamma, self.window)
+        return VSV(self.strength, self.mode, self.layers), SLA(self.gamma, self.window, self.final_norm)
 
     @classmethod
     def official(cls) -> VISTA:

@@ -3,3 +3,5 @@
 from pathlib import Path
 
 EMBEDDED = Path(__file__).parent / "embedded"
+MATCHER = Path(__file__).parent / "matcher"
+DETECTORS = Path(__file__).parent / "detectors"

@@ -12,6 +12,7 @@ from torch import Tensor
 import veridical
 from veridical.pipelines.declarations import Declaration
 from veridical.pipelines.engine import run
+from veridical.pipelines.registry import DETECTORS
 
 from ..parity.tiny import BOS, batch, plant_sinks, prompt, tiny_llava
 from . import table
@@ -41,6 +42,18 @@ class Setting:
 
     def acting(self, name: str) -> Any:
         return table.acting(name, self.embedded)
+
+    def detector(self, name: str) -> Any:
+        """The name; for a detector that needs a probe, one with weights of the right size that were drawn."""
+        if self.embedded or not getattr(DETECTORS.type(name), "needs_probe", False):
+            return name
+        if name not in self.known:
+            bare = DETECTORS.make(name)
+            features = bare.features(self.lvlm, self.inputs, torch.full((3, 2), 9)).flatten(1)
+            draw = torch.Generator().manual_seed(0)
+            items = features.repeat(8, 1) * torch.rand(24, features.shape[1], generator=draw) * 2
+            self.known[name] = bare.fit(items, torch.arange(24) % 2, lvlm=self.lvlm, epochs=1)
+        return self.known[name]
 
     def generate(self, decoders: Any = (), inputs: Any = None, **options: Any) -> veridical.Generation:
         options = {"max_new_tokens": STEPS, "do_sample": False, **options}

@@ -90,6 +90,8 @@ ENTRIES = {
         acting="helpd:candidates=3",
         embedded="helpd:candidates=2",
     ),
+    # Open at every step. What it does at some steps and in some samples is in tests/properties/test_gate.py.
+    "gate": Entry(neutral="gate:threshold='inf'", faint="gate:threshold=1e9", acting="gate:threshold=0"),
 }
 
 

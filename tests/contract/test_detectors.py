@@ -27,66 +27,66 @@ def risk_of(made):
 
 
 def test_a_risk_is_one_number_per_token_under_the_detectors_name(setting, detector):
-    out = setting.generate([], detectors=[detector])
+    out = setting.generate([], detectors=[setting.detector(detector)])
     assert list(out.risk) == [detector]
     assert risk_of(out).shape == out.ids.shape == (3, STEPS)
     assert risk_of(out).isfinite().all()
 
 
 def test_scoring_a_finished_text_gives_the_risks_read_while_it_was_made(setting, detector):
-    out = setting.generate([], detectors=[detector])
-    close(veridical.score(setting.lvlm, setting.inputs, out.ids, [detector])[detector], risk_of(out))
+    out = setting.generate([], detectors=[setting.detector(detector)])
+    close(veridical.score(setting.lvlm, setting.inputs, out.ids, [setting.detector(detector)])[detector], risk_of(out))
 
 
 @pytest.mark.parametrize("decoder", ["vcd", "sla"])
 def test_methods_that_change_logits_alone_leave_the_risks_those_of_scoring(setting, detector, decoder):
     """Detectors read the model's own pass and its own distribution, before any contrast."""
-    out = setting.generate([decoder], detectors=[detector])
-    close(veridical.score(setting.lvlm, setting.inputs, out.ids, [detector])[detector], risk_of(out))
+    out = setting.generate([decoder], detectors=[setting.detector(detector)])
+    close(veridical.score(setting.lvlm, setting.inputs, out.ids, [setting.detector(detector)])[detector], risk_of(out))
 
 
 def test_steered_states_change_the_risks(setting, detector):
     """A detector that reads anything sees what the method has changed; scoring has no decoders."""
     if DETECTORS.type(detector).reads == "nothing":
         return
-    out = setting.generate(["vsv"], detectors=[detector])
-    scored = veridical.score(setting.lvlm, setting.inputs, out.ids, [detector])[detector]
+    out = setting.generate(["vsv"], detectors=[setting.detector(detector)])
+    scored = veridical.score(setting.lvlm, setting.inputs, out.ids, [setting.detector(detector)])[detector]
     assert float((scored - risk_of(out)).abs().max()) > 1e-3
 
 
 def test_beams_are_scored_when_they_are_finished(tiny, detector):
-    out = tiny.generate([], detectors=[detector], num_beams=3)
-    close(risk_of(out), veridical.score(tiny.lvlm, tiny.inputs, out.ids, [detector])[detector])
+    out = tiny.generate([], detectors=[tiny.detector(detector)], num_beams=3)
+    close(risk_of(out), veridical.score(tiny.lvlm, tiny.inputs, out.ids, [tiny.detector(detector)])[detector])
 
 
 def test_all_detectors_together_say_what_each_says_alone(tiny):
-    together = tiny.generate([], detectors=list(DETECTORS.names)).risk
+    together = tiny.generate([], detectors=[tiny.detector(name) for name in DETECTORS.names]).risk
     assert list(together) == list(DETECTORS.names)
     for name in DETECTORS.names:
-        close(together[name], risk_of(tiny.generate([], detectors=[name])))
+        close(together[name], risk_of(tiny.generate([], detectors=[tiny.detector(name)])))
 
 
 def test_a_batch_is_scored_as_its_rows_one_by_one(setting, detector):
-    out = setting.generate([], detectors=[detector])
+    out = setting.generate([], detectors=[setting.detector(detector)])
     for row, prompt in enumerate(setting.prompts):
         ids = out.ids[row : row + 1]
-        close(veridical.score(setting.lvlm, prompt, ids, [detector])[detector][0], risk_of(out)[row])
+        close(veridical.score(setting.lvlm, prompt, ids, [setting.detector(detector)])[detector][0], risk_of(out)[row])
 
 
 def test_after_the_end_there_is_no_risk(tiny, detector, monkeypatch):
     """The second token of the first row ends its text."""
     end = int(tiny.generate().ids[0, 1])
     monkeypatch.setattr(tiny.model.generation_config, "eos_token_id", end)
-    out = tiny.generate([], detectors=[detector])
+    out = tiny.generate([], detectors=[tiny.detector(detector)])
     ended = out.ids == tiny.lvlm.pad_token
     assert ended[0].tolist() == [False, False, True, True]
     assert torch.equal(risk_of(out).isnan(), ended)
-    close(veridical.score(tiny.lvlm, tiny.inputs, out.ids, [detector])[detector], risk_of(out))
+    close(veridical.score(tiny.lvlm, tiny.inputs, out.ids, [tiny.detector(detector)])[detector], risk_of(out))
 
 
 def test_reading_leaves_the_logits_as_they_are(setting, detector):
     """1e-5 of the largest logit: a detector with a branch of its own adds rows. Without, to the last bit."""
-    read, plain = setting.logits([], detectors=[detector]), setting.plain()
+    read, plain = setting.logits([], detectors=[setting.detector(detector)]), setting.plain()
     assert difference(read, plain) <= 1e-5 * scale(plain)
     if detector != "vhd":
         assert torch.equal(read, plain)
@@ -94,24 +94,29 @@ def test_reading_leaves_the_logits_as_they_are(setting, detector):
 
 def test_reading_leaves_nothing_behind(setting, detector):
     plain, before = setting.plain(), snapshot(setting.lvlm)
-    out = setting.generate([], detectors=[detector])
-    veridical.score(setting.lvlm, setting.inputs, out.ids, [detector])
+    out = setting.generate([], detectors=[setting.detector(detector)])
+    veridical.score(setting.lvlm, setting.inputs, out.ids, [setting.detector(detector)])
     assert_unchanged(before, snapshot(setting.lvlm))
     assert torch.equal(setting.logits(), plain)
 
 
 def test_a_static_cache_gives_the_risks_of_a_dynamic_one(setting, detector):
     dynamic, static = ({}, {"cache_implementation": "static"})
-    dynamic, static = (risk_of(setting.generate([], detectors=[detector], **more)) for more in (dynamic, static))
+    made = setting.detector(detector)
+    dynamic, static = (risk_of(setting.generate([], detectors=[made], **more)) for more in (dynamic, static))
     close(static, dynamic)
 
 
 def test_features_are_those_behind_the_score(tiny, detector):
-    """Where a detector has features: one row per sample and token."""
+    """Where a detector has features: one row per sample and token; DHCP's are of the whole answer."""
     made = DETECTORS.make(detector)
     if not hasattr(made, "features"):
         return
     ids = tiny.generate().ids
     found = made.features(tiny.lvlm, tiny.inputs, ids)
-    assert found.shape[:2] == ids.shape
+    if detector == "dhcp":
+        image = int(tiny.lvlm.image_mask(tiny.inputs["input_ids"])[0].sum())
+        assert found.shape == (len(ids), len(tiny.lvlm.layers), tiny.lvlm.heads, image)
+    else:
+        assert found.shape[:2] == ids.shape
     assert found.isfinite().all()

@@ -116,8 +116,8 @@ def test_a_static_cache_gives_the_logits_of_a_dynamic_one(setting, name):
     assert difference(static, dynamic) <= CLOSE * scale(dynamic)
 
 
-def test_without_a_cache_the_logits_are_the_same(tiny, name):
+def test_without_a_cache_the_logits_are_the_same(setting, name):
     """Every pass then feeds the whole sequence again, so that prompt and generated positions meet in one pass."""
-    decoder = tiny.acting(name)
-    cached, uncached = tiny.logits([decoder]), tiny.logits([decoder], use_cache=False)
+    decoder = setting.acting(name)
+    cached, uncached = setting.logits([decoder]), setting.logits([decoder], use_cache=False)
     assert difference(uncached, cached) <= CLOSE * scale(cached)

@@ -57,5 +57,5 @@ def test_a_half_precision_method_is_near_the_float32_one(tiny, half, name):
 
 def test_risks_of_a_half_precision_model_are_numbers(half, detector):
     setting, _ = half
-    (risk,) = setting.generate([], detectors=[detector]).risk.values()
+    (risk,) = setting.generate([], detectors=[setting.detector(detector)]).risk.values()
     assert risk.isfinite().all()

@@ -102,6 +102,7 @@ def test_every_public_class_with_edits_or_readings_is_registered(registry):
     registered = {registry.type(name) for name in registry.names}
     modules = {cls.__module__ for cls in registered}
     for module in map(importlib.import_module, modules):
-        for found in vars(module).values():
+        public = [found for name, found in vars(module).items() if not name.startswith("_")]
+        for found in public:
             if isinstance(found, type) and found.__module__ == module.__name__ and dataclasses.is_dataclass(found):
                 assert found in registered, f"{found.__name__} has no name"

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from veridical.decoders.agla import AGLA, assemble, black_out, keep_index, keep_mask, prompts, relevance, takes_prompts
+from veridical.decoders.agla import AGLA, assemble, keep_index, keep_mask, prompts, takes_prompts
 from veridical.decoders.plausibility import cut
 from veridical.pipelines.declarations import Step
+from veridical.pipelines.matcher_blip import relevance
+from veridical.pipelines.pictures import Colours
 
 SEEN, LOCAL = torch.tensor([[2.0, 1.5, 1.2, 0.0]]), torch.tensor([[0.5, 2.0, 1.0, 5.0]])
 
@@ -29,6 +31,9 @@ def test_the_worked_sum_and_its_tight_cut():
     z = AGLA().mix(SEEN, step(LOCAL))
     close(z, [3.0, 5.5, -math.inf, -math.inf])
     close(z.softmax(1), [0.075858, 0.924142, 0, 0])
+    for line in (1.306852, 1.306854):  # 2 + ln 0.5 lies between them
+        third = torch.tensor([[2.0, 1.5, line, 0.0]])
+        assert bool(AGLA().mix(third, step(LOCAL)).isfinite()[0, 2]) == (line > 1.306853)
 
 
 def test_with_the_cut_of_other_methods_nothing_would_go():
@@ -79,14 +84,21 @@ def test_the_better_the_match_the_more_is_masked(similarity, index, kept):
 
 @pytest.mark.parametrize(("similarity", "index"), [(0.4, 117964), (0.0, 147454)])
 def test_the_index_on_a_picture_of_384_by_384(similarity, index):
+    """And one pixel more than the index stays: they count from 0."""
     assert keep_index(similarity, 384 * 384) == index
+    cam = torch.randperm(384 * 384, generator=torch.Generator().manual_seed(0)).view(384, 384).float()
+    assert int(keep_mask(cam, similarity).sum()) == index + 1
 
 
 def test_masked_pixels_are_black_and_the_others_untouched():
+    """Through normalisation and back, as the model sees them."""
     image = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (3, 4, 4), dtype=np.uint8))
     mask = keep_mask(torch.arange(16.0).view(4, 4), 1.0)
-    out = black_out(image, mask)
-    assert out.dtype == torch.uint8
+    mean, std = torch.tensor([0.48, 0.45, 0.4]), torch.tensor([0.27, 0.26, 0.28])
+    seen = (image / 255 - mean[:, None, None]) / std[:, None, None]
+    dark = Colours(mean.double(), std.double()).darken(seen, mask)
+    assert torch.equal(dark[:, mask], seen[:, mask])
+    out = Colours(mean.double(), std.double()).rgb(dark)
     assert (out[:, ~mask] == 0).all()
     assert torch.equal(out[:, mask], image[:, mask])
 
@@ -127,8 +139,8 @@ INPUTS = {
 }
 
 
-def test_without_a_view_decoding_says_that_a_matcher_is_needed():
-    with pytest.raises(ValueError, match=r"AGLA needs a matcher .* give AGLA\(view=…\)"):
+def test_without_a_view_and_a_processor_decoding_says_that_a_matcher_has_nothing_to_look_at():
+    with pytest.raises(ValueError, match=r"AGLA's matchers look at RGB pictures .* give AGLA\(view=…\)"):
         list(AGLA().edits(Blind(), INPUTS))
 
 
@@ -169,6 +181,9 @@ def test_prompts_are_the_rows_text_without_image_and_padding():
         ({"alpha": -1}, "alpha=-1 is below 0"),
         ({"beta": -0.1}, "beta=-0.1 is outside 0 to 1"),
         ({"mode": "old"}, "mode='old' is none of 'paper', 'official'"),
+        ({"matcher": "clip"}, "matcher='clip' names no matcher; possible: \"embedded\", \"open_clip:<folder"),
+        ({"matcher": "blip:"}, "matcher='blip:' names no matcher"),
+        ({"matcher": "embedded", "view": abs}, "view and matcher='embedded' both say what is masked"),
     ],
 )
 def test_values_outside_their_range_are_refused(options, message):

@@ -123,6 +123,13 @@ def test_blind_tokens_stand_out_by_lambda_sample_deviations(lam, expected):
     assert where(blind_tokens(ATTENTION, ALL, lam)) == expected
 
 
+def test_the_thresholds_of_the_worked_row():
+    mean, deviation = ATTENTION.mean(), ATTENTION.std()
+    close(torch.stack([mean, deviation, mean + deviation]), [0.075, 0.111484, 0.186484])
+    close(mean + 1.14 * deviation, 0.202091)
+    close(mean + 1.14 * ATTENTION.std(unbiased=False), 0.193883)
+
+
 def test_an_exact_tie_with_the_threshold_is_blind():
     assert where(blind_tokens(row(0.25, 0.25, 0.25, 0.25), ALL[:, :4], 3.0)) == [0, 1, 2, 3]
 
@@ -154,6 +161,7 @@ def test_the_worked_example_of_two_layers(gamma):
     image = torch.tensor([[False, True, True, True, True, False]])
     seen, real = image_tokens(heads.mean(1)[:, None], image)
     close(seen.sum(2), [[0.60], [0.10]])
+    close(seen.sum(2)[:, 0] / seen.sum(), [0.857143, 0.142857])
     assert where(find_blind(seen, real, gamma, 1.0)) == [1]
     chosen = choose_layers(seen.sum(2).T, gamma)
     assert where(chosen) == ([0] if gamma == 0.5 else [0, 1])

@@ -23,6 +23,15 @@ def test_the_scale_changes_the_winner_because_columns_have_different_lengths():
     close(text_penalty(TEXT), 1.5e-3)
 
 
+@pytest.mark.parametrize(("column", "unscaled", "scaled"), [(0, 0.12, 1.5e-3), (1, 0.03, 7.5e-6), (2, 0.2, 1e-6)])
+def test_the_product_of_each_column(column, unscaled, scaled):
+    """The other columns' entries are taken away, so that theirs are 0."""
+    alone = torch.zeros(3, 3)
+    alone[:, column] = TEXT[:, column]
+    close(text_penalty(alone, scale=1, factor=1), unscaled)
+    close(text_penalty(alone), scaled)
+
+
 def test_a_column_has_the_rows_from_its_own_on():
     """Entries above the diagonal have no say."""
     noisy = TEXT + torch.ones(3, 3).triu(1)

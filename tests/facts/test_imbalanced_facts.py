@@ -7,8 +7,15 @@ import pytest
 import torch
 
 import veridical
-from veridical.decoders.imbalanced import Imbalanced, by_sample, class_attention, local_tokens, summary_tokens
-from veridical.decoders.pai import boost, guide
+from veridical.decoders.imbalanced import (
+    Imbalanced,
+    by_sample,
+    class_attention,
+    encoder_attention,
+    local_tokens,
+    summary_tokens,
+)
+from veridical.decoders.pai import PAI, boost, guide
 
 ROW = torch.ones(1, 1, dtype=torch.bool)
 
@@ -29,6 +36,11 @@ def test_summary_tokens_are_outliers_by_quartiles(late, expected):
     """1 to 9 and 30: quartiles 3.25 and 7.75, fence 14.5. Nine 1s and a 9: fence 1. A constant: none."""
     found = summary_tokens(torch.tensor([late], dtype=torch.float32))
     assert found[0].nonzero().flatten().tolist() == expected
+
+
+@pytest.mark.parametrize(("last", "outliers"), [(14.5, 0), (14.51, 1)])
+def test_the_fence_of_the_worked_scores(last, outliers):
+    assert int(summary_tokens(torch.tensor([[*range(1, 10), last]], dtype=torch.float32)).sum()) == outliers
 
 
 def test_a_score_on_the_fence_is_no_outlier():
@@ -83,6 +95,7 @@ def test_the_worked_boost():
     )
     on_local, on_summary = torch.tensor([[True, False, False, False]]), torch.tensor([[False, True, False, False]])
     z = edit(on_local, on_summary, scores, call)
+    close(scores.softmax(-1), [0.710100, 0.035354, 0.158445, 0.096102])
     close(z, [3.4, -0.6, 0.5, 0.0])
     close(z.softmax(-1), [0.903577, 0.016550, 0.049718, 0.030155])
 
@@ -157,3 +170,60 @@ def test_nothing_is_claimed_that_is_not_known():
 def test_values_outside_their_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Imbalanced(**options)
+
+
+def test_spatial_tokens_are_those_that_the_first_layer_looks_at_most(embedded):
+    """Against the encoder's own attention. The released score, over rows, is 1 for each of them."""
+    lvlm, images = embedded
+    inputs = lvlm.prepare(images, ["What is this?"] * 2)
+    eager = veridical.load("embedded", device="cpu", attention="eager")
+    tower = eager.model.model.vision_tower
+    with torch.no_grad():
+        weights = tower(inputs["pixel_values"], output_attentions=True).attentions[0]  # picture head query key
+    received = encoder_attention(lvlm, inputs)[2]
+    close(received, weights.sum((1, 2))[:, 1:].double(), 1e-3)
+    assert received.std(1).min() > 0.1
+    close(weights.mean(1).sum(-1), torch.ones(2, 65).double(), 1e-5)
+
+
+def test_spatial_tokens_join_the_local_ones(embedded):
+    lvlm, images = embedded
+    inputs = lvlm.prepare(images[:1], ["What is this?"])
+    count = lambda decoder: int(next(iter(decoder.edits(lvlm, inputs))).apply.args[0].sum())
+    assert count(Imbalanced(gamma=1, ratio=0, spatial=0)) == 0
+    assert 0 < count(Imbalanced(gamma=1, ratio=0, spatial=0.25)) <= 16
+    assert count(Imbalanced(gamma=1, spatial=0.25)) > count(Imbalanced(gamma=1))
+
+
+def test_with_one_strength_for_all_patches_it_is_pai(embedded):
+    lvlm, images = embedded
+    inputs = lvlm.prepare(images, ["What is this?", "Is there a dog in the image?"])
+    run = lambda decoder: veridical.generate(
+        lvlm, inputs, [decoder], return_logits=True, max_new_tokens=3, do_sample=False
+    ).logits
+    all_of_them = Imbalanced(local=0.5, summary=0.5, ratio=1.0, gamma=1)
+    torch.testing.assert_close(run(all_of_them), run(PAI(alpha=0.5, gamma=1)), rtol=0, atol=1e-4)
+
+
+def test_only_the_newest_row_changes_and_not_in_the_first_two_layers(embedded):
+    """Keys and values of a layer are those of the states below it, so that they are older rows' own."""
+    lvlm, images = embedded
+    inputs = lvlm.prepare(images[:1], ["What is this?"])
+
+    def states(decoders):
+        kept = []
+        look = lambda module, given, output: kept.append(output if isinstance(output, torch.Tensor) else output[0])
+        handles = [layer.register_forward_hook(look) for layer in lvlm.layers]
+        try:
+            veridical.generate(lvlm, inputs, decoders, max_new_tokens=1, do_sample=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return kept
+
+    plain, boosted = states([]), states([Imbalanced(gamma=1)])
+    assert len(plain) == len(boosted) == len(lvlm.layers)
+    for layer, (before, after) in enumerate(zip(plain, boosted, strict=True)):
+        torch.testing.assert_close(after[:, :-1], before[:, :-1], rtol=1e-5, atol=1e-5)
+        moved = float((after - before)[:, -1].abs().max())
+        assert (moved > 1e-3) == (layer >= 2), layer

@@ -97,3 +97,15 @@ def test_its_docstring_says_whose_formula_it_is():
 def test_values_outside_their_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         RBD(**options)
+
+
+def test_without_noise_and_with_every_token_kept_the_branches_say_the_same(monkeypatch):
+    """Through the model: whatever the weights, plain decoding. The schedule's own least noise is not none."""
+    from veridical.decoders import rbd
+
+    from ..contract import setting
+
+    monkeypatch.setattr(rbd, "diffused", lambda inputs, step, seed: dict(inputs))
+    tiny = setting.tiny(8, 2)
+    found = tiny.logits([RBD(visual=0.7, textual=1.5, keep=1.0, beta=0)])
+    assert setting.difference(found, tiny.plain()) <= 1e-5 * setting.scale(found)

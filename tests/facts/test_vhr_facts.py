@@ -4,6 +4,7 @@
 """
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,6 +51,8 @@ def test_thresholds_take_the_sample_deviation():
     vhd, strength = torch.tensor([1.0, 3.0, 0.0, 10.0]), torch.tensor([2.0, 0.0, 8.0, 117.0])
     assert float(vhd.mean() + vhd.std()) == pytest.approx(8.0092, abs=5e-5)
     assert float(strength.mean() + strength.std()) == pytest.approx(88.685, abs=5e-4)
+    population = [float(values.mean() + values.std(unbiased=False)) for values in (vhd, strength)]
+    assert population == pytest.approx([7.4051, 81.057], abs=5e-4)
 
 
 def test_the_sample_deviation_makes_a_difference():
@@ -235,3 +238,40 @@ def test_the_image_free_prompt_is_the_prompt_without_its_image_tokens(tiny):
         assert len(kept) == int(mask.sum()) - 16
         assert bool(free["attention_mask"][row, -1])
     assert "pixel_values" not in free
+
+
+# ---------------------------------------------------------------------- what the paper leaves open
+
+
+def test_squared_distances_filter_less():
+    """VHD = [1×6, 4.5, 6], ‖without‖² = [1×6, 9, 9]: squared, the 4.5 stays below 21.0 and is chosen."""
+    blind = torch.tensor([[[1.0, 0.0]] * 6 + [[3.0, 0.0]] * 2])
+    seeing = blind + torch.tensor([[[0.0, 1.0]] * 6 + [[0.0, 4.5], [0.0, 6.0]]])
+    plain, squared = (choose_heads(seeing, blind, squared=flag)[0].tolist() for flag in (False, True))
+    assert plain == [False] * 8
+    assert squared == [False] * 6 + [True, False]
+
+
+def test_the_population_deviation_has_lower_thresholds():
+    """VHD = [0, 0, 2, 2.1]: mean + σ is 2.209 by n − 1 and 2.051 by n, so that 2.1 is an outlier by the latter alone.
+
+    ‖without‖² = [0, 0, 0, 4]: 3 by n − 1, 2.732 by n.
+    """
+    blind = torch.tensor([[[0.0, 0.0]] * 3 + [[2.0, 0.0]]])
+    seeing = blind + torch.tensor([[[0.0, 0.0], [0.0, 0.0], [0.0, 2.0], [0.0, 2.1]]])
+    assert choose_heads(seeing, blind, deviation="sample")[0].tolist() == [False, False, True, True]
+    assert choose_heads(seeing, blind, deviation="population")[0].tolist() == [False, False, True, False]
+
+
+def test_the_image_free_side_is_reinforced_or_not_while_choosing():
+    """Two rows, with and without the image: head 1 changes more than the median and is doubled."""
+    heads = torch.tensor([[[[1.0], [5.0]]], [[[1.0], [2.0]]]])  # row query head head_dim
+    call = SimpleNamespace(layer=0, of=lambda values, like: values.repeat(2, 1))
+    both, one = (VHR(reinforce_blind=flag).choose({}, heads, call) for flag in (True, False))
+    assert both.flatten().tolist() == [1, 10, 1, 4]
+    assert one.flatten().tolist() == [1, 10, 1, 2]
+
+
+def test_an_unknown_deviation_is_refused():
+    with pytest.raises(ValueError, match="deviation='robust' is none of 'sample', 'population'"):
+        VHR(deviation="robust")

@@ -269,3 +269,18 @@ def test_official_is_the_released_code():
 def test_settings_outside_their_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_steering_can_be_kept_to_some_layers(tiny):
+    lvlm, inputs = tiny
+    edits = list(VSV(layers=(2, 5)).edits(lvlm, inputs))
+    assert [list(edit.layers) for edit in edits] == [[2, 5]]
+    assert not list(VSV(layers=()).edits(lvlm, inputs))
+    with pytest.raises(ValueError, match=r"VSV asks for layers \[8\], but this model's layers are 0 to 7"):
+        list(VSV(layers=(8,)).edits(lvlm, inputs))
+
+
+def test_vista_hands_its_settings_to_its_halves():
+    steering, mixing = VISTA(0.1, 0.2, 3, "official", layers=[1, 2], final_norm=True)._parts()
+    assert steering == VSV(0.1, "official", layers=(1, 2))
+    assert mixing == SLA(0.2, 3, final_norm=True)

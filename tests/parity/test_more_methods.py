@@ -17,10 +17,12 @@ from veridical.decoders.helpd import HELPD
 from veridical.decoders.icd import ICD
 from veridical.decoders.imbalanced import Imbalanced
 from veridical.decoders.m3id import M3ID
+from veridical.decoders.neutral import NEUTRAL
 from veridical.decoders.pai import PAI
 from veridical.decoders.rbd import RBD
 from veridical.decoders.vcd import diffuse
 from veridical.pipelines.engine import run as engine_run
+from veridical.pipelines.registry import DECODERS
 
 from . import reference_methods as methods
 from . import reference_more as more
@@ -356,25 +358,13 @@ def test_helpd_leaves_the_model_and_its_weights_where_they_are(gqa):
 
 # ---------------------------------------------------------------------- neutral strengths, and chains
 
-
-NEUTRAL = [
-    AVC(alpha=0.0, beta=0.0),
-    AGLA(alpha=0.0, beta=0.0),
-    RBD(visual=0.0, textual=0.0, beta=0.0),
-    ICD(alpha=0.0, beta=0.0),
-    M3ID(lam=0.0, beta=0.0),
-    PAI(alpha=0.0, gamma=1.0),
-    DoLa(layers=()),
-    DeCo(alpha=0.0),
-    Imbalanced(local=0.0, summary=0.0, gamma=1.0),
-    HELPD(weight=0.0),
-]
+OURS = ("avc", "agla", "rbd", "icd", "m3id", "pai", "dola", "deco", "imbalanced", "helpd")
 
 
 @pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
-@pytest.mark.parametrize("decoder", NEUTRAL, ids=lambda decoder: type(decoder).__name__)
+@pytest.mark.parametrize("decoder", [NEUTRAL[name] for name in OURS])
 def test_neutral_strength_declares_nothing_and_is_plain_decoding(gqa, decoder):
-    assert list(decoder.edits(gqa.lvlm, gqa.inputs)) == []
+    assert list(DECODERS.make(decoder).edits(gqa.lvlm, gqa.inputs)) == []
     assert torch.equal(gqa.generate([decoder]).logits, gqa.generate([]).logits)
 
 

@@ -1,0 +1,83 @@
+"""What the catalogue says of a method: paper, what it changes, cost, families, and where paper and code differ."""
+
+import dataclasses
+import re
+import sys
+
+import pytest
+
+from veridical.pipelines.procedures import PROCEDURES, Call, is_procedure
+from veridical.pipelines.registry import DECODERS, DETECTORS
+
+from ..families.support import CANNOT
+
+METHODS = [(registry, name) for registry in (DECODERS, PROCEDURES) for name in registry.names]
+NOBODYS = {"flip"}  # a rule that a paper uses and that leaves nothing to differ in
+
+
+@pytest.fixture(params=METHODS, ids=lambda case: case[1])
+def method(request):
+    registry, name = request.param
+    return name, registry.type(name)
+
+
+def test_it_says_what_it_changes_and_what_that_costs(method):
+    _, cls = method
+    for column in ("paper", "changes", "cost"):
+        assert isinstance(getattr(cls, column), str)
+        assert getattr(cls, column)
+
+
+def test_it_says_in_one_or_two_sentences_where_paper_and_code_differ(method):
+    name, cls = method
+    if cls.paper == "–" or name in NOBODYS:
+        assert not getattr(cls, "differs", "")
+        return
+    assert re.search(r"\b(code|scripts?|sampler|repository)\b", cls.differs)
+    assert cls.differs.endswith(".")
+    assert 1 <= len(re.findall(r"\. (?=[A-Z])|\.$", cls.differs)) <= 2
+
+
+def test_what_the_authors_released_can_be_built_or_is_said_to_be_the_same(method):
+    """`official()` builds it; where it builds the default, `differs` says that."""
+    name, cls = method
+    if cls.paper == "–" or name in NOBODYS:
+        assert not hasattr(cls, "official")
+        return
+    official = cls.official()
+    assert type(official) is cls
+    assert (official == cls()) == ("official() is the same" in cls.differs)
+
+
+def test_families_are_named_where_a_decoder_does_not_work_on_all(method):
+    """The tests of families run every pair; this is what the catalogue makes of their table."""
+    name, cls = method
+    if is_procedure(cls()):
+        return
+    somewhere_not = {decoder for _, decoder in CANNOT if decoder in DECODERS.names}
+    assert hasattr(cls, "families") == (name in somewhere_not)
+
+
+# -- procedures ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", PROCEDURES.names)
+def test_a_procedure_is_a_value_with_its_paper_and_its_fields_in_the_docstring(name):
+    cls = PROCEDURES.type(name)
+    for instance in (cls(), getattr(cls, "official", cls)()):
+        assert eval(repr(instance), {cls.__name__: cls}) == instance
+        assert hash(instance) == hash(dataclasses.replace(instance))
+    for field in dataclasses.fields(cls):
+        assert field.default is not dataclasses.MISSING
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(cls(), field.name, 1)
+        assert re.search(rf"\b{field.name}\b", cls.__doc__), field.name
+    assert cls.paper == "–" or cls.paper.removeprefix("arXiv ") in sys.modules[cls.__module__].__doc__
+    assert PROCEDURES.name_of(cls()) == name
+
+
+def test_no_name_stands_for_two_things():
+    assert not set(PROCEDURES.names) & {*DECODERS.names, *DETECTORS.names}
+
+
+def test_a_procedures_calls_can_be_made_without_detectors():
+    call = Call(None, [], ["entropy"], None, {})
+    assert call.silent() == Call(None, [], (), None, {})

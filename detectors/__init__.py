@@ -7,8 +7,11 @@ hallucinated.
 NAMES = {
     "token_probability": "sureness:TokenProbability",
     "entropy": "sureness:Entropy",
+    "margin": "margin:Margin",
     "position": "position:Position",
     "image_attention": "image_attention:ImageAttention",
+    "logit_lens": "logit_lens:LogitLens",
     "lookback_lens": "lookback_lens:LookbackLens",
+    "dhcp": "dhcp:DHCP",
     "vhd": "vhd:VHD",
 }

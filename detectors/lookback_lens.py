@@ -6,18 +6,21 @@ Attention Maps", EMNLP 2024, arXiv 2407.07071. Here the context is the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..pipelines.checks import check_choice
+from ..pipelines.checks import check_choice, check_integers
 from ..pipelines.declarations import Reading
+from ..pipelines.record import Record
+from .probe import fit_linear
+from .trained import SHIPPED, Trained, items, made_for, prepared
 
 if TYPE_CHECKING:
     from ..pipelines.attention import AttentionCall
@@ -63,27 +66,50 @@ def lookback_ratio(call: AttentionCall, context: str) -> Float[Tensor, "batch to
     return ratio(pad(call.probabilities(span), (dropped, 0)), back, new)
 
 
+def trailing_mean(values: Float[Tensor, "sample token feature"], width: int) -> Float[Tensor, "sample token feature"]:
+    """Mean over each token and up to width − 1 before it; fewer at the beginning."""
+    if width == 1:
+        return values
+    count = torch.arange(1, values.shape[1] + 1, device=values.device).clamp(max=width)
+    total = values.float().cumsum(1)
+    return (total - pad(total, (0, 0, width, 0))[:, : total.shape[1]]) / count[:, None]
+
+
 @dataclass(frozen=True)
-class LookbackLens:
-    """Lookback ratios of all heads; without a trained probe, risk = 1 − their mean, the paper's trivial baseline.
+class LookbackLens(Trained):
+    """Logistic regression on the lookback ratios of all heads; without a probe, 1 − their mean, the trivial baseline.
 
     LR_t[l, h] = C / (C + G): C the mean attention of head h in layer l on the context, G on what was generated so far,
-    at the row that produces token t.
+    at the row that produces token t. Risk = P(hallucinated | mean of LR over the window); the paper's score is
+    P(faithful).
 
     Args:
         context: "image", the image tokens; or "prompt", the whole prompt.
+        window: the ratios are averaged over this token and those before it, this many in all. Paper: a marked span,
+            or 8.
+        weights: the probe: "shipped" takes that of the embedded LVLM and is untrained on any other model; a folder or
+            Hub id; None is untrained.
 
     Raises:
-        ValueError: another context.
+        ValueError: another context, or a window below 1.
+
+    The paper's context is a document; ours the image. Features are scaled before fitting, which the authors do not.
     """
 
     context: Literal["image", "prompt"] = "image"
+    window: int = 1
+    weights: str | None = SHIPPED
 
     paper: ClassVar[str] = "arXiv 2407.07071"
     reads: ClassVar[str] = "attention"
+    name: ClassVar[str] = "lookback_lens"
+    kind: ClassVar[str] = "linear"
 
     def __post_init__(self) -> None:
         check_choice("context", self.context, ("image", "prompt"), "what is looked back at")
+        check_integers("window", (self.window,), "tokens that the ratios are averaged over")
+        if self.window < 1:
+            raise ValueError(f"window={self.window} is below 1 (tokens that the ratios are averaged over).")
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         yield Reading("lookback", range(len(lvlm.layers)), keep=partial(lookback_ratio, context=self.context))
@@ -92,7 +118,33 @@ class LookbackLens:
         """Ratios for given text, layer-major: (batch, new, layers · heads)."""
         from ..pipelines.generate import teacher_force
 
-        return teacher_force(lvlm, inputs, ids, [self])["lookback"].flatten(2)
+        return self.token_features(teacher_force(lvlm, inputs, ids, [self]))
 
-    def score(self, record: Any) -> Float[Tensor, "sample token"]:
-        return 1 - record["lookback"].flatten(2).mean(-1)
+    def token_features(self, record: Record) -> Float[Tensor, "sample token feature"]:
+        """What the probe sees of every token, before the window's mean."""
+        return record["lookback"].flatten(2)
+
+    def score(self, record: Record) -> Float[Tensor, "sample token"]:
+        ratios = trailing_mean(self.token_features(record), self.window)
+        return 1 - ratios.mean(-1) if self.probe is None else self.probe(ratios)
+
+    def fit(
+        self, features: Any, labels: Any, groups: Sequence[Any] | None = None, *, lvlm: Any, counts: Any = None,
+        seed: int = 0,
+    ) -> Self:  # fmt: skip
+        """With a logistic regression fitted to items: tokens, or means over the tokens of a span.
+
+        features: (item, layers · heads), or the record of a pass with labels (sample, token). labels: 1 hallucinated.
+        groups: of no use here, where nothing is held out. lvlm: the model that the ratios are of. counts: how often
+        each item counts, once unless said.
+
+        Raises:
+            ValueError: features and labels that do not match, or labels of one class only.
+        """
+        if isinstance(features, Record):
+            features, labels, groups = items(
+                features, trailing_mean(self.token_features(features), self.window), torch.as_tensor(labels), groups
+            )
+        known, truth, _ = prepared(features, labels, groups)
+        often = None if counts is None else torch.as_tensor(counts).float()
+        return self._with(fit_linear(known, truth, counts=often), made_for(lvlm, known, truth, seed))

@@ -1,0 +1,184 @@
+"""DHCP: whether an answer is hallucinated, from the attention that it paid to each image token.
+
+Zhang et al., "DHCP: Detecting Hallucinations by Cross-modal Attention Pattern in Large Vision-Language Models", ACM MM
+2025, arXiv 2411.18659. What its text does not say is from the released code (btzyd/DHCP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..pipelines.checks import check_choice
+from ..pipelines.declarations import Reading
+from ..pipelines.record import Record
+from .probe import MLP, fit_mlp
+from .trained import SHIPPED, Trained, items, made_for, prepared
+
+if TYPE_CHECKING:
+    from ..pipelines.attention import AttentionCall
+
+
+def columns(call: AttentionCall) -> Float[Tensor, "batch token head image"]:
+    """Attention of every head to each image token, in their order, at the rows that produce tokens; not renormalised.
+
+    Raises:
+        ValueError: rows with different numbers of image tokens; a probe takes one number.
+    """
+    where, rows = call.sequences, call.probabilities(call.producing).float()
+    counts = where.image.sum(1)
+    if bool((counts != counts[0]).any()):
+        raise ValueError(
+            f"DHCP needs equally many image tokens in every row; found {counts.unique().tolist()}: give all pictures "
+            "one size, or one picture at a time."
+        )
+    places = where.image.nonzero()[:, 1].reshape(len(counts), -1).to(rows.device)
+    dropped = max(0, where.seen - call.key.shape[2])  # a sliding window let these keys go: no attention to them
+    index = places[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
+    return pad(rows, (dropped, 0)).gather(3, index).transpose(1, 2)
+
+
+def mean_columns(call: AttentionCall, mask: Bool[Tensor, "batch token"]) -> Float[Tensor, "batch 1 head image"]:
+    """The same averaged over the rows that produce real tokens."""
+    weight = mask.to(call.query.device).float()
+    weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("bt,bthi->bhi", weight, columns(call))[:, None]
+
+
+def projected(call: AttentionCall, weight: Float[Tensor, "layer hidden head image"]) -> Tensor:
+    """What a layer's columns add to the probe's first layer: (batch, token, hidden). It is linear, so its mean fits."""
+    found, mine = columns(call), weight[call.layer].to(call.query.device)
+    if found.shape[2:] != mine.shape[1:]:
+        raise ValueError(
+            f"this DHCP was trained on {mine.shape[2]} image tokens, and here are {found.shape[3]}: give pictures of "
+            "the size that it was trained on."
+        )
+    return torch.einsum("bthi,nhi->btn", found, mine)
+
+
+def answer_class(answer: Literal["yes", "no"], truth: Literal["yes", "no"]) -> int:
+    """0 right yes, 1 right no, 2 wrong no, 3 wrong yes; its half (0 or 1) is the binary label.
+
+    The authors' README has 2 and 3 the other way round; this is their code. Their −1 for any other answer becomes
+    "right" when halved; ours are left out before.
+
+    >>> [answer_class(a, t) for a in ("yes", "no") for t in ("yes", "no")]
+    [0, 3, 2, 1]
+    """
+    if answer == truth:
+        return 0 if answer == "yes" else 1
+    return 3 if answer == "yes" else 2
+
+
+@dataclass(frozen=True)
+class DHCP(Trained):
+    """An MLP on X[l, h, v], the attention of head h in layer l to image token v, averaged over the answer's rows.
+
+    X = mean_t A_t[l, h, v], t over the rows that produce the answer's tokens, its end included; risk =
+    P(hallucinated | X), flattened in this order → 128 ReLUs → softmax. The risk of token t is that of the answer up to
+    it: the last is the answer's. It needs a probe: that of the embedded LVLM is shipped, for yes/no answers.
+
+    Args:
+        rows: "mean" as above; "own" takes the row of each token alone, for words of captions (ours).
+        weights: the probe: "shipped", a folder, or a Hub id.
+
+    Raises:
+        ValueError: rows neither "mean" nor "own".
+
+    What is kept of a token is its part in the first layer, 128 numbers per layer, so that long texts cost kilobytes.
+    Features are scaled and the epoch is chosen on held-out images; the released code does neither.
+    """
+
+    rows: Literal["mean", "own"] = "mean"
+    weights: str | None = SHIPPED
+
+    paper: ClassVar[str] = "arXiv 2411.18659"
+    reads: ClassVar[str] = "attention"
+    name: ClassVar[str] = "dhcp"
+    kind: ClassVar[str] = "mlp"
+    needs_probe: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_choice("rows", self.rows, ("mean", "own"), "the rows of attention that a token is judged by")
+
+    @property
+    def decides_at(self) -> str:
+        """The token whose risk is the answer's."""
+        return "last" if self.rows == "mean" else "first"
+
+    def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
+        layers = range(len(lvlm.layers))
+        if not isinstance(self.probe, MLP):
+            yield Reading("dhcp/columns", layers, keep=columns)
+            return
+        weight, _ = self.probe.folded()
+        shape = (len(weight), len(layers), lvlm.heads, -1)
+        yield Reading("dhcp", layers, keep=partial(projected, weight=weight.reshape(shape).transpose(0, 1)))
+
+    def features(self, lvlm: Any, inputs: Any, ids: Tensor) -> Float[Tensor, "batch layer head image"]:
+        """X for given answers, averaged inside each layer so that no token's columns are kept."""
+        from ..pipelines.generate import real, teacher_force
+
+        mask = real(ids.to(lvlm.device), lvlm.end_tokens)
+        read = Reading("dhcp/mean", range(len(lvlm.layers)), keep=partial(mean_columns, mask=mask))
+        return teacher_force(lvlm, inputs, ids, [_Reads(read)])["dhcp/mean"][:, 0]
+
+    def token_features(self, record: Record) -> Float[Tensor, "sample token feature"]:
+        """The columns of every token, (layer, head, image token) in this order; from a record read without a probe."""
+        return record["dhcp/columns"].flatten(2)
+
+    def score(self, record: Record) -> Float[Tensor, "sample token"]:
+        if not isinstance(self.probe, MLP):
+            raise ValueError('dhcp has no probe; `for_model` finds the shipped one, "dhcp:weights=FOLDER" yours.')
+        before = record["dhcp"].sum(2)
+        if self.rows == "mean":
+            count = torch.arange(1, before.shape[1] + 1, device=before.device)
+            before = before.cumsum(1) / count[:, None]
+        return self.probe.hallucinated(before + self.probe.folded()[1].to(before.device))
+
+    def fit(
+        self, features: Any, labels: Any, groups: Sequence[Any] | None = None, *, lvlm: Any, counts: Any = None,
+        classes: int = 2, epochs: int = 30, seed: int = 0,
+    ) -> Self:  # fmt: skip
+        """With an MLP fitted to answers (or tokens), every class drawn equally often.
+
+        features: (item, layers · heads · image tokens) or unflattened; or the record of a pass, with labels per sample
+        (rows="mean") or per token. labels: 1 hallucinated, or `answer_class` with classes=4. groups: the image of each
+        item; the epoch is chosen on a fifth of them. lvlm: the model that the attention is of. counts: how often each
+        item counts among those of its class, once unless said.
+
+        Raises:
+            ValueError: features and labels that do not match, a class without items, or a single group.
+        """
+        if isinstance(features, Record):
+            columns_of = self.token_features(features)
+            if self.rows == "own":
+                features, labels, groups = items(features, columns_of, torch.as_tensor(labels), groups)
+            else:
+                weight = features.mask / features.mask.sum(1, keepdim=True)
+                features = (columns_of * weight[..., None]).sum(1)
+        known, truth, whose = prepared(features, labels, groups)
+        often = None if counts is None else torch.as_tensor(counts).float()
+        probe, found = fit_mlp(known, truth, whose, classes, epochs, seed=seed, counts=often)
+        probe = MLP(probe.mean, probe.scale, probe.weight_1.half(), *[getattr(probe, n) for n in _SMALL])
+        return self._with(probe, made_for(lvlm, known, truth, seed, **found))
+
+
+_SMALL = ("bias_1", "weight_2", "bias_2")
+
+
+@dataclass(frozen=True)
+class _Reads:
+    """One reading as a detector of its own."""
+
+    reading: Reading
+
+    def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
+        yield self.reading

@@ -1,0 +1,99 @@
+"""Internal confidence: whether the word can be read off the image tokens' states with the logit lens.
+
+Jiang et al., "Interpreting and Editing Vision-Language Representations to Mitigate Hallucinations", ICLR 2025, arXiv
+2410.02762.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..pipelines.checks import check_at_least
+from ..pipelines.declarations import Reading
+from ..pipelines.record import Record
+
+
+def renormalised(logits: Float[Tensor, "... vocab"], top: int) -> Float[Tensor, "... vocab"]:
+    """Softmax over the `top` largest alone, 0 elsewhere.
+
+    >>> [round(p, 4) for p in renormalised(torch.tensor([2.0, 1.0, 0.0, -1.0]), 2).tolist()]
+    [0.7311, 0.2689, 0.0, 0.0]
+    """
+    best = logits.float().topk(min(top, logits.shape[-1]), dim=-1)
+    return torch.zeros_like(logits, dtype=torch.float32).scatter(-1, best.indices, best.values.softmax(-1))
+
+
+def seen_words(
+    hidden: Float[Tensor, "batch query hidden"], image: Bool[Tensor, "batch prompt"], top: int,
+    head: Callable[[Tensor], Tensor], vocabulary: int,
+) -> Float[Tensor, "batch first vocab"]:  # fmt: skip
+    """The largest value of every word over the image tokens: one entry when a pass holds the prompt, none later."""
+    size = image.shape[1]
+    rows = []
+    for states, mask in zip(hidden, image, strict=True) if hidden.shape[1] >= size else ():
+        mine = states[:size][mask.to(states.device)]
+        rows.append(renormalised(head(mine), top).amax(0))
+    if rows:
+        return torch.stack(rows)[:, None]
+    return hidden.new_zeros((len(hidden), 0, vocabulary), dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class LogitLens:
+    """Risk = 1 − c(y_t), c(v) = max over layers and image tokens of softmax over the 50 largest logits of H(h)[v].
+
+    h: a state at an image token, every layer's and the embeddings'; H: the head alone, as in the released code, but the
+    last layer's state after the final norm. 0 to 1, and no probability: keeping 50 words inflates it. A word of several
+    tokens has a risk for each; the released code takes their smallest.
+
+    Args:
+        top: how many words are kept. Code: 50.
+        final_norm: apply the final norm to inner layers too. Code: no.
+
+    Raises:
+        ValueError: top below 1.
+
+    What is kept is one number per layer and word of the vocabulary, for the prompt alone.
+    """
+
+    top: int = 50
+    final_norm: bool = False
+
+    paper: ClassVar[str] = "arXiv 2410.02762"
+    reads: ClassVar[str] = "states at the image tokens"
+
+    def __post_init__(self) -> None:
+        check_at_least("top", self.top, 1, "words kept before they are normalised again")
+
+    def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
+        last, image = len(lvlm.layers) - 1, lvlm.image_mask(inputs["input_ids"])
+        inner = lvlm.unembed if self.final_norm else lvlm.head
+        kept = partial(seen_words, image=image, top=self.top, vocabulary=len(lvlm.model.get_output_embeddings().weight))
+        yield Reading("logit_lens/embedding", [0], keep=partial(kept, head=inner), of="input", queries="all")
+        if last:
+            yield Reading("logit_lens/inner", range(last), keep=partial(kept, head=inner), of="block", queries="all")
+        yield Reading("logit_lens/last", [last], keep=partial(kept, head=lvlm.unembed), of="block", queries="all")
+
+    def confidence(self, record: Record) -> Float[Tensor, "sample token layer"]:
+        """c of each token, before the maximum over layers; the embeddings first."""
+        names = [f"logit_lens/{name}" for name in ("embedding", "inner", "last")]
+        parts = [record[name] for name in names if name in record.readings]
+        table = torch.cat([part[:, 0] for part in parts], dim=1)  # sample layer vocab
+        ids = record.ids.to(table.device)[:, None].expand(-1, table.shape[1], -1)
+        return table.gather(2, ids).transpose(1, 2)
+
+    def features(self, lvlm: Any, inputs: Any, ids: Tensor) -> Float[Tensor, "sample token layer"]:
+        """c of every token of given text by layer, (batch, new, layers + 1), the embeddings first."""
+        from ..pipelines.generate import teacher_force
+
+        return self.confidence(teacher_force(lvlm, inputs, ids, [self]))
+
+    def score(self, record: Record) -> Float[Tensor, "sample token"]:
+        return 1 - self.confidence(record).amax(-1)

@@ -1,0 +1,187 @@
+"""What detectors with a probe share: finding it for a model, fitting it, saving and loading it.
+
+A saved detector is a folder (or a Hub repository) with config.json and detector.safetensors; nothing in it is run.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..pipelines.identity import identity, misfit, shipped
+from .probe import KINDS, Probe
+
+CONFIG, TENSORS, VERSION = "config.json", "detector.safetensors", 1
+SHIPPED = "shipped"
+_PACKAGES = ("veridical", "torch", "transformers", "scikit-learn")
+
+
+class OtherModel(ValueError):
+    """A detector was trained on another model; the message says what differs."""
+
+
+class Trained:
+    """A part of detectors that can be trained. Their field `weights` says where the probe comes from.
+
+    "shipped": the one that comes with veridical, where it fits the model; a folder or Hub id; None: untrained.
+    probe: the classifier, None before `fit`, `from_pretrained` or `for_model`. about: what is known of its making.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str]
+    needs_probe: ClassVar[bool] = False
+    weights: str | None
+    probe: Probe | None = None
+    about: Mapping[str, Any] = {}
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the risk is a probability, 0 to 1."""
+        return self.probe is not None
+
+    def for_model(self, lvlm: Any) -> Self:
+        """This detector with its probe, checked against the model.
+
+        Raises:
+            OtherModel: the probe was trained on another model. ValueError: no probe, and this detector needs one.
+        """
+        made = self
+        if self.probe is None and self.weights == SHIPPED:
+            folder = shipped(self.name)
+            found = type(self).from_pretrained(folder) if folder else None
+            if found is not None and not self._other_fields(found) and misfit(found.about["model"], lvlm) is None:
+                made = self._with(found.probe, found.about)
+        elif self.probe is None and self.weights not in (None, "none"):
+            found = type(self).from_pretrained(str(self.weights))
+            if other := self._other_fields(found):
+                raise ValueError(
+                    f"{self.weights} was trained with other settings: {'; '.join(other)}. Give the same: "
+                    f'"{self.name}:{",".join([*found._settings(), f"weights={self.weights}"])}".'
+                )
+            made = self._with(found.probe, found.about)
+        if made.probe is None and self.needs_probe:
+            raise ValueError(
+                f"{self.name} needs a trained probe, and none is shipped for {lvlm.name!r}. Train one: `veridical "
+                f'train-detector --model {lvlm.name} --detector {self.name} --out FOLDER`, then use "{self.name}:'
+                'weights=FOLDER".'
+            )
+        if made.probe is not None and "model" in made.about and (why := misfit(made.about["model"], lvlm)):
+            raise OtherModel(f"the probe of {made.name} does not fit this model: it was {why}. Train one for it.")
+        return made
+
+    # -- files --------------------------------------------------------------------------------------------------------
+    def save_pretrained(self, folder: str | Path, **about: Any) -> Path:
+        """Write config.json and detector.safetensors. about: more to record, such as data and metrics.
+
+        Raises:
+            ValueError: there is no probe.
+        """
+        if self.probe is None:
+            raise ValueError(f"{self!r} has no probe to save: fit it first.")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: value.contiguous() for name, value in self.probe.tensors().items()}
+        save_file(tensors, folder / TENSORS)
+        config = {
+            "format": VERSION, "detector": self.name, "probe": self.kind, "fields": self._fields(),
+            **self.about, **about,
+            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        }  # fmt: skip
+        (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, where: str | Path) -> Self:
+        """A saved detector, from a folder or a Hub id.
+
+        Raises:
+            FileNotFoundError: neither. ValueError: the folder of another detector, or of a newer format.
+        """
+        folder = _folder(str(where))
+        changed = tuple((folder / file).stat().st_mtime_ns for file in (CONFIG, TENSORS))
+        return _read(cast(Any, cls), str(where), folder, changed)
+
+    def _with(self, probe: Probe | None, about: Mapping[str, Any]) -> Self:
+        made = copy.copy(self)
+        object.__setattr__(made, "probe", probe)
+        object.__setattr__(made, "about", about)
+        return made
+
+    def _fields(self) -> dict[str, Any]:
+        """What the features depend on."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in fields if field.name != "weights"}
+
+    def _settings(self) -> list[str]:
+        return [f"{name}={value}" for name, value in self._fields().items()]
+
+    def _other_fields(self, found: Trained) -> list[str]:
+        mine, theirs = self._fields(), found._fields()
+        return [f"{name} was {theirs[name]!r}, now {mine[name]!r}" for name in mine if theirs[name] != mine[name]]
+
+
+def items(
+    record: Any, features: Tensor, labels: Tensor, groups: Sequence[Any] | None
+) -> tuple[Tensor, Tensor, list[Any]]:
+    """The real tokens of a record as (items, feature), their labels, and the sample (or group) each is of."""
+    samples = list(range(len(record.mask))) if groups is None else list(groups)
+    whose = [samples[row] for row, _ in record.mask.nonzero().tolist()]
+    return features[record.mask], labels[record.mask], whose
+
+
+def prepared(features: Any, labels: Any, groups: Sequence[Any] | None) -> tuple[Tensor, Tensor, list[Any]]:
+    """Features as float (item, feature), labels as whole numbers, and a group for each item."""
+    known = torch.as_tensor(features).detach().float().flatten(1).cpu()
+    truth = torch.as_tensor(labels).long().cpu()
+    return known, truth, list(range(len(truth))) if groups is None else list(groups)
+
+
+def made_for(lvlm: Any, features: Tensor, labels: Tensor, seed: int, **more: Any) -> dict[str, Any]:
+    """What is recorded with a probe: the model, the features, the items and the seed."""
+    return {
+        "model": identity(lvlm), "features": features.shape[1], "items": len(labels),
+        "classes": torch.bincount(labels).tolist(), "seed": seed, **more,
+    }  # fmt: skip
+
+
+def _folder(where: str) -> Path:
+    folder = Path(where).expanduser()
+    if (folder / CONFIG).is_file() and (folder / TENSORS).is_file():
+        return folder
+    if folder.exists() or where.startswith(("/", ".", "~")) or where.count("/") != 1:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no such folder"
+        raise FileNotFoundError(f"no trained detector in {where}: looked for {CONFIG} and {TENSORS}; found {found}.")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path([hf_hub_download(where, file) for file in (TENSORS, CONFIG)][1]).parent
+    except Exception as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(f"no detector {where!r}: it is no folder here, and not on the Hub ({said})") from error
+
+
+@lru_cache(maxsize=8)
+def _read(cls: Any, where: str, folder: Path, changed: tuple[int, ...]) -> Any:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        name, version, fields = config["detector"], config["format"], config["fields"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG} is not the configuration of a trained detector ({error!r}).") from error
+    if name != cls.name:
+        raise ValueError(f"{where} holds a {name!r} detector, not {cls.name!r}.")
+    if version > VERSION:
+        raise ValueError(f"{where} has format {version}; this version reads up to {VERSION}: update veridical.")
+    made = cls(**fields, weights=where)
+    probe = KINDS[cls.kind](**{name: value.float() for name, value in load_file(folder / TENSORS).items()})
+    about = {key: value for key, value in config.items() if key not in ("format", "detector", "probe", "fields")}
+    return made._with(probe, about)

@@ -1,0 +1,171 @@
+"""A gate: pay for a decoder only where a detector fires."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..pipelines.checks import check_at_least, check_choice, check_integers, check_threshold
+from ..pipelines.declarations import AttentionEdit, Declaration, HeadEdit, LogitsEdit, Reading, ResidualEdit, Step
+from ..pipelines.per_model import fitted
+from ..pipelines.registry import DECODERS, DETECTORS
+from ..pipelines.running import RunningRisk, prefixed
+
+if TYPE_CHECKING:
+    from ..pipelines.attention import LayerCall
+    from ..pipelines.lvlm import LVLM, Inputs
+
+OVER = ("now", "mean", "max")
+PREFIX = "gate/"
+
+
+def running(
+    risks: Float[Tensor, "row token"], over: Literal["now", "mean", "max"], window: int
+) -> Float[Tensor, " row"]:
+    """The newest risk, or the mean or largest of the newest `window`."""
+    if over == "now":
+        return risks[:, -1]
+    newest = risks[:, -window:]
+    return newest.mean(1) if over == "mean" else newest.amax(1)
+
+
+@dataclass(frozen=True)
+class Gate:
+    r"""Let a decoder act only at steps, and in samples, where a detector's running risk exceeds a threshold.
+
+    z_t = edit(l_t) if r_t > θ else l_t,   r_t the risk of step t, over its own risk or those of the latest steps
+
+    l_t: (batch, vocab) logits of step t. The risk of step t is known once its forward pass is done, with the likeliest
+    token standing in for the one that is not chosen yet. So edits of the logits of step t are gated by r_t; edits
+    inside the pass of step t (attention, heads, states) by r_{t−1}, position by position, and what a position was fed
+    with stays. The prompt's pass has no risk before it and stays plain unless `prefill` is set. With beams logits are
+    gated beam by beam, and the pass by the largest risk among a sample's beams. Edits of a branch alone are not gated:
+    they make the branch what it is.
+
+    Args:
+        decoder: what is gated: a name, "name:field=value,…", or an instance; by name it takes its paper's values for
+            the model, as it does ungated.
+        detector: whose risk opens the gate, likewise. It reads what the gated run computes, past edits included.
+        threshold: θ, in the detector's own units. "inf" never acts, which is plain decoding; "-inf" always does.
+        over: the running risk: "now", this step's own; or the "mean" or "max" of the newest `window` steps.
+        window: steps, 1 or more; says nothing with over="now".
+        prefill: let edits inside the pass change the prompt's pass too. With θ = −inf this is the ungated decoder.
+
+    Raises:
+        UnknownName, ValueError: no such decoder or detector, a gate inside a gate, or a value outside its range.
+
+    What the decoder finds out before decoding (vectors, heads, blind tokens) is paid for in any case, and the rows of
+    its branches run along at every step, because their cache is needed whenever the gate opens: a gate spares the text,
+    not the time. It is no paper's method; "gating" is this toolkit's own.
+    """
+
+    decoder: Any = "vcd"
+    detector: Any = "entropy"
+    threshold: float | str = 1.0
+    over: Literal["now", "mean", "max"] = "now"
+    window: int = 8
+    prefill: bool = False
+
+    paper: ClassVar[str] = "–"
+    changes: ClassVar[str] = "what its decoder changes, where its detector's risk is high"
+    cost: ClassVar[str] = "its decoder's and its detector's"
+
+    def __post_init__(self) -> None:
+        if isinstance(DECODERS.make(self.decoder), Gate):
+            raise ValueError(f"decoder={self.decoder!r} is a gate itself; gate its decoder instead")
+        DETECTORS.make(self.detector)
+        threshold = check_threshold(self.threshold)
+        if math.isinf(threshold):  # kept as a word, so that the repr can be read back
+            object.__setattr__(self, "threshold", "inf" if threshold > 0 else "-inf")
+        check_choice("over", self.over, OVER, "which steps the running risk looks at")
+        check_integers("window", (self.window,), "steps that the running risk looks at")
+        check_at_least("window", self.window, 1, "steps that the running risk looks at")
+
+    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+        threshold = check_threshold(self.threshold)
+        if threshold == math.inf:
+            return
+        detector = DETECTORS.make(self.detector)
+        detector = getattr(detector, "for_model", lambda lvlm: detector)(lvlm)
+        reads = prefixed(detector.readings(lvlm, inputs), PREFIX)
+        names = {one.name.removeprefix(PREFIX): one.name for one in reads if isinstance(one, Reading)}
+        door = _Door(self, threshold, RunningRisk(detector, names, inputs["attention_mask"].sum(1)))
+        yield LogitsEdit(door.look)
+        (decoder,) = fitted([DECODERS.make(self.decoder)], lvlm.name)
+        for declared in decoder.edits(lvlm, inputs):
+            if isinstance(declared, LogitsEdit):
+                yield LogitsEdit(partial(door.logits, declared))
+            elif _on_main(declared):
+                queries = 2 if isinstance(declared, AttentionEdit) else 1
+                yield replace(declared, apply=partial(door.inside, declared, queries))
+            else:
+                yield declared
+        yield from reads  # last, as a run's own detectors are: a branch of theirs inherits the edits
+
+
+def gate(decoder: Any, detector: Any, threshold: float | str, **settings: Any) -> Gate:
+    """`Gate` as a function: gate("vcd", "entropy", 1.0)."""
+    return Gate(decoder, detector, threshold, **settings)
+
+
+class _Door:
+    """Which steps are open, while one run lasts.
+
+    now: (row,) of the step at hand. past: one (sample,) per step, which opens the pass of the step after it.
+    """
+
+    def __init__(self, settings: Gate, threshold: float, risk: RunningRisk) -> None:
+        self.settings, self.threshold, self.risk = settings, threshold, risk
+        self.now: Bool[Tensor, " row"] | None = None
+        self.past: list[Bool[Tensor, " sample"]] = []
+
+    def look(self, logits: Float[Tensor, "row vocab"], step: Step) -> Float[Tensor, "row vocab"]:
+        """Decide for this step, and leave the logits as they are."""
+        risk = running(self.risk(step), self.settings.over, self.settings.window)
+        self.now = (risk > self.threshold).to(logits.device)
+        self.past.append(self.now.unflatten(0, (len(self.risk.prompt), -1)).any(1))
+        return logits
+
+    def logits(self, edit: LogitsEdit, logits: Float[Tensor, "row vocab"], step: Step) -> Float[Tensor, "row vocab"]:
+        assert self.now is not None
+        return _where(self.now, lambda: edit.apply(logits, step), logits)
+
+    def inside(
+        self, edit: ResidualEdit | HeadEdit | AttentionEdit, axis: int, value: Tensor, call: LayerCall
+    ) -> Tensor:
+        """Change the positions that were fed while the gate was open. axis: of the queries."""
+        positions = self.positions(call, value.shape[axis]).to(value.device)
+        shape = [1] * value.dim()
+        shape[0], shape[axis] = positions.shape
+        return _where(positions.view(shape), lambda: edit.apply(value, call), value)  # type: ignore[arg-type]
+
+    def positions(self, call: LayerCall, queries: int) -> Bool[Tensor, "batch query"]:
+        """Which of the pass's positions are open, whether or not a cache spares the others."""
+        sample, prompt = call.sequences.sample, call.sequences.image.shape[1]
+        new = call.sequences.seen - prompt
+        before = sample.new_full((len(sample), prompt), self.settings.prefill, dtype=torch.bool)
+        if new == 0:
+            return before[:, prompt - queries :]
+        after = torch.stack(self.past[-new:], 1).to(sample.device)[sample]  # sample new -> row new
+        return torch.cat([before, after], 1)[:, -queries:]
+
+
+def _on_main(declared: Declaration) -> bool:
+    """An edit inside the pass that reaches the main rows; one of a branch alone makes the branch what it is."""
+    return isinstance(declared, ResidualEdit | HeadEdit | AttentionEdit) and declared.branch in (None, "all", "main")
+
+
+def _where(open_: Bool[Tensor, ...], edited: Any, plain: Tensor) -> Tensor:
+    """`edited()` where it is open; not asked for where nothing is, and as it is where everything is."""
+    if not open_.any():
+        return plain
+    if open_.all():
+        return edited()
+    return torch.where(open_, edited(), plain) if open_.dim() > 1 else torch.where(open_[:, None], edited(), plain)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 from ..datasets import coco, examples
 from ..datasets.captions import DETAIL_PROMPT
-from ..datasets.coco import CocoFiles
 from ..datasets.examples import Example
 from ..datasets.pope import STRATEGIES
 from ..metrics import chair, pope
-from ..metrics.chair import Chair
 from ..metrics.estimate import Estimate
+from .benchmark_amber import Descriptions
+from .benchmark_type import DEFAULT_LIMIT, Benchmark, Mark, Source, as_record, digest
+from .benchmarks_asked import Insisting, Numbers, Reasoning
 
-DEFAULT_LIMIT = examples.POPE_SAMPLE
+__all__ = [
+    "BENCHMARKS", "DEFAULT_LIMIT", "Benchmark", "Captions", "Mark", "Questions", "Source", "as_record", "digest",
+]  # fmt: skip
 
 _CHAIR_TABLES = {"": ("chair_s", "chair_i", "recall", "precision", "length", "repetition")}
 _POPE_PREFIX = {**{strategy: f"{strategy}_" for strategy in STRATEGIES}, "all three": ""}
@@ -27,71 +28,6 @@ _POPE_TABLES = {
     title: tuple(prefix + name for name in ("accuracy", "precision", "recall", "f1", "yes_ratio"))
     for title, prefix in _POPE_PREFIX.items()
 }
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where examples come from.
-
-    Args:
-        coco: a COCO folder; None is the embedded world.
-        split: of either; None is the world's "test", or the folder's only held-out one.
-        limit: number of images.
-        seed: draws images and random negatives.
-        synonyms: CHAIR's synonym file; None is the embedded world's vocabulary.
-    """
-
-    coco: str | None = None
-    split: str | None = None
-    limit: int = DEFAULT_LIMIT
-    seed: int = 0
-    synonyms: str | None = None
-
-    @property
-    def name(self) -> str:
-        """As results call it."""
-        return f"coco:{self.coco}@{self.files.split}" if self.coco else f"{examples.WORLD}{self.split or 'test'}"
-
-    @property
-    def files(self) -> CocoFiles:
-        return coco.find_coco(self.coco or "", self.split)
-
-    @cached_property
-    def chair(self) -> Chair:
-        """The vocabulary in which captions are read."""
-        return Chair(self.synonyms)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A stretch of a text, (start, end) in characters, that is right or not."""
-
-    start: int
-    end: int
-    right: bool
-
-
-class Benchmark(Protocol):
-    """A set of examples, one question for all of them or one each, and what is measured on the answers.
-
-    version: changes whenever the same answers would score differently. unit: what one example is. tables: title ->
-    metrics shown together. headline: the metrics for a narrow screen.
-    """
-
-    name: str
-    version: str
-    prompt: str | None
-    max_new_tokens: int
-    unit: str
-    higher_is_better: Mapping[str, bool]
-    tables: Mapping[str, Sequence[str]]
-    headline: Sequence[str]
-
-    def examples(self, source: Source) -> Sequence[Example]: ...
-
-    def estimates(self, source: Source, asked: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]: ...
-
-    def marks(self, source: Source, example: Example, text: str) -> list[Mark]: ...
 
 
 class Captions(Benchmark):
@@ -120,6 +56,10 @@ class Captions(Benchmark):
         spans = zip(found.mentions.spans, found.hallucinated, strict=True)
         return [Mark(start, end, not wrong) for (start, end), wrong in spans]
 
+    def protocol(self, source: Source) -> dict[str, Any]:
+        """Which word family read the captions, with whose vocabulary."""
+        return {"name": self.name, "family": source.chair.family, "synonyms": source.chair.synonyms.name}
+
 
 class Questions(Benchmark):
     """POPE: is this object in the image? All three splits; a question of several splits is asked once.
@@ -147,35 +87,43 @@ class Questions(Benchmark):
             part = [(e, text) for split, e, text in answered if not prefix or split == title]
             if part:
                 labels, images = [e.label or "" for e, _ in part], [e.image_id for e, _ in part]
-                scored = pope.estimates([text for _, text in part], labels, images)
+                scored = pope.estimates([text for _, text in part], labels, images, source.pope)
                 found |= {prefix + name: value for name, value in scored.items()}
         return found
 
     def marks(self, source: Source, example: Example, text: str) -> list[Mark]:
-        return [Mark(0, len(text), pope.parse(text) == example.label)] if text else []
+        right = bool(pope.outcomes([text], [example.label or ""], source.pope)[0].correct)
+        return [Mark(0, len(text), right)] if text else []
+
+    def protocol(self, source: Source) -> dict[str, Any]:
+        """Whose program reads the answers, and what follows every question."""
+        return {"name": source.pope, "suffix": _suffix(source)}
 
 
-BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in (Captions(), Questions())}
+BENCHMARKS: Mapping[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (Captions(), Questions(), Descriptions(), Reasoning(), Insisting(), Numbers())
+}
 
 
-def digest(asked: Sequence[Example]) -> str:
-    """SHA-256 over what is asked and what is true, in order."""
-    told = [[e.id, e.image_id, e.question, e.label, sorted(e.objects), list(e.splits)] for e in asked]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-def as_record(estimate: Estimate) -> dict[str, Any]:
-    """value, low, high, n."""
-    return dict(vars(estimate))
+def _suffix(source: Source) -> str:
+    return pope.PROMPT_SUFFIX[source.pope] if source.suffix is None else source.suffix
 
 
 @lru_cache(maxsize=4)
 def _captions(source: Source) -> Sequence[Example]:
+    """With the prompt as every example's question, if it is not the benchmark's own."""
     source.chair.parse("")  # a missing synonym file or word list is known before the first caption
+    found = _described(source)
+    return tuple(replace(e, question=source.prompt) for e in found) if source.prompt else found
+
+
+def _described(source: Source) -> Sequence[Example]:
+    source.own("chair")
     if source.coco is None:
         return tuple(examples.world_captions(source.split or "test", source.limit))
     files = source.files
-    found = coco.coco_examples(source.coco, source.limit, source.seed, source.split)
+    found = coco.coco_examples(source.coco, source.limit, source.seed, source.split, source.listed)
     ids = [example.image_id for example in found]
     captions = None if files.captions is None else coco.load_json(files.captions)
     truth = chair.ground_truth(coco.load_json(files.instances), captions, source.chair, ids)
@@ -184,8 +132,13 @@ def _captions(source: Source) -> Sequence[Example]:
 
 @lru_cache(maxsize=4)
 def _questions(source: Source) -> Sequence[Example]:
+    source.own("pope")
     if source.coco is None:
         parts = [examples.world_pope(source.split or "test", source.limit, s, source.seed) for s in STRATEGIES]
     else:
-        parts = [coco.coco_pope(source.coco, source.limit, s, source.seed, source.split) for s in STRATEGIES]
-    return tuple(examples.merged(parts))
+        parts = [
+            coco.coco_pope(source.coco, source.limit, s, source.seed, source.split, images=source.listed)
+            for s in STRATEGIES
+        ]
+    found, suffix = examples.merged(parts), _suffix(source)
+    return tuple(replace(e, question=f"{e.question}{suffix}") for e in found)

@@ -47,3 +47,48 @@ def chair(out: Annotated[Path, typer.Option(help="File to write.")] = Path("chai
     from ..download import chair_synonyms
 
     typer.echo(f"CHAIR's synonyms in {chair_synonyms(out)}")
+
+
+@app.command(
+    epilog=o.worked(
+        "# what `evaluate --coco coco` asks about", "veridical data coco --out coco",
+        "# the 500 smallest ids", "veridical data coco --out coco --images first-500-sorted",
+        "veridical evaluate --coco coco --images first-500-sorted --synonyms synonyms.txt --out runs/coco",
+    )
+)  # fmt: skip
+def coco(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    split: Annotated[str, typer.Option(help="val2014, train2014, val2017 or train2017.")] = "val2014",
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help='"first-500-sorted", or a file of ids or names.', show_default="what evaluate draws for chair and pope"
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of images.", show_default="500, or all of --images")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    host: Annotated[
+        str, typer.Option("--from", help="Server with COCO's files; https://s3.amazonaws.com/images.cocodataset.org "
+                          "is the same one over TLS.")
+    ] = "http://images.cocodataset.org",
+    verify: Annotated[bool, typer.Option("--verify", help="Read what is there again and compare checksums.")] = False,
+) -> None:  # fmt: skip
+    """Download COCO: the annotations (253 MB, of which one split is kept), and only the images that are asked about.
+
+    Goes on where it was stopped. The archive of annotations has the published SHA-256; images have the size in pixels
+    of the annotations and the MD5 that the server names. The images remain under their photographers' terms.
+    """
+    from ...datasets.coco import FIRST
+    from .. import coco_download, scoring
+    from ..progress import progress
+    from .names import number_of
+
+    limit = limit or number_of(images)
+    listed = images if images is None or FIRST.fullmatch(images) else scoring.read_ids(Path(images))
+    done = coco_download.fetch(out, split, listed, limit, seed, host, verify, progress)
+    typer.echo(
+        f"{done.images} images of {split} in {out}: {done.fetched} fetched, {done.found} were there; checksums in "
+        f"{out / coco_download.LEDGER}"
+    )

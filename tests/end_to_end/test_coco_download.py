@@ -1,0 +1,357 @@
+"""COCO from a server of this test's own: the right files, only those, and connections that do not hold."""
+
+import hashlib
+import json
+import threading
+import zipfile
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from veridical.datasets.coco import choose, coco_examples, coco_pope, find_coco, load_json, write_coco
+from veridical.datasets.pope import STRATEGIES
+from veridical.flows import coco_download, resumed
+from veridical.flows.coco_download import LEDGER, fetch
+from veridical.flows.commands import data
+from veridical.flows.download import DownloadFailed
+from veridical.flows.resumed import Expected, download
+
+COUNT, LIMIT = 30, 6
+ARCHIVE = "/annotations/annotations_trainval2014.zip"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves bytes by path, with Range and If-Range, and counts what it sends.
+
+    cut: path -> bytes after which the connection ends, once each. ranges: whether it knows Range at all.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, files):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.cut, self.status, self.ranges, self.named = dict(files), {}, {}, True, {}
+        self.asked, self.sent = [], Counter()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, path = self.server, self.path
+        server.asked.append((path, self.headers.get("Range")))
+        if server.status.get(path):
+            self.send_error(server.status[path].pop(0))
+            if not server.status[path]:
+                del server.status[path]
+            return
+        content = server.files.get(path)
+        if content is None:
+            self.send_error(404)
+            return
+        tag = server.named.get(path, f'"{hashlib.md5(content).hexdigest()}"')
+        start, wanted = 0, self.headers.get("Range")
+        if wanted and server.ranges and self.headers.get("If-Range") == tag:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("ETag", tag)
+        self.end_headers()
+        body = content[start:]
+        body = body[: server.cut.pop(path)] if path in server.cut else body
+        self.wfile.write(body)
+        server.sent[path] += len(body)
+        self.close_connection = True
+
+    def log_message(self, *arguments):
+        """Quiet."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """{path: content} of a server, and the folder that it was made of."""
+    folder = write_coco("test", COUNT, tmp_path_factory.mktemp("world"))
+    files = {f"/val2014/{path.name}": path.read_bytes() for path in (folder / "test").iterdir()}
+    archive = folder / "archive.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        for kind in ("instances", "captions", "person_keypoints"):
+            source = folder / f"{'captions' if kind == 'person_keypoints' else kind}_test.json"
+            out.write(source, f"annotations/{kind}_val2014.json")
+    files[ARCHIVE] = archive.read_bytes()
+    return files, folder
+
+
+@pytest.fixture
+def server(world, monkeypatch):
+    files, _ = world
+    expected = Expected(len(files[ARCHIVE]), hashlib.sha256(files[ARCHIVE]).hexdigest())
+    monkeypatch.setattr(coco_download, "ARCHIVES", {"2014": expected})
+    monkeypatch.setattr(resumed, "PAUSE", 0.01)
+    running = Server(files)
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+def pictures(folder):
+    return sorted(path.name for path in (folder / "val2014").iterdir())
+
+
+# -- the folder ----------------------------------------------------------------------------------------------------
+def test_the_folder_holds_what_evaluate_will_open_and_nothing_else(server, tmp_path):
+    done = fetch(tmp_path, limit=LIMIT, host=server.url)
+    opened = {e.path for e in coco_examples(tmp_path, LIMIT)}
+    opened |= {e.path for s in STRATEGIES for e in coco_pope(tmp_path, LIMIT, s)}
+    assert LIMIT < len(opened) < COUNT, "two draws, and not all"
+    assert set(pictures(tmp_path)) == {path.name for path in opened}
+    assert (done.images, done.fetched, done.found, done.failed) == (len(opened), len(opened), 0, {})
+    assert sorted(path.name for path in (tmp_path / "annotations").iterdir()) == [
+        "captions_val2014.json", "instances_val2014.json",
+    ]  # fmt: skip
+    assert find_coco(tmp_path).split == "val2014"
+
+
+def test_the_files_are_the_servers_and_the_ledger_has_their_sha256(server, tmp_path, world):
+    fetch(tmp_path, limit=LIMIT, host=server.url)
+    told = {line["file"]: line for line in map(json.loads, (tmp_path / LEDGER).read_text().splitlines())}
+    assert len(told) == len(pictures(tmp_path)) + 2
+    for name, line in told.items():
+        content = (tmp_path / name).read_bytes()
+        assert line == {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert all((tmp_path / "val2014" / n).read_bytes() == world[0][f"/val2014/{n}"] for n in pictures(tmp_path))
+
+
+def test_lists_choose_the_images(server, tmp_path):
+    fetch(tmp_path, images="first-4-sorted", limit=None, host=server.url)
+    assert pictures(tmp_path) == [f"test_{index:06d}.png" for index in range(4)]
+    fetch(tmp_path, images=["test_000020.png", 30_000_011], limit=None, host=server.url)
+    assert pictures(tmp_path)[4:] == ["test_000011.png", "test_000020.png"]
+    with pytest.raises(ValueError, match=r"1 of 1 images of the list are not in the annotations, such as 7; those"):
+        fetch(tmp_path, images=[7], host=server.url)
+
+
+def test_a_second_time_nothing_is_fetched(server, tmp_path):
+    fetch(tmp_path, limit=LIMIT, host=server.url)
+    asked = len(server.asked)
+    again = fetch(tmp_path, limit=LIMIT, host=server.url)
+    assert len(server.asked) == asked
+    assert (again.fetched, again.found) == (0, again.images)
+
+
+def test_damage_is_found_and_mended(server, tmp_path):
+    fetch(tmp_path, images="first-4-sorted", host=server.url)
+    shorter, other, lost, _ = [tmp_path / "val2014" / name for name in pictures(tmp_path)]
+    whole = [path.read_bytes() for path in (shorter, other, lost)]
+    shorter.write_bytes(whole[0][:-1])
+    other.write_bytes(whole[1][:-1] + b"?")
+    lost.unlink()
+    assert fetch(tmp_path, images="first-4-sorted", host=server.url).fetched == 2, "sizes alone are compared"
+    assert fetch(tmp_path, images="first-4-sorted", host=server.url, verify=True).fetched == 1
+    assert [path.read_bytes() for path in (shorter, other, lost)] == whole
+
+
+def test_files_of_ones_own_are_taken_over_if_they_are_the_pictures(server, tmp_path, world):
+    fetch(tmp_path, images="first-1-sorted", host=server.url)
+    for name, content in (("test_000001.png", None), ("test_000002.png", b"no picture")):
+        (tmp_path / "val2014" / name).write_bytes(content or world[0][f"/val2014/{name}"])
+    done = fetch(tmp_path, images="first-3-sorted", host=server.url)
+    assert (done.found, done.fetched) == (2, 1)
+
+
+# -- connections that do not hold ----------------------------------------------------------------------------------
+def test_a_cut_connection_goes_on_where_it_was(server, tmp_path, world):
+    size = len(world[0][ARCHIVE])
+    server.cut[ARCHIVE] = size // 3
+    fetch(tmp_path, images="first-1-sorted", host=server.url)
+    assert [wanted for path, wanted in server.asked if path == ARCHIVE] == [None, f"bytes={size // 3}-"]
+    assert server.sent[ARCHIVE] == size
+
+
+def test_a_killed_download_goes_on_in_the_next_run(server, tmp_path, world, monkeypatch):
+    size = len(world[0][ARCHIVE])
+    server.cut[ARCHIVE] = size // 2
+    server.status[ARCHIVE] = []
+    monkeypatch.setattr(resumed.time, "sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        fetch(tmp_path, images="first-1-sorted", host=server.url)
+    assert not (tmp_path / "val2014").exists()
+    fetch(tmp_path, images="first-1-sorted", host=server.url)
+    assert server.sent[ARCHIVE] == size
+    assert not list((tmp_path / "annotations").glob("*partial*"))
+
+
+def test_a_server_without_ranges_starts_anew(server, tmp_path, world):
+    server.ranges, server.cut[ARCHIVE] = False, 1000
+    fetch(tmp_path, images="first-1-sorted", host=server.url)
+    assert server.sent[ARCHIVE] == len(world[0][ARCHIVE]) + 1000
+
+
+def test_another_version_at_the_server_is_not_glued_to_the_old_one(server, tmp_path):
+    path, out = "/val2014/test_000000.png", tmp_path / "file"
+    server.cut[path], server.status = 100, {}
+    old = server.files[path]
+    with pytest.raises(DownloadFailed, match="100 bytes of it are there, the same command goes on"):
+        download(server.url + path, out, tries=1)
+    server.files[path] = b"new" * 200
+    download(server.url + path, out)
+    assert out.read_bytes() == b"new" * 200 != old
+    assert server.asked[-1] == (path, "bytes=100-")
+
+
+def test_a_complete_partial_file_needs_no_byte_more(server, tmp_path):
+    path, out = "/val2014/test_000000.png", tmp_path / "file"
+    (tmp_path / "file.partial").write_bytes(server.files[path])
+    tag = f'"{hashlib.md5(server.files[path]).hexdigest()}"'
+    (tmp_path / "file.partial.json").write_text(json.dumps({"url": server.url + path, "tag": tag}))
+    download(server.url + path, out)
+    assert out.read_bytes() == server.files[path]
+    assert server.sent[path] == 0
+
+
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path):
+    path = "/val2014/test_000000.png"
+    server.status[path] = [503, 500]
+    download(server.url + path, tmp_path / "file")
+    assert len(server.asked) == 3
+    with pytest.raises(DownloadFailed, match="the server answered 404"):
+        download(server.url + "/none", tmp_path / "none")
+    assert len(server.asked) == 4
+    server.status[path] = [503] * 9
+    with pytest.raises(DownloadFailed, match="could not be fetched"):
+        download(server.url + path, tmp_path / "again", tries=2)
+    assert len(server.asked) == 6
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        (Expected(size=5), "bytes, not 5; it was deleted"),
+        (Expected(sha256="0" * 64), "its SHA-256 is"),
+        (Expected(limit=50), "at most 50 are taken"),
+    ],
+)
+def test_another_file_than_expected_never_takes_its_place(server, tmp_path, expected, message):
+    with pytest.raises(DownloadFailed, match=message):
+        download(server.url + "/val2014/test_000000.png", tmp_path / "file", expected)
+    assert not (tmp_path / "file").exists()
+    assert not (tmp_path / "file.partial").exists()
+
+
+def test_content_that_is_not_what_the_server_says_is_refused(server, tmp_path):
+    path = "/val2014/test_000000.png"
+    server.named[path] = f'"{"0" * 32}"'
+    with pytest.raises(DownloadFailed, match=r"its MD5 is .*, and the server says 000000000000"):
+        download(server.url + path, tmp_path / "file")
+
+
+def test_no_file_and_no_other_scheme_is_read(tmp_path):
+    for url in ((tmp_path / "x").as_uri(), "ftp://127.0.0.1/x"):
+        with pytest.raises(DownloadFailed, match="no http or https address"):
+            download(url, tmp_path / "y")
+
+
+def test_missing_images_are_counted_and_the_others_stay(server, tmp_path):
+    path = "/val2014/test_000001.png"
+    kept = server.files.pop(path)
+    with pytest.raises(DownloadFailed, match=r"1 of 4 images are missing; 3 are there, and the same command goes on"):
+        fetch(tmp_path, images="first-4-sorted", host=server.url)
+    assert len(pictures(tmp_path)) == 3
+    server.files[path] = kept
+    assert fetch(tmp_path, images="first-4-sorted", host=server.url).fetched == 1
+
+
+def test_a_picture_of_another_size_is_refused(server, tmp_path, world):
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    server.files["/val2014/test_000000.png"] = file.getvalue()
+    with pytest.raises(DownloadFailed, match="it has 8×8 pixels, not 192×192"):
+        fetch(tmp_path, images="first-1-sorted", host=server.url)
+    assert pictures(tmp_path) == []
+
+
+def test_a_name_that_leaves_the_folder_is_refused(server, tmp_path):
+    fetch(tmp_path, images="first-1-sorted", host=server.url)
+    path = tmp_path / "annotations" / "instances_val2014.json"
+    content = json.loads(path.read_text())
+    content["images"][1]["file_name"] = "../../evil.png"
+    text = json.dumps(content)
+    path.write_text(text)
+    (tmp_path / LEDGER).unlink()
+    load_json.cache_clear()
+    server.files["/val2014/../../evil.png"] = server.files["/val2014/test_000001.png"]
+    with pytest.raises(DownloadFailed, match=r"'../../evil.png' is no plain file name"):
+        fetch(tmp_path, images="first-2-sorted", host=server.url)
+    load_json.cache_clear()
+    assert not list(tmp_path.parent.glob("evil*"))
+
+
+def test_a_damaged_archive_is_refused(server, tmp_path):
+    server.files[ARCHIVE] = server.files[ARCHIVE][:-9] + b"x" * 9
+    with pytest.raises(DownloadFailed, match="its SHA-256 is"):
+        fetch(tmp_path, host=server.url)
+    assert list((tmp_path / "annotations").iterdir()) == [tmp_path / "annotations" / f"{ARCHIVE[13:]}.partial.json"]
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+def test_the_command_says_what_it_did_and_evaluate_goes_on_from_it(server, tmp_path, veridical):
+    ids = tmp_path / "ids.txt"
+    ids.write_text("test_000002.png\n30000005\n30000000\n")
+    out = tmp_path / "coco"
+    shown = veridical("data", "coco", "--out", out, "--images", ids, "--from", server.url)
+    assert shown.exit_code == 0, shown.output
+    assert f"3 images of val2014 in {out}: 3 fetched, 0 were there" in shown.stdout
+    run = ("evaluate", "--coco", out, "--images", ids, "--benchmark", "chair", "--no-prefect")
+    assert veridical(*run, "--out", tmp_path / "run").exit_code == 0
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["benchmarks"]["chair"]["image_ids"] == [30_000_002, 30_000_005, 30_000_000]
+    assert manifest["request"]["source"]["limit"] == 3
+    assert manifest["files"]["ids.txt"] == hashlib.sha256(ids.read_bytes()).hexdigest()
+
+
+def test_the_command_refuses_what_cannot_be(server, tmp_path, veridical):
+    for more, message in (
+        (("--split", "val2013"), "no split 'val2013' of COCO to download; possible: train2014, val2014"),
+        (("--images", tmp_path / "none.txt"), "no such file, nor a list like"),
+    ):
+        shown = veridical("data", "coco", "--out", tmp_path / "coco", "--from", server.url, *more)
+        assert shown.exit_code == 2
+        assert message in shown.stderr
+    assert server.asked == []
+
+
+def test_the_commands_server_is_cocos():
+    import inspect
+
+    assert inspect.signature(data.coco).parameters["host"].default == coco_download.HOST
+    assert all(len(expected.sha256) == 64 for expected in coco_download.ARCHIVES.values())
+
+
+# -- lists of images -----------------------------------------------------------------------------------------------
+def test_lists_of_a_coco_folder(world):
+    _, folder = world
+    content = load_json(find_coco(folder).instances)
+    ids = [image["id"] for image in content["images"]]
+    assert choose(content, None) == ids
+    assert choose(content, None, images="first-5-sorted") == sorted(ids)[:5]
+    assert choose(content, 2, images="first-5-sorted") == sorted(ids)[:2]
+    assert choose(content, 2, images=[ids[7], "test_000003.png", ids[7], ids[0]]) == [ids[7], ids[3]]
+    with pytest.raises(ValueError, match="first-99-sorted: the annotations have only 30 images"):
+        choose(content, None, images="first-99-sorted")
+    with pytest.raises(ValueError, match="no image list 'last-5'"):
+        choose(content, None, images="last-5")
+    asked = coco_pope(folder, None, "popular", images="first-12-sorted")
+    assert {e.image_id for e in asked} <= set(sorted(ids)[:12])
+    assert [e.image_id for e in coco_examples(folder, None, images=["test_000003.png"])] == [ids[3]]

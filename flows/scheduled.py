@@ -1,0 +1,136 @@
+"""The evaluation that runs by itself: answers that are known already are not asked for again, and the run fails when a
+figure is worse than in the last good run.
+
+Importing this module imports Prefect. Deployments name it as `veridical.flows.scheduled:scheduled`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, runtime
+from prefect.cache_policies import CachePolicy
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.events import emit_event
+
+from . import artifacts, durable, evaluate, history, keys, regression, steps, storage
+
+EVENT = "veridical.regression"
+
+
+@dataclasses.dataclass
+class SameAnswers(CachePolicy):
+    """Two tasks have the same answers if all that `keys.answers_key` names is the same, whatever their folders."""
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str:
+        return f"veridical-answers-{keys.answers_key(inputs['out'], inputs['benchmark'], inputs['decoder'])}"
+
+
+def _answers(out: str, benchmark: str, decoder: str) -> dict[str, Any]:
+    """Answers on disk: where, the SHA-256 of the file, and how many are errors. What Prefect keeps is this alone."""
+    path = Path(steps.answer(out, benchmark, decoder)).resolve()
+    errors = sum(row["error"] is not None for row in storage.read_rows(path))
+    return {"path": str(path), "sha256": durable.digest(path), "errors": errors}
+
+
+ANSWERS = evaluate.as_task(_answers, "answers {benchmark} {decoder}").with_options(
+    name="answers", cache_policy=SameAnswers(), persist_result=True
+)
+
+
+def answer(out: str, benchmark: str, decoder: str, fresh: bool = False) -> str:
+    """The answers in this run's folder: made, or copied from the run that made them. Returns the file.
+
+    An earlier file that is gone, that has changed, or that holds errors does not count.
+
+    Args:
+        fresh: make them in any case.
+    """
+    path = storage.answers_path(out, benchmark, decoder)
+    made = ANSWERS.with_options(refresh_cache=fresh)(out, benchmark, decoder)
+    source = Path(made["path"])
+    if source == path.resolve():
+        return str(path)
+    if made["errors"] or durable.digest(source) != made["sha256"]:
+        return answer(out, benchmark, decoder, fresh=True)
+    settings = storage.read_json(Path(out) / steps.MANIFEST)["settings"][benchmark][decoder]
+    storage.write_json(storage.settings_path(path), settings)
+    durable.write(path, source.read_bytes())
+    return str(path)
+
+
+@contextmanager
+def slot(name: str | None) -> Iterator[None]:
+    """Wait for a place under one of Prefect's global concurrency limits, and keep it; None needs none.
+
+    Raises:
+        ValueError: there is no such limit.
+    """
+    if name is None:
+        yield
+        return
+    from prefect.client.orchestration import get_client
+    from prefect.concurrency.sync import concurrency
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_global_concurrency_limit_by_name(name)
+    except ObjectNotFound:
+        raise ValueError(
+            f"Prefect has no global concurrency limit {name!r}; make it with `prefect gcl create {name} --limit 1`."
+        ) from None
+    with concurrency(name, strict=True, raise_on_lease_renewal_failure=False):
+        yield
+
+
+def tell(run: Path, checked: regression.Checked) -> None:
+    """Emit Prefect's event `veridical.regression`, for automations; Prefect adds the flow run and its deployment."""
+    emit_event(
+        EVENT, {"prefect.resource.id": f"veridical.evaluation.{run.parent.name}", "prefect.resource.name": str(run)},
+        payload={"run": str(run), "against": checked.baseline, "worse": checked.said},
+    )  # fmt: skip
+
+
+@flow(name="scheduled evaluation", persist_result=False)
+def scheduled(
+    asked: dict[str, Any], out: str = "runs/scheduled", gpu: str | None = None, fresh: bool = False,
+    reports: str | None = None,
+) -> str:  # fmt: skip
+    """Evaluate into a new folder, publish the report, compare with the last good run. Returns the folder.
+
+    Args:
+        asked: arguments of `steps.evaluation`, without out. out: where the runs of this schedule are.
+        gpu: a global concurrency limit of Prefect's, a place of which is kept while the model is at work.
+        fresh: ask for everything again. reports: see `artifacts.publish`.
+
+    Raises:
+        Regression: a headline figure is worse than in the last good run, beyond its paired interval.
+    """
+    in_prefect = FlowRunContext.get() is not None
+    name = _name()
+    made = steps.Steps()
+    if in_prefect:
+        made = dataclasses.replace(evaluate.TASKS, answer=partial(answer, fresh=fresh))
+    with slot(gpu if in_prefect else None):
+        checked = history.run(out, name, asked, made)
+    run = Path(out) / name
+    artifacts.publish(run, checked, reports)
+    if in_prefect and not checked.good:
+        tell(run, checked)
+    history.refuse(checked)
+    return str(run)
+
+
+def _name() -> str:
+    """The folder of this flow run, the same when it is tried again."""
+    due = runtime.flow_run.scheduled_start_time or history.now()
+    return history.run_name(due, str(runtime.flow_run.id or os.getpid())[:8])

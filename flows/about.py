@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("veridical", "torch", "transformers", "tokenizers", "numpy", "pillow")
+PACKAGES = ("veridical", "torch", "transformers", "tokenizers", "numpy", "pillow", "nltk")
 _WHOLE, _PART = 64_000_000, 1_000_000
 
 
@@ -40,6 +40,13 @@ def _cpu() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=16)
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..pipelines.procedures import PROCEDURES
 from ..pipelines.registry import DECODERS, DETECTORS, Registry
 
 README = Path(__file__).parent.parent / "README.md"
@@ -19,12 +20,16 @@ def rows(registry: Registry, columns: tuple[str, ...]) -> list[str]:
 
 
 def markdown() -> str:
-    """Both tables: what each decoder changes and costs, what each detector reads."""
+    """The tables: what each decoder and procedure changes and costs, what each detector reads."""
     return "\n".join(
         [
             "| decoder | paper | changes | cost |",
             "|---|---|---|---|",
             *rows(DECODERS, ("paper", "changes", "cost")),
+            "",
+            "| procedure | paper | changes | cost |",
+            "|---|---|---|---|",
+            *rows(PROCEDURES, ("paper", "changes", "cost")),
             "",
             "| detector | paper | reads |",
             "|---|---|---|",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from . import options as o
-from .commands import ask, data, evaluate, train
+from .commands import ask, check, compare, data, detect, detectors, evaluate, gate, reproduce, schedule, score, train
 from .failures import Reported, hush
 
 app = typer.Typer(
@@ -50,17 +50,26 @@ def veridical(
     epilog=o.worked("veridical list", "# with every field and its default", "veridical list --long"),
 )
 def list_methods(
-    long: Annotated[bool, typer.Option("--long", "-l", help="With fields, defaults and what each does.")] = False,
+    long: Annotated[
+        bool, typer.Option("--long", "-l", help="With fields, defaults, families, and where paper and code differ.")
+    ] = False,
 ) -> None:
-    """Show the registered decoders, detectors and benchmarks."""
+    """Show the registered decoders, procedures, detectors and benchmarks. Procedures stand where decoders are named."""
+    from ..pipelines.procedures import PROCEDURES
     from ..pipelines.registry import DECODERS, DETECTORS
     from . import show
 
     show.methods(DECODERS, ("changes", "cost", "paper"), long)
+    show.methods(PROCEDURES, ("changes", "cost", "paper"), long)
     show.methods(DETECTORS, ("reads", "paper"), long)
     show.benchmarks(long)
+    if long:
+        from .show_prompts import prompts
+
+        prompts()
 
 
-for group in (ask, evaluate, train):
+for group in (ask, check, compare, detect, detectors, evaluate, gate, reproduce, score, train):
     app.add_typer(group.app)
 app.add_typer(data.app, name="data")
+app.add_typer(schedule.app, name="schedule")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 BAD_INPUT, UNEXPECTED, STOPPED = 2, 1, 130
+_STOPS = ("ModelFailed", "DiskFull")  # by name, so that showing help imports neither
 _USAGE: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 
@@ -27,7 +29,8 @@ class Reported(TyperGroup):
             sys.stderr.close()
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
-            typer.echo("Stopped. What was written stays; evaluate and train-embedded can go on from it.", err=True)
+            told = "What was written stays; evaluate, caption --out and train-embedded can go on from it."
+            typer.echo(f"Stopped. {told}", err=True)
             raise typer.Exit(STOPPED) from None
         except Exception as error:
             if ctx.params.get("debug"):
@@ -41,9 +44,11 @@ def explain(error: Exception) -> tuple[str, int]:
     """The message for an exception, and the exit code.
 
     ValueError, OSError and LookupError with a sentence are how this package reports bad input; a bare KeyError or
-    IndexError, and anything else, is our mistake or the machine's.
+    IndexError, and anything else, is our mistake or the machine's. What stops a job says by itself how it goes on.
     """
     text = str(error).strip() or type(error).__name__
+    if type(error).__name__ in _STOPS:
+        return text, UNEXPECTED
     named = type(error) not in (KeyError, IndexError) and isinstance(error, ValueError | OSError | LookupError)
     if named and not isinstance(error, UnicodeError):
         return text, BAD_INPUT
@@ -57,13 +62,35 @@ def explain(error: Exception) -> tuple[str, int]:
 
 @contextmanager
 def notes() -> Iterator[None]:
-    """Print each different warning of this package once, as a note on standard error; keep others quiet."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
+    """Print each different warning of this package once, as a note on standard error; keep others quiet.
+
+    So is each hyper-parameter that a method takes from its paper because of the model.
+    """
+    picked, log = _Kept(), logging.getLogger("veridical.pipelines.per_model")
+    before = log.level
+    log.addHandler(picked)
+    log.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        log.removeHandler(picked)
+        log.setLevel(before)
     told = (str(w.message) for w in caught if type(w.message).__module__.startswith("veridical."))
-    for text in dict.fromkeys(told):
+    for text in dict.fromkeys([*picked.messages, *told]):
         typer.echo(f"note: {text}", err=True)
+
+
+class _Kept(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
 
 
 def hush(debug: bool) -> None:
@@ -76,7 +103,7 @@ def hush(debug: bool) -> None:
         "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
         "PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120", "DASK_LOGGING__DISTRIBUTED": "error",
     }.items():  # fmt: skip
         os.environ.setdefault(name, value)
 

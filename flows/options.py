@@ -27,10 +27,38 @@ Temperature = Annotated[float | None, typer.Option(min=0.01, help="Of sampling."
 TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of sampling.", show_default="1")]
 Seed = Annotated[int, typer.Option(min=0, help="Of sampling.")]
 Beams = Annotated[int, typer.Option("--num-beams", min=1, help="Beam search.")]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help='What to ask, or "@opera" and others: see `list --long`.', show_default="a detailed description"),
+]
+Frame = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt", help='Words around the question, with {question} in them, or "@vcd" and others.', show_default=False
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt", show_default="the benchmark's",
+        help='Ask in these words, or in those of a paper, "@opera" and others: see `list --long`. Repeat it to give '
+        "one for captions and one, with {question} in it, for questions.",
+    ),
+]  # fmt: skip
+System = Annotated[str | None, typer.Option(help="System prompt, in front of the question.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per answer, a line each.")]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1" or "balanced".')]
 Dtype = Annotated[str, typer.Option(help='"auto", "bf16", "fp16" or "fp32".')]
 Revision = Annotated[str | None, typer.Option(help="Of a model from the Hub.", show_default=False)]
+Quantization = Annotated[
+    str | None, typer.Option(help='"bnb-4bit", "bnb-8bit" or "torchao-int8".', show_default=False)
+]
+Attention = Annotated[
+    str | None,
+    typer.Option(
+        help='"sdpa", "eager", "flash_attention_2" or "flex_attention", where no method edits.', show_default="sdpa"
+    ),
+]
 
 
 def generation(sample: bool, temperature: float | None, top_p: float | None, num_beams: int) -> dict[str, Any]:

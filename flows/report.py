@@ -75,7 +75,10 @@ def _section(
         "name": benchmark.name,
         "about": (benchmark.__doc__ or "").strip().split("\n\n")[0],
         "unit": benchmark.unit,
-        "tables": [_table(title, metrics, records, benchmark) for title, metrics in benchmark.tables.items()],
+        "tables": [
+            _table(title, metrics, records, benchmark) for title, metrics in benchmark.tables.items()
+            if any(name in record["metrics"] for record in records for name in metrics)
+        ],
         "records": records,
         "idle": [(r["decoder"], name) for r in records for name, told in r["acted"].items() if not told["acted"]],
         "errors": list(first_errors.items())[:10],
@@ -140,7 +143,8 @@ def _examples(
             pieces = segments(row, marks[decoder][index])
             said.append({"decoder": decoder, "pieces": pieces, "error": row["error"], "wrong": wrong[decoder][index]})
         shown.append({
-            "id": example.id, "image": thumbnail(example), "question": example.question or benchmark.prompt,
+            "id": example.id, "image": thumbnail(example),
+            "question": ("… " if example.after else "") + (example.question or benchmark.prompt or ""),
             "label": example.label, "objects": sorted(example.objects), "said": said,
         })  # fmt: skip
     return shown

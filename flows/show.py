@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ..pipelines.registry import Registry
 
 
+ALL_FAMILIES = "all supported"
+
+
 def console() -> Console:
     """Standard output; where it is no terminal, wide enough for a table."""
     return Console() if sys.stdout.isatty() else Console(width=160)
@@ -40,9 +43,21 @@ def methods(registry: Registry, columns: Sequence[str], long: bool) -> None:
         return
     _heading(f"{registry.kind}s")
     for name, cls in rows:
-        fields = ",".join(f"{f.name}={f.default!r}".replace(" ", "") for f in dataclasses.fields(cls))
+        fields = ",".join(f"{f.name}={_default(f.default)}" for f in dataclasses.fields(cls))
         about = " · ".join(f"{column}: {getattr(cls, column)}" for column in columns if hasattr(cls, column))
-        _block(f"{name}:{fields}" if fields else name, first_paragraph(cls), about)
+        lines = [first_paragraph(cls), about]
+        if "cost" in columns:  # what changes a model's text, as opposed to what reads along
+            lines.append(f"families: {getattr(cls, 'families', ALL_FAMILIES)}")
+        if hasattr(cls, "differs"):
+            lines.append(f"paper and code: {cls.differs}")
+        for pattern, values in getattr(cls, "by_model", {}).items():
+            lines.append(f"on {pattern}: {', '.join(f'{field}={_default(value)}' for field, value in values.items())}")
+        _block(f"{name}:{fields}" if fields else name, *lines)
+
+
+def _default(value: Any) -> str:
+    """As the command line takes it; blanks only inside text."""
+    return repr(value) if isinstance(value, str) else repr(value).replace(" ", "")
 
 
 def benchmarks(long: bool) -> None:

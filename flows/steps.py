@@ -6,8 +6,6 @@ from the folder, so that each can be repeated alone. `flows.evaluate` runs the s
 
 from __future__ import annotations
 
-import datetime
-import json
 import math
 import re
 import warnings
@@ -18,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..datasets.examples import Example
-from . import about, storage
-from .benchmarks import BENCHMARKS, Benchmark, Source, as_record, digest
+from . import about, storage, turns
+from .benchmarks import BENCHMARKS, Benchmark, Source, as_record
+from .manifest import about_benchmark, about_model, files_of, now, settings_of, template
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -47,6 +46,8 @@ class Request:
     dtype: str
     revision: str | None
     generation: Mapping[str, Any]
+    quantization: str | None = None
+    attention: str | None = None
 
     @classmethod
     def read(cls, out: str) -> Request:
@@ -56,20 +57,24 @@ class Request:
 
 
 def chain(decoder: str) -> list[Any]:
-    """The decoders that a name stands for, in order: "vsv+vcd:alpha=2" is two; "greedy" is none.
+    """The procedure and decoders that a name stands for, in order: "vsv+vcd:alpha=2" is two; "greedy" is none.
 
     Raises:
-        UnknownName, ValueError: as `Registry.make`.
+        UnknownName, ValueError: as `procedures.make_chain`; a pair that has no meaning.
     """
-    from ..pipelines.registry import DECODERS
+    from ..pipelines import pairs
+    from ..pipelines.procedures import make_chain, name_of
 
-    made = [DECODERS.make(part) for part in re.split(r"\+(?=[A-Za-z])", decoder)]
-    return [one for one in made if DECODERS.name_of(one) != "greedy"]
+    made = [one for one in make_chain(re.split(r"\+(?=[A-Za-z])", decoder)) if name_of(one) != "greedy"]
+    pairs.refuse(made)
+    return made
 
 
-def shown(decoder: str) -> str:
-    """The configuration behind a decoder's name, defaults included."""
-    return " + ".join(map(repr, chain(decoder))) or "plain decoding"
+def shown(decoder: str, model: str = "") -> str:
+    """The configuration behind a decoder's name, defaults included: the paper's own for this model, if it has some."""
+    from ..pipelines.per_model import fitted
+
+    return " + ".join(map(repr, fitted(chain(decoder), model))) or "plain decoding"
 
 
 def benchmark_of(name: str) -> Benchmark:
@@ -84,18 +89,22 @@ def benchmark_of(name: str) -> Benchmark:
 
 
 @lru_cache(maxsize=1)
-def load_model(name: str, device: str, dtype: str, revision: str | None) -> LVLM:
+def load_model(
+    name: str, device: str, dtype: str, revision: str | None, quantization: str | None = None,
+    attention: str | None = None,
+) -> LVLM:  # fmt: skip
     """The model, loaded once for all steps of a process."""
     from ..pipelines.load import load
 
-    return load(name, device=device, dtype=dtype, revision=revision)
+    return load(name, device, dtype, revision, quantization, attention)
 
 
 # -- the steps -----------------------------------------------------------------------------------------------------
 def prepare(
     model: str, decoders: Sequence[str], detectors: Sequence[str], benchmarks: Sequence[str], limit: int, seed: int,
     out: str, batch_size: int, coco: str | None, split: str | None, synonyms: str | None, device: str, dtype: str,
-    revision: str | None, generation: Mapping[str, Any],
+    revision: str | None, generation: Mapping[str, Any], protocol: Mapping[str, Any],
+    quantization: str | None = None, attention: str | None = None,
 ) -> str:  # fmt: skip
     """Check all that can be checked before the first answer, and write the manifest. Returns the folder.
 
@@ -112,21 +121,25 @@ def prepare(
             raise ValueError(f"no {what} to run; name at least one.")
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} is below 1 (images at a time).")
-    configured = {decoder: shown(decoder) for decoder in decoders}
+    configured = {decoder: shown(decoder, model) for decoder in decoders}
     reading = {detector: repr(DETECTORS.make(detector)) for detector in detectors}
     chosen = {name: benchmark_of(name) for name in benchmarks}
-    source = Source(coco, split, limit, seed, synonyms)
+    source = Source(coco, split, limit, seed, synonyms, **protocol)
     asked = {name: benchmark.examples(source) for name, benchmark in chosen.items()}
-    lvlm = load_model(model, device, dtype, revision)
-    parts = {name: _about_benchmark(lvlm, chosen[name], asked[name], generation) for name in benchmarks}
+    _check_chains(decoders, detectors, chosen, asked, generation)
+    lvlm = load_model(model, device, dtype, revision, quantization, attention)
+    for fetch in (getattr(one, "fetch", None) for decoder in decoders for one in chain(decoder)):
+        if fetch is not None:  # what a method needs beside the model
+            fetch(lvlm)
+    parts = {name: about_benchmark(lvlm, chosen[name], source, asked[name], generation) for name in benchmarks}
     told = about.versions()
     common = {
-        **_about_model(lvlm), "detectors": list(reading.values()), "dataset": source.name, "limit": limit, "seed": seed,
+        **about_model(lvlm), "detectors": list(reading.values()), "dataset": source.name, "limit": limit, "seed": seed,
         **{f"version of {name}": told[name] for name in ("veridical", "torch", "transformers")},
     }  # fmt: skip
     settings = {
         name: {
-            decoder: {**common, "decoder": configured[decoder], "benchmark": name, **_settings_of(parts[name])}
+            decoder: {**common, "decoder": configured[decoder], "benchmark": name, **settings_of(parts[name])}
             for decoder in decoders
         }
         for name in benchmarks
@@ -137,12 +150,14 @@ def prepare(
     request = {
         "model": model, "decoders": decoders, "detectors": list(detectors), "benchmarks": benchmarks,
         "source": asdict(source), "batch_size": batch_size, "device": device,
-        "dtype": dtype, "revision": revision, "generation": dict(generation),
+        "dtype": dtype, "revision": revision, "generation": dict(generation), "quantization": quantization,
+        "attention": attention,
     }  # fmt: skip
     manifest = {
-        "request": request, "model": _about_model(lvlm), "decoders": configured, "detectors": reading,
-        "benchmarks": parts, "dataset": source.name, "seed": seed, "versions": told, "hardware": about.hardware(),
-        "started": _now(), "finished": None, "settings": settings,
+        "request": request, "model": {**about_model(lvlm), "template": template(lvlm)},
+        "decoders": configured, "detectors": reading, "benchmarks": parts, "dataset": source.name,
+        "files": files_of(source), "seed": seed, "versions": told, "hardware": about.hardware(),
+        "started": now(), "finished": None, "settings": settings,
     }  # fmt: skip
     storage.write_json(Path(out) / MANIFEST, manifest)
     return str(out)
@@ -162,19 +177,24 @@ def answer(out: str, benchmark: str, decoder: str) -> str:
         storage.continued(path, manifest["settings"][benchmark][decoder], [e.id for e in asked]) as (there, append),
         progress(f"{benchmark} {decoder}", len(asked), asker.unit, len(there)) as advance,
     ):
-        for start in range(0, len(asked), size):
-            part = asked[start : start + size]
+        texts = {row["id"]: row["text"] for row in storage.read_rows(path) if row["error"] is None}
+        for start, part in turns.batches(asked, size):
             missing = [e for e in part if e.id not in there]
             if not missing:
                 continue
-            lvlm = load_model(request.model, request.device, request.dtype, request.revision)
+            lvlm = load_model(
+                request.model, request.device, request.dtype, request.revision, request.quantization, request.attention
+            )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a method that never acted is in the results
-                answers = lvlm.answer(
-                    [e.path or e.open() for e in part], [e.question or asker.prompt for e in part], chain(decoder),
-                    list(request.detectors), batch_size=size, errors="row", seed=request.source.seed + start, **options,
-                )  # fmt: skip
-            append([_row(e, a) for e, a in zip(part, answers, strict=True) if e.id not in there])
+                asks = turns.questions(part, asked, asker.prompt, texts)
+                answers = turns.answered(
+                    lvlm, part, asks, request.source.seed + start, decoders=chain(decoder),
+                    detectors=list(request.detectors), system=request.source.system, batch_size=size, **options,
+                )
+            texts |= {e.id: a.text for e, a in zip(part, answers, strict=True) if a.error is None and e.id not in there}
+            told = zip(part, asks, answers, strict=True)
+            append([_row(e, question, a) for e, question, a in told if e.id not in there])
             advance(len(missing))
     return str(path)
 
@@ -197,7 +217,7 @@ def score(out: str) -> str:
             })  # fmt: skip
     path = Path(out) / RESULTS
     storage.write_json(path, records)
-    storage.write_json(Path(out) / MANIFEST, {**manifest, "finished": _now()})
+    storage.write_json(Path(out) / MANIFEST, {**manifest, "finished": now()})
     return str(path)
 
 
@@ -226,24 +246,27 @@ def evaluation(
     benchmarks: Sequence[str] = ("pope", "chair"), limit: int = 500, seed: int = 0, out: str = "runs/evaluation",
     batch_size: int = 16, coco: str | None = None, split: str | None = None, synonyms: str | None = None,
     device: str = "auto", dtype: str = "auto", revision: str | None = None,
-    generation: Mapping[str, Any] | None = None, steps: Steps = Steps(),
+    generation: Mapping[str, Any] | None = None, protocol: Mapping[str, Any] | None = None, steps: Steps = Steps(),
+    quantization: str | None = None, attention: str | None = None,
 ) -> str:  # fmt: skip
     """Ask a model with each decoder in turn, score the answers, write the report. Returns the folder.
 
     Run again with the same arguments it goes on where it was stopped.
 
     Args:
-        model, device, dtype, revision: as `load`.
+        model, device, dtype, revision, quantization, attention: as `load`.
         decoders: a row of the tables each, such as "greedy", "vcd", "vista:strength=0.1", "vsv+vcd".
         detectors: read along; the risk of every token is kept with its answer.
-        benchmarks: "chair", "pope".
+        benchmarks: names in `benchmarks.BENCHMARKS`, such as "chair".
         limit: number of images. seed: of images drawn, negatives, and sampling.
         coco, split, synonyms: as `Source`; without a folder the embedded world.
         generation: what transformers' generate takes, such as max_new_tokens or num_beams.
+        protocol: how it is asked and read where that is not the benchmark's own way, and other fields of `Source`:
+            prompt, suffix, system, pope, images, data.
     """
     steps.prepare(
         model, list(decoders), list(detectors), list(benchmarks), limit, seed, str(out), batch_size, coco, split,
-        synonyms, device, dtype, revision, dict(generation or {}),
+        synonyms, device, dtype, revision, dict(generation or {}), dict(protocol or {}), quantization, attention,
     )  # fmt: skip
     for benchmark in dict.fromkeys(benchmarks):
         for decoder in dict.fromkeys(decoders):
@@ -266,6 +289,29 @@ def rows_of(out: str, benchmark: str, decoder: str, asked: Sequence[Example]) ->
     if missing:
         raise ValueError(f"{path} lacks {len(missing)} of {len(asked)} answers, such as {missing[0]!r}; run it again.")
     return [rows[e.id] for e in asked]
+
+
+def _check_chains(
+    decoders: Sequence[str], detectors: Sequence[str], chosen: Mapping[str, Benchmark],
+    asked: Mapping[str, Sequence[Example]], generation: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Warn of doubtful pairs; refuse what a procedure cannot do before anything is answered."""
+    from ..pipelines import pairs
+    from ..pipelines.procedures import split
+
+    for decoder in decoders:
+        procedure, alone = split(chain(decoder))
+        pairs.check(alone)
+        if procedure is None:
+            continue
+        for name, benchmark in chosen.items():
+            if any(example.after for example in asked[name]):
+                raise ValueError(f"{decoder} cannot be asked {name}, whose second turns follow the model's answers.")
+            questions = [example.question or benchmark.prompt or "" for example in asked[name]]
+            try:
+                procedure.check(questions, detectors, generation)
+            except ValueError as error:
+                raise ValueError(f"{decoder} cannot be asked {name}: {error}") from error
 
 
 def _scored(
@@ -298,46 +344,11 @@ def _acted(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[
     return out
 
 
-def _row(example: Example, answered: Answer) -> storage.Row:
+def _row(example: Example, question: turns.Asked, answered: Answer) -> storage.Row:
     return {
         "id": example.id, "image_id": example.image_id, "image": example.image, "question": example.question,
+        **({} if isinstance(question, str) else {"turns": question}),
         "label": example.label, "text": answered.text, "error": answered.error, "seconds": round(answered.seconds, 6),
         "acted": answered.acted, "tokens": answered.tokens if answered.risk else [],
         "risk": {name: [None if math.isnan(r) else r for r in risk] for name, risk in answered.risk.items()},
     }  # fmt: skip
-
-
-def _about_model(lvlm: LVLM) -> dict[str, Any]:
-    from ..models import EMBEDDED as folder
-    from ..pipelines.load import EMBEDDED
-
-    return {
-        "model": lvlm.name, "class": type(lvlm.model).__name__, "revision": lvlm.revision,
-        "weights": about.weights(folder if lvlm.name == EMBEDDED else Path(lvlm.name)),
-        "dtype": str(lvlm.dtype).removeprefix("torch."), "device": lvlm.device.type,
-        "attention": lvlm.attention_implementation,
-    }  # fmt: skip
-
-
-def _about_benchmark(
-    lvlm: LVLM, benchmark: Benchmark, asked: Sequence[Example], generation: Mapping[str, Any]
-) -> dict[str, Any]:
-    from ..pipelines.inputs import prompt_text
-
-    question = benchmark.prompt or asked[0].question or ""
-    return {
-        "version": benchmark.version, "question": question, "prompt": prompt_text(lvlm.processor, question),
-        "generation": {"do_sample": False, "max_new_tokens": benchmark.max_new_tokens, **generation},
-        "examples": len(asked), "images": len({e.image_id for e in asked}), "data_sha256": digest(asked),
-        "image_ids": list(dict.fromkeys(e.image_id for e in asked)),
-    }  # fmt: skip
-
-
-def _settings_of(part: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the answers to a benchmark."""
-    kept = ("version", "prompt", "generation", "data_sha256")
-    return json.loads(json.dumps({"benchmark version" if k == "version" else k: part[k] for k in kept}))
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -75,13 +75,17 @@ def check_settings(answers: Path, settings: Mapping[str, Any]) -> None:
     stored = settings_path(answers)
     if not stored.exists():
         raise OtherSettings(f"{answers} exists, but not its settings {stored.name}; delete it or choose another --out.")
-    there, here = read_json(stored), json.loads(json.dumps(settings))
+    if said := difference(read_json(stored), settings):
+        raise OtherSettings(f"{answers} was made with other settings: {said}. Choose another --out, or delete it.")
+
+
+def difference(there: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """In what stored settings and these differ, as one sentence; "" if in nothing."""
+    here = json.loads(json.dumps(settings))
     different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if len(different) > 1 and "data_sha256" in different:
         different.remove("data_sha256")  # it follows from the others
-    if different:
-        said = "; ".join(f"{name} was {_short(there.get(name))}, now {_short(here.get(name))}" for name in different)
-        raise OtherSettings(f"{answers} was made with other settings: {said}. Choose another --out, or delete it.")
+    return "; ".join(f"{name} was {_short(there.get(name))}, now {_short(here.get(name))}" for name in different)
 
 
 def read_rows(answers: Path) -> list[Row]:

@@ -1,6 +1,8 @@
-"""Names of methods, checked before anything is loaded."""
+"""Names of methods, checked before anything is loaded, and how many images a list names."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 def check_names(decoders: list[str], detectors: list[str], benchmarks: list[str]) -> None:
@@ -13,3 +15,20 @@ def check_names(decoders: list[str], detectors: list[str], benchmarks: list[str]
     DETECTORS.make_all(detectors)
     for name in benchmarks:
         steps.benchmark_of(name)
+
+
+def number_of(images: str | None, default: int = 500) -> int:
+    """How many images "first-500-sorted" or a file of ids names; the default without either.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file or list, or a file without ids.
+    """
+    if images is None:
+        return default
+    from ...datasets.coco import FIRST
+    from ..scoring import read_ids
+
+    named = FIRST.fullmatch(images)
+    if named is None and not Path(images).is_file():
+        raise FileNotFoundError(f'--images {images}: no such file, nor a list like "first-500-sorted".')
+    return int(named[1]) if named else len(read_ids(Path(images)))

@@ -1,4 +1,4 @@
-"""`veridical train-embedded`: the shipped model, made again."""
+"""`veridical train-embedded` and `veridical train-matcher`: the shipped models, made again."""
 
 from __future__ import annotations
 
@@ -39,3 +39,22 @@ def train_embedded(
 
     state = state or out.with_name(out.name + "-training")
     typer.echo(f"model: {train(out, state, pictures, lessons, device, resume, examined, compiled)}")
+
+
+@app.command(
+    "train-matcher",
+    epilog=o.worked(
+        "veridical train-matcher --out my-matcher",
+        "# and mask with it", "veridical caption photo.png -d agla:matcher=open_clip:my-matcher",
+    ),
+)  # fmt: skip
+def train_matcher(
+    out: Annotated[Path, typer.Option(help="Folder for the finished matcher.")],
+    pictures: Annotated[int | None, typer.Option(min=1, help="How many scenes.", show_default="the recipe's")] = None,
+    device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
+    examined: Annotated[int, typer.Option(min=0, help="Test scenes measured for the model card; 0 for none.")] = 200,
+) -> None:
+    """Train the open_clip model that AGLA masks scenes of the embedded world with; minutes on one core."""
+    from ..train_matcher import train_matcher as train
+
+    typer.echo(f"matcher: {train(out, pictures, device, examined)}")

@@ -1,13 +1,21 @@
 """Pictures on disk, and the command line in this process."""
 
-from collections.abc import Callable
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
 from veridical.datasets.world import scene
+from veridical.flows import steps
 from veridical.flows.command_line import app
 
 
@@ -34,3 +42,62 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         a=folder / "a.png", b=folder / "b.png", cut=folder / "cut.png", text=folder / "text.png",
         none=folder / "none.png",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation of two decoders on six scenes; to be looked at, not changed."""
+    out = tmp_path_factory.mktemp("small") / "run"
+    asked = {"decoders": ["greedy", "vcd"], "limit": 6, "batch_size": 16, "generation": {"max_new_tokens": 24}}
+    return Path(steps.evaluation(**asked, out=str(out)))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A whole Prefect server, its scheduler too, with a database that is thrown away. Gives its address.
+
+    Prefect's own test harness starts one without the scheduler.
+    """
+    for name, value in (("DO_NOT_TRACK", "1"), ("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")):
+        os.environ.setdefault(name, value)
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {
+        "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "1", "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2", "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    }  # fmt: skip
+    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command], env={**environment, **settings}, stdout=log, stderr=subprocess.STDOUT, cwd=home
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        _wait_for(f"{url}/health", process, home / "server.log")
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: home}):
+            yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(address, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"Prefect's server does not answer: {log.read_text('utf-8')[-2000:]}")

@@ -13,7 +13,7 @@ from veridical.decoders import NAMES as DECODERS
 from veridical.detectors import NAMES as DETECTORS
 from veridical.models import EMBEDDED, build
 
-COMMANDS = ("list", "caption", "answer", "evaluate", "train-embedded")
+COMMANDS = ("list", "caption", "answer", "evaluate", "train-embedded", "train-matcher")
 
 
 def test_list_prints_every_registered_method(veridical):
@@ -133,7 +133,7 @@ BAD = {
     "no GPU": (["caption", "{a}", "--device", "cuda:77"], ["cuda:77"]),
     "sampling settings alone": (["caption", "{a}", "--temperature", "2"], ["add --sample"]),
     "beams that draw": (["caption", "{a}", "--sample", "--num-beams", "2"], ["choose one of the two"]),
-    "unknown benchmark": (["evaluate", "--out", "{out}", "--benchmark", "pop"], ["Known: chair, pope"]),
+    "unknown benchmark": (["evaluate", "--out", "{out}", "--benchmark", "pop"], ["Known: amber, chair, number, pope"]),
     "decoder of an evaluation": (["evaluate", "--out", "{out}", "-d", "vdc"], ['Did you mean "vcd"?']),
     "no COCO folder": (["evaluate", "--out", "{out}", "--no-prefect", "--coco", "{out}/x"], ["instances_<split>.json"]),
     "no synonyms": (

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from veridical.flows.benchmarks import BENCHMARKS
 DECODERS = ("greedy", "vcd", "vista:strength=0.05")
 FILES = ("greedy.jsonl", "vcd.jsonl", "vista-strength=0.05.jsonl")
 LIMIT = 4
+ASKED = ("pope", "chair")  # what is asked by default
 
 
 def asked(out: Path, **changes: Any) -> dict[str, Any]:
@@ -59,24 +59,13 @@ def copy(plain: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(plain, tmp_path / "run"))
 
 
-@pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A Prefect of this session's own, with a database that is thrown away."""
-    for name, value in (("DO_NOT_TRACK", "1"), ("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")):
-        os.environ.setdefault(name, value)
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
 # -- with and without Prefect --------------------------------------------------------------------------------------
 def test_prefect_gives_the_same_numbers(plain, tmp_path, prefect_server):
     from veridical.flows.evaluate import evaluate
 
     out = Path(evaluate(**asked(tmp_path / "flow")))
     assert numbers(out) == numbers(plain)
-    for benchmark in BENCHMARKS:
+    for benchmark in ASKED:
         for name in FILES:
             assert rows(out / benchmark / name) == rows(plain / benchmark / name)
 
@@ -91,7 +80,7 @@ def test_the_undecorated_flow_gives_the_same_numbers(plain, tmp_path, prefect_se
 def test_bad_input_inside_the_flow_keeps_its_message(tmp_path, prefect_server):
     from veridical.flows.evaluate import evaluate
 
-    with pytest.raises(ValueError, match="Known: chair, pope"):
+    with pytest.raises(ValueError, match="Known: amber, chair, number, pope"):
         evaluate(**asked(tmp_path, benchmarks=["pop"]))
 
 
@@ -191,8 +180,8 @@ def test_a_broken_line_in_the_middle_is_named(copy):
 # -- the files -----------------------------------------------------------------------------------------------------
 def test_results_have_a_record_per_decoder_and_benchmark(plain):
     records = json.loads((plain / "results.json").read_text(encoding="utf-8"))
-    assert {(r["decoder"], r["benchmark"]) for r in records} == {(d, b) for d in DECODERS for b in BENCHMARKS}
-    assert len(records) == len(DECODERS) * len(BENCHMARKS)
+    assert {(r["decoder"], r["benchmark"]) for r in records} == {(d, b) for d in DECODERS for b in ASKED}
+    assert len(records) == len(DECODERS) * len(ASKED)
     for record in records:
         assert record["model"] == "embedded"
         assert record["errors"] == 0
@@ -210,7 +199,7 @@ def test_results_have_a_record_per_decoder_and_benchmark(plain):
 
 
 def test_each_answer_is_one_line_with_what_was_asked(plain):
-    for benchmark in BENCHMARKS:
+    for benchmark in ASKED:
         for name in FILES:
             found = rows(plain / benchmark / name)
             assert len({row["id"] for row in found}) == len(found)

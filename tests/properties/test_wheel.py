@@ -53,9 +53,10 @@ def test_every_module_of_the_checkout_is_in_the_wheel(names):
 
 
 def test_what_the_modules_read_is_in_the_wheel(names):
-    """Sprites, synonyms, and the embedded model once it is there; licences too."""
+    """Sprites, synonyms, the embedded model, its matcher and its detectors; licences too."""
     wanted = [path for path in (ROOT / "datasets").rglob("*") if path.suffix in (".png", ".txt")]
-    wanted += [path for path in (ROOT / "models" / "embedded").rglob("*") if path.is_file()]
+    models = [ROOT / "models" / name for name in ("embedded", "matcher", "detectors")]
+    wanted += [path for folder in models for path in folder.rglob("*") if path.is_file()]
     wanted += [path for path in (ROOT / "flows").rglob("*") if path.suffix == ".jinja"]
     assert wanted
     assert [path for path in wanted if f"veridical/{path.relative_to(ROOT).as_posix()}" not in names] == []

@@ -1,0 +1,84 @@
+"""The report of `veridical check` as text that can be pasted into a bug report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def text(report: Mapping[str, Any]) -> str:
+    """The report in Markdown: the model, what was checked, what was not and why, what methods cost, what it ran on."""
+    parts = [
+        f"# veridical check {report['model']['model']}",
+        _bullets(_model(report)),
+        "## Checks",
+        report["tolerances"],
+        _table(("", "check", "error", "allowed", "where"), [_finding(one) for one in report["findings"]]),
+    ]
+    if report["not_checked"]:
+        parts += ["## Not checked", _bullets(report["not_checked"])]
+    if report["costs"]:
+        head = ("method", "first token, ms", "further tokens, ms each", "peak memory, MB", "acted")
+        parts += [
+            "## Costs",
+            f"One prompt, {report['tokens']} tokens, measured once. Memory is the whole process's, weights included.",
+            _table(head, [_cost(name, told) for name, told in report["costs"].items()]),
+        ]
+    return "\n\n".join([*parts, "## Ran on", _bullets(_machine(report)), verdict(report)])
+
+
+def verdict(report: Mapping[str, Any]) -> str:
+    """The last line: how much holds, and what does not."""
+    failed = [one["name"] for one in report["findings"] if not one["holds"]]
+    count = f"{len(report['findings']) - len(failed)} of {len(report['findings'])} checks hold"
+    skipped = f"; not checked: {', '.join(report['not_checked'])}" if report["not_checked"] else ""
+    return f"**{count}{skipped}**" + (f"; these do not: {', '.join(failed)}" if failed else "")
+
+
+def _model(report: Mapping[str, Any]) -> dict[str, Any]:
+    model, picture = report["model"], report["picture"]
+    weights, cache, work = (f"{report['estimate'][part] / 1e6:,.1f} MB" for part in ("weights", "cache", "work"))
+    size = f"{model['layers']} layers, {model['heads']} heads, hidden size {model['hidden']}"
+    return {
+        "class": f"{model['class']} ({model['model_type']}) over {model['decoder']}",
+        "size": f"{model['parameters']:,} parameters, {size}",
+        "processor": model["processor"], "revision": model["revision"], "weights": model["weights"],
+        "memory, estimated": f"{weights} of weights; {cache} of cache and {work} of work for a row of 2,048 tokens",
+        "dtype": model["dtype"], "device": model["device"], "attention": model["attention"],
+        "picture": f"{picture[0]}×{picture[1]} pixels", "prompt": repr(report["prompt"]),
+    }  # fmt: skip
+
+
+def _machine(report: Mapping[str, Any]) -> dict[str, Any]:
+    hardware = report["hardware"]
+    return {
+        "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+        "GPUs": ", ".join(hardware["gpus"]) or "none",
+        "CPU": f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['threads']} threads",
+        "system": hardware["system"],
+    }
+
+
+def _finding(one: Mapping[str, Any]) -> Sequence[str]:
+    allowed = f"{'≥' if one['at_least'] else '≤'} {one['allowed']:.3g}"
+    error = "–" if one["error"] is None else f"{one['error']:.3g}"
+    return "ok" if one["holds"] else "NO", one["name"], error, allowed, one["why"]
+
+
+def _cost(name: str, told: Mapping[str, Any]) -> Sequence[str]:
+    peak = "–" if told["peak_mb"] is None else f"{told['peak_mb']:,.0f}"
+    acted = "–" if told["acted"] is None else f"{told['acted']} of {told['steps']} steps"
+    return name, f"{told['first_ms']:.1f}", f"{told['token_ms']:.1f}", peak, acted
+
+
+def _bullets(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value is not None)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, so that it reads in a terminal too."""
+    cells = [[cell.replace("|", "¦") for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+    lines = [line(row) for row in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

@@ -7,7 +7,11 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 DECODERS := greedy vcd var var:tau=4.3 vhr vista vista:strength=0.05
 LIMIT ?= 100
 
-.PHONY: evaluate test lint setup clean
+# The oldest transformers that pyproject.toml allows, and the newest that there is.
+OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+TESTS ?= tests
+
+.PHONY: evaluate test test-matrix test-oldest test-newest lint setup clean
 .DEFAULT_GOAL := evaluate
 
 setup: $(READY)
@@ -30,6 +34,17 @@ lint: setup
 
 test: lint
 	$(THREADS) $(BIN)/pytest -n 2 --dist loadfile --durations 10
+
+# The suite under the oldest and the newest supported transformers, each in an environment of its own; not in every CI
+# run. TESTS=tests/families is the part that depends on transformers most.
+test-matrix: test-oldest test-newest
+
+test-oldest test-newest: test-%:
+	$(PYTHON) -m venv $(VENV)/transformers-$*
+	$(VENV)/transformers-$*/bin/pip install --quiet --disable-pip-version-check --upgrade --editable '.[dev]' \
+		'transformers$(if $(filter oldest,$*),==$(OLDEST))'
+	$(VENV)/transformers-$*/bin/python -P -c "import transformers; print('transformers', transformers.__version__)"
+	$(THREADS) $(VENV)/transformers-$*/bin/pytest -n 2 --dist loadfile $(TESTS)
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

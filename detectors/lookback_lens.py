@@ -26,33 +26,35 @@ if TYPE_CHECKING:
     from ..pipelines.attention import AttentionCall
 
 
+def averaging(
+    context: Bool[Tensor, "batch token key"], new: Bool[Tensor, "batch token key"]
+) -> Float[Tensor, "batch token key 2"]:
+    """Weights whose sums over attention are its means over the context's keys and over the new ones."""
+    both = torch.stack([context, new], -1).float()
+    return both / both.sum(2, keepdim=True).clamp(min=1)
+
+
 def ratio(
-    rows: Float[Tensor, "batch head token key"], context: Bool[Tensor, "batch token key"],
-    new: Bool[Tensor, "batch token key"],
-) -> Float[Tensor, "batch token head"]:  # fmt: skip
-    """C / (C + G), C and G the mean attention over the context's keys and over the new ones; 1 where nothing is new."""
-    rows = rows.float()
+    rows: Float[Tensor, "batch head token key"], means: Float[Tensor, "batch token key 2"]
+) -> Float[Tensor, "batch token head"]:
+    """C / (C + G), C and G the mean attention over the context's keys and over the new ones; 1 where nothing is new.
 
-    def mean(where: Tensor) -> Tensor:
-        return (rows * where[:, None]).sum(-1) / where.sum(-1).clamp(min=1)[:, None]
-
-    back, fresh = mean(context), mean(new)
-    out = torch.where(back + fresh > 0, back / (back + fresh).clamp(min=1e-30), 0.0)
-    out = torch.where(new.any(-1)[:, None], out, 1.0)
-    return out.transpose(1, 2)
+    means: as `averaging` has them. Without attention on either side the ratio is 0.
+    """
+    back, fresh = (rows.float().transpose(1, 2) @ means).unbind(-1)
+    return back / (back + fresh).clamp(min=1e-30)
 
 
-def lookback_ratio(call: AttentionCall, context: str) -> Float[Tensor, "batch token head"]:
-    """The ratios of every head at the rows that produce tokens.
+def looked_at(call: AttentionCall, context: str) -> Float[Tensor, "batch token key 2"]:
+    """The weights of `averaging` at the rows that produce tokens.
 
     New are the generated tokens before the row and its own. At the first row, where none is, the prompt text after the
-    image stands in for them (context "image"), or the ratio is 1 (context "prompt").
+    image stands in for them (context "image"), or nothing is new (context "prompt").
     """
-    span, where = call.producing, call.sequences
-    total, device = call.query.shape[2], call.query.device
+    where, total, device = call.sequences, call.query.shape[2], call.query.device
     dropped = max(0, where.seen - call.key.shape[2])  # a sliding window let these keys go; a mean still counts them
     places = torch.arange(dropped + call.key.shape[2], device=device)
-    queries = torch.arange(where.seen - total, where.seen, device=device)[span]
+    queries = torch.arange(where.seen - total, where.seen, device=device)[call.producing]
     reached = (places[None] <= queries[:, None])[None]  # 1 token position
     over = lambda prompt: pad(prompt.to(device), (0, len(places) - prompt.shape[1]))[:, None] & reached
     new = ((places >= where.image.shape[1]) & reached).expand(len(where.image), -1, -1)
@@ -63,7 +65,14 @@ def lookback_ratio(call: AttentionCall, context: str) -> Float[Tensor, "batch to
         after = (where.image.flip(1).cumsum(1).flip(1) == 0) & ~where.padding
         first = (queries < where.image.shape[1])[None, :, None]
         new = new | (over(after) & first)
-    return ratio(pad(call.probabilities(span), (dropped, 0)), back, new)
+    return averaging(back, new)[:, :, dropped:]
+
+
+def lookback_ratio(call: AttentionCall, context: str) -> Float[Tensor, "batch token head"]:
+    """The ratios of every head at the rows that produce tokens."""
+    key = ("lookback", context, call.key.shape[2], call.query.shape[2], call.query.device)
+    means = call.sequences.once(key, lambda: looked_at(call, context))
+    return ratio(call.probabilities(call.producing), means)
 
 
 def trailing_mean(values: Float[Tensor, "sample token feature"], width: int) -> Float[Tensor, "sample token feature"]:

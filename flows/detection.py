@@ -348,8 +348,9 @@ def _text_row(lvlm: Any, example: Example, ids: list[int], text: str) -> storage
 def _own(request: Request, out: str) -> list[str]:
     if not request.trained:
         return []
-    given = request.trained + ("," if ":" in request.trained else ":")
-    return [f"{given}weights={json.dumps(str(out))}"]
+    name, _, fields = request.trained.partition(":")
+    kept = [field for field in fields.split(",") if field and not field.startswith("weights=")]
+    return [f"{name}:{','.join([*kept, f'weights={json.dumps(str(out))}'])}"]
 
 
 def _trained(detector: Any) -> str | None:

@@ -151,7 +151,7 @@ def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: St
             found = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args)
             fed = next(fed for fed in found if fed is not None).shape[1]
             cached = any(isinstance(value, Cache) for value in kwargs.values())
-            sequences.seen = sequences.seen + fed if cached else fed
+            sequences.advance(sequences.seen + fed if cached else fed)
 
         undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
         base = lvlm.model.base_model

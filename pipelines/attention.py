@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ class Sequences:
 
     image, padding: (row, position) bool over the prompt. sample: (row,), whose sample a row belongs to: branches and
     beams have several rows of one sample. seen: positions fed so far, this pass included. given: tokens at the
-    end of the pass that are scored rather than chosen (teacher forcing); 0 while generating.
+    end of the pass that are scored rather than chosen (teacher forcing); 0 while generating. shared: what one layer
+    worked out of the above and the next can use, for this pass.
     """
 
     image: Tensor
@@ -34,6 +36,18 @@ class Sequences:
     sample: Tensor
     seen: int = 0
     given: int = 0
+    shared: dict[Hashable, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def advance(self, seen: int) -> None:
+        """To the next pass."""
+        self.seen = seen
+        self.shared.clear()
+
+    def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` returns, made by the first layer of a pass that asks."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
 
     def rows(self, index: Tensor) -> Sequences:
         index = index.to(self.image.device)
@@ -132,7 +146,8 @@ class AttentionCall(LayerCall):
     @cached_property
     def image(self) -> Tensor:
         """(batch, key) bool: which keys are image tokens."""
-        return self.columns(self.sequences.image)
+        key = ("image", self.key.shape[2], self.query.device)
+        return self.sequences.once(key, lambda: self.columns(self.sequences.image))
 
     @cached_property
     def generated(self) -> Tensor:
@@ -157,8 +172,12 @@ class AttentionCall(LayerCall):
 
     def scores(self, queries: slice = slice(None)) -> Tensor:
         """Masked attention scores of the asked rows: (batch, head, query, key)."""
-        key = self.key.repeat_interleave(self.groups, dim=1) if self.groups > 1 else self.key
-        scores = self.query[:, :, queries] @ key.transpose(2, 3) * self.scaling
+        query = self.query[:, :, queries]
+        if self.groups == 1:
+            scores = query @ self.key.transpose(2, 3) * self.scaling
+        else:  # heads of a group as further queries, so that no key is copied
+            together = query.reshape(query.shape[0], self.key.shape[1], -1, query.shape[3])
+            scores = (together @ self.key.transpose(2, 3) * self.scaling).view(*query.shape[:3], -1)
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         seen = self.visible(queries)
@@ -243,7 +262,7 @@ def _attention(
             out = out.index_copy(0, rows, new.to(out.dtype))
     for reading, rows, method in here:
         if isinstance(reading, Reading) and reading.of == "attention":
-            plan.keep(reading, layer, reading.keep(call.rows(rows)), method)
+            plan.keep(reading, layer, reading.keep(call if len(rows) == len(query) else call.rows(rows)), method)
         elif isinstance(reading, Reading):
             span = call.producing if reading.queries == "last" else slice(None)
             plan.keep(reading, layer, reading.keep(out[rows][:, span]), method)

@@ -163,7 +163,7 @@ def trained(tmp_path_factory):
     """The folder of a Lookback Lens trained on a few captions, judged beside two others."""
     out = tmp_path_factory.mktemp("detectors") / "lens"
     request = {
-        "task": "captions", "trained": "lookback_lens", "detectors": ["entropy"], "images": TRAINED,
+        "task": "captions", "trained": "lookback_lens:weights=none", "detectors": ["entropy"], "images": TRAINED,
         "test_images": TESTED, "max_new_tokens": 40,
     }  # fmt: skip
     return detection.detection(str(out), **request), request

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from veridical.detectors.image_attention import ImageAttention
-from veridical.detectors.lookback_lens import LookbackLens, ratio
+from veridical.detectors.lookback_lens import LookbackLens, averaging, ratio
 from veridical.detectors.position import Position
 from veridical.detectors.sureness import Entropy, TokenProbability
 from veridical.detectors.vhd import VHD
@@ -97,7 +97,7 @@ def test_image_attention_takes_layers_five_to_eighteen_of_thirty_two():
 
 def lookback(row, context, new):
     mask = lambda where: torch.tensor([[[at in where for at in range(len(row))]]])
-    return float(ratio(torch.tensor([[[row]]]), mask(context), mask(new)))
+    return float(ratio(torch.tensor([[[row]]]), averaging(mask(context), mask(new))))
 
 
 def test_the_worked_lookback_ratio_takes_means_and_not_sums():
@@ -119,7 +119,7 @@ def test_the_lookback_ratio_has_one_number_per_token_and_head():
     some = torch.zeros(2, 4, 6, dtype=torch.bool)
     context, new = some.clone(), some.clone()
     context[..., :2], new[..., 4:] = True, True
-    assert torch.equal(ratio(rows, context, new), torch.full((2, 4, 3), 0.5))
+    assert torch.allclose(ratio(rows, averaging(context, new)), torch.full((2, 4, 3), 0.5))
 
 
 def test_a_token_made_without_looking_back_is_the_riskier_one():

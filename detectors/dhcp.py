@@ -82,8 +82,9 @@ class DHCP(Trained):
     """An MLP on X[l, h, v], the attention of head h in layer l to image token v, averaged over the answer's rows.
 
     X = mean_t A_t[l, h, v], t over the rows that produce the answer's tokens, its end included; risk =
-    P(hallucinated | X), flattened in this order → 128 ReLUs → softmax. The risk of token t is that of the answer up to
-    it: the last is the answer's. It needs a probe: that of the embedded LVLM is shipped, for yes/no answers.
+    P(hallucinated | X), flattened in this order → 128 ReLUs → softmax. Every token of an answer has the answer's risk;
+    a gate, which cannot wait for its end, sees that of the answer so far. It needs a probe: that of the embedded LVLM
+    is shipped, for yes/no answers.
 
     Args:
         rows: "mean" as above; "own" takes the row of each token alone, for words of captions (ours).
@@ -139,8 +140,8 @@ class DHCP(Trained):
             raise ValueError('dhcp has no probe; `for_model` finds the shipped one, "dhcp:weights=FOLDER" yours.')
         before = record["dhcp"].sum(2)
         if self.rows == "mean":
-            count = torch.arange(1, before.shape[1] + 1, device=before.device)
-            before = before.cumsum(1) / count[:, None]
+            real = record.mask.to(before.device)[..., None].float()
+            before = ((before * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)).expand_as(before)
         return self.probe.hallucinated(before + self.probe.folded()[1].to(before.device))
 
     def fit(

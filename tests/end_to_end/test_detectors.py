@@ -71,6 +71,7 @@ def test_an_answer_has_one_risk(veridical, pictures):
     record = json.loads(shown.stdout)
     assert list(record["answer"]) == ["dhcp"]
     assert 0 <= record["answer"]["dhcp"] <= 1
+    assert {word["risk"] for word in record["words"]["dhcp"]} == {record["answer"]["dhcp"]}, "its end counts as well"
     said = veridical("detect", pictures.a, "-q", "Is there a dog in the image?").stdout
     assert f"risk of the answer: {record['answer']['dhcp']:.2f}" in said
 

@@ -49,14 +49,15 @@ def test_columns_are_averaged_over_the_rows_and_flattened_by_layer_head_and_imag
     close(per_token.mean(1), [[0.20, 0.10, 0.10, 0.10]])
 
 
-def test_the_risk_of_the_last_token_is_that_of_the_averaged_answer():
+def test_every_token_has_the_risk_of_the_averaged_answer():
     """What is read of a token is W₁'s part alone: its mean over tokens is W₁ of the mean."""
     weight, _ = worked().folded()
     parts = [(weight @ torch.tensor(rows).flatten()).tolist() for rows in (FIRST, SECOND)]
     given = record(tokens=2, dhcp=[[parts[0]], [parts[1]]])
     found = with_probe(DHCP(), worked()).score(given)
-    close(found[0, 1], 0.289050)
-    close(found[0, 0], worked()(torch.tensor(FIRST).flatten()).item())
+    close(found, [[0.289050, 0.289050]])
+    given.mask = torch.tensor([[True, False]])  # the second is padding
+    close(with_probe(DHCP(), worked()).score(given), [[worked()(torch.tensor(FIRST).flatten()).item()] * 2])
     own = with_probe(DHCP(rows="own"), worked()).score(given)
     close(own[0, 1], worked()(torch.tensor(SECOND).flatten()).item())
 

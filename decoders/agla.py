@@ -95,6 +95,8 @@ class AGLA:
         check_at_least("alpha", self.alpha, 0, "weight of the masked picture")
         check_range("beta", self.beta, 0, 1, "plausibility cut")
         check_choice("mode", self.mode, MODES, "whose cache")
+        if self.view is not None and not callable(self.view):
+            raise ValueError(f"view={self.view!r} cannot be called; give a function from the inputs to pixel_values.")
         if self.matcher is not None:
             check_matcher(self.matcher)
             if self.view is not None:
@@ -120,6 +122,8 @@ class AGLA:
 
     def masked(self, lvlm: LVLM, inputs: Inputs) -> Tensor:
         """The view's `pixel_values`, checked."""
+        if "pixel_values" not in inputs:
+            raise ValueError(f"there is no picture to mask: inputs lack pixel_values; found {', '.join(inputs)}")
         view = self.view
         if view is None:
             if lvlm.processor is None:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_layers, check_range
+from ..pipelines.checks import check_at_least, check_integers, check_layers, check_range
 from ..pipelines.declarations import Declaration, LogitsEdit, Reading, Step
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def correct(
 
 
 def default_layers(count: int) -> range:
-    """Outputs of layers 20 to 28 of 32, counted from 1; in proportion in other models."""
-    first, last = round(count * 20 / 32), round(count * 28 / 32)
-    return range(max(0, first - 1), max(1, last))
+    """Outputs of layers 20 to 28 of 32, counted from 1; in proportion in other models, and never the last."""
+    first, last = round(count * 20 / 32), min(round(count * 28 / 32), count - 1)
+    return range(max(0, min(first, last) - 1), max(1, last))
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,10 @@ class DeCo:
 
     def __post_init__(self) -> None:
         if self.layers is not None:
-            object.__setattr__(self, "layers", tuple(self.layers))
+            object.__setattr__(self, "layers", check_integers("layers", self.layers, "0-based blocks", empty=True))
         check_at_least("alpha", self.alpha, 0, "strength")
         check_range("top_p", self.top_p, 1e-6, 1, "probability that the candidates reach")
+        check_integers("top_k", (self.top_k,), "most candidates")
         check_at_least("top_k", self.top_k, 1, "most candidates")
 
     @classmethod

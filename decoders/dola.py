@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_choice, check_layers, check_range
+from ..pipelines.checks import check_choice, check_flag, check_integers, check_layers, check_range
 from ..pipelines.declarations import Declaration, LogitsEdit, Reading, Step
 from .plausibility import cut
 
@@ -53,13 +53,15 @@ def contrast_layers(
 def bucket(which: str, count: int, tied: bool) -> tuple[int, ...]:
     """Every second layer of the lower or upper half; of models of more than 40 layers, of the first or last 20.
 
-    Tied embeddings make layer 0's head undo the embedding, so it is left out there, as transformers does.
+    Tied embeddings make layer 0's head undo the embedding, so it is left out there, as transformers does. So few layers
+    that none is left give the first that would do.
     """
     if count > 40:
         start, stop = (0, 20) if which == "low" else (count - 20, count)
     else:
         start, stop = (0, count // 2) if which == "low" else (count // 2, count)
-    return tuple(layer for layer in range(start, stop, 2) if not (tied and layer == 0))
+    found = tuple(layer for layer in range(start, stop, 2) if not (tied and layer == 0))
+    return found or (min(2 if tied else 0, count - 1),)
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ class DoLa:
         if isinstance(self.layers, str):
             check_choice("layers", self.layers, BUCKETS, "which half; or give layers as numbers")
         else:
-            object.__setattr__(self, "layers", tuple(self.layers))
+            object.__setattr__(self, "layers", check_integers("layers", self.layers, "0-based layers", empty=True))
         check_range("relative_top", self.relative_top, 0, 1, "plausibility cut")
         check_choice("mode", self.mode, MODES, "whose divergence")
+        check_flag("final_norm", self.final_norm, "apply the final norm before the head")
 
     @classmethod
     def official(cls) -> DoLa:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_choice, check_integers, check_threshold
+from ..pipelines.checks import check_at_least, check_choice, check_flag, check_integers, check_threshold
 from ..pipelines.declarations import AttentionEdit, Declaration, HeadEdit, LogitsEdit, Reading, ResidualEdit, Step
 from ..pipelines.per_model import fitted
 from ..pipelines.registry import DECODERS, DETECTORS
@@ -85,8 +85,15 @@ class Gate:
         if math.isinf(threshold):  # kept as a word, so that the repr can be read back
             object.__setattr__(self, "threshold", "inf" if threshold > 0 else "-inf")
         check_choice("over", self.over, OVER, "which steps the running risk looks at")
+        check_flag("prefill", self.prefill, "let edits change the prompt's pass too")
         check_integers("window", (self.window,), "steps that the running risk looks at")
         check_at_least("window", self.window, 1, "steps that the running risk looks at")
+
+    def fetch(self, lvlm: LVLM) -> None:
+        """Load now what the decoder needs beside the model, unless the gate never opens."""
+        needs = getattr(DECODERS.make(self.decoder), "fetch", None)
+        if needs is not None and check_threshold(self.threshold) != math.inf:
+            needs(lvlm)
 
     def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
         threshold = check_threshold(self.threshold)

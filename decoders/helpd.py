@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..pipelines import families
-from ..pipelines.checks import check_at_least, check_choice
+from ..pipelines.checks import check_at_least, check_choice, check_integers
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, Step
 from ..pipelines.engine import prefill
 
@@ -113,9 +113,11 @@ class HELPD:
     def __post_init__(self) -> None:
         check_at_least("weight", self.weight, 0, "weight of the penalty")
         check_at_least("vision_weight", self.vision_weight, 0, "weight of the reward for looking at the image")
+        check_integers("candidates", (self.candidates,), "tokens tried per step")
         check_at_least("candidates", self.candidates, 1, "tokens tried per step")
         check_at_least("scale", self.scale, 0, "scale of attention to new tokens")
         check_at_least("vision_scale", self.vision_scale, 0, "scale of attention to the image")
+        check_integers("window", (self.window,), "rows at most")
         check_at_least("window", self.window, 1, "rows at most")
         check_choice("first_tokens", self.first_tokens, RULES, "whose rule for the first tokens")
 

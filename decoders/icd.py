@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_range
+from ..pipelines.checks import check_at_least, check_integers, check_range
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Step
 from .plausibility import cut
 from .vcd import contrast
@@ -81,10 +81,13 @@ class ICD:
     def __post_init__(self) -> None:
         check_at_least("alpha", self.alpha, 0, "strength of the contrast")
         check_range("beta", self.beta, 0, 1, "plausibility cut")
+        if not isinstance(self.prefix, str):
+            raise ValueError(f"prefix={self.prefix!r} is no text; ICD contrasts with a disturbed prompt: give one")
         if self.prefix_ids is None and not self.prefix.strip():
             raise ValueError("prefix is empty; ICD contrasts with a disturbed prompt: give a sentence")
         if self.prefix_ids is not None:
-            object.__setattr__(self, "prefix_ids", tuple(self.prefix_ids))
+            ids = check_integers("prefix_ids", self.prefix_ids, "token ids of the disturbance", empty=True)
+            object.__setattr__(self, "prefix_ids", ids)
         if self.prefix_ids == ():
             raise ValueError("prefix_ids is empty; ICD contrasts with a disturbed prompt: give at least one token id")
 

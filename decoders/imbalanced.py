@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_range
+from ..pipelines.checks import check_at_least, check_integers, check_range
 from ..pipelines.declarations import AttentionEdit, Branch, Declaration, LogitsEdit, Step
 from .avc import image_tokens, place
 from .pai import boost, guide, producing_rows
@@ -98,6 +98,7 @@ class Imbalanced:
         check_range("spatial", self.spatial, 0, 1, "share of the patches that are looked at most")
         check_at_least("gamma", self.gamma, 1, "guidance")
         check_range("beta", self.beta, 0, 1, "plausibility cut of the guidance")
+        check_integers("skip_first", (self.skip_first,), "layers that keep their attention")
         check_at_least("skip_first", self.skip_first, 0, "layers that keep their attention")
 
     @classmethod
@@ -109,7 +110,7 @@ class Imbalanced:
         if self.gamma != 1:
             yield Branch("imbalanced", lvlm.image_free(inputs))
         layers = range(self.skip_first, len(lvlm.layers))
-        if (self.local or self.summary) and layers:
+        if self.local or self.summary:  # layers: none in a model of few, so that the run says that nothing changed
             early, late, received = encoder_attention(lvlm, inputs)
             patches = summary_tokens(late)
             chosen = local_tokens(early, patches, self.ratio) | local_tokens(received, patches, self.spatial)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_range
+from ..pipelines.checks import check_at_least, check_integers, check_range
 from ..pipelines.declarations import AttentionEdit, Branch, Declaration, LogitsEdit, Step
 from .plausibility import cut
 
@@ -27,9 +27,10 @@ def boost(
     scores: Float[Tensor, "batch head query key"], strength: Float[Tensor, "batch key"],
     rows: Bool[Tensor, "batch query"],
 ) -> Float[Tensor, "batch head query key"]:  # fmt: skip
-    """z + strength·|z| in these rows: positive scores grow, negative ones move toward 0, a mask of −inf stays."""
+    """z + strength·|z| in these rows: positive scores grow, negative ones move toward 0, masked ones stay."""
     gain = (strength[:, None, :] * rows[..., None])[:, None].to(scores.dtype)  # batch 1 query key
-    return scores + gain * scores.abs().nan_to_num(posinf=0.0)
+    seen = scores > torch.finfo(scores.dtype).min / 2  # a mask is −inf, or about the least number there is
+    return scores + gain * torch.where(seen, scores.abs(), 0.0)
 
 
 def producing_rows(call: AttentionCall, queries: int) -> Bool[Tensor, "batch query"]:
@@ -95,6 +96,7 @@ class PAI:
         check_at_least("alpha", self.alpha, 0, "strength of the boost")
         check_at_least("gamma", self.gamma, 1, "guidance")
         check_range("beta", self.beta, 0, 1, "plausibility cut of the guidance")
+        check_integers("skip_first", (self.skip_first,), "layers that keep their attention")
         check_at_least("skip_first", self.skip_first, 0, "layers that keep their attention")
 
     @classmethod
@@ -106,7 +108,7 @@ class PAI:
         if self.gamma != 1:
             yield Branch("pai", lvlm.image_free(inputs))
         layers = range(self.skip_first, len(lvlm.layers))
-        if self.alpha and layers:
+        if self.alpha:  # of no layer in a model of few, so that the run says that nothing changed
             yield AttentionEdit(layers, self.edit, on="scores")
         if self.gamma != 1:
             yield LogitsEdit(self.mix)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_range
+from ..pipelines.checks import check_at_least, check_integers, check_range
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, Step
 from ..pipelines.engine import prefill
 from .avc import blank_branch, image_tokens, last_row
@@ -93,6 +93,8 @@ class RBD:
         check_range("beta", self.beta, 0, 1, "plausibility cut")
         check_range("keep", self.keep, 1e-6, 1, "share of image tokens that keep their embeddings")
         check_range("noise_step", self.noise_step, 0, STEPS - 1, "diffusion step of the noise, counted from 0")
+        check_integers("noise_step", (self.noise_step,), "diffusion step of the noise")
+        check_integers("seed", (self.seed,), "of the noise")
 
     @classmethod
     def official(cls) -> RBD:

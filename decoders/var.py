@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_integers, check_range
+from ..pipelines.checks import check_at_least, check_flag, check_integers, check_range
 from ..pipelines.declarations import AttentionEdit, Declaration, Reading
 from ..pipelines.engine import prefill
 
@@ -85,9 +85,10 @@ class VAR:
     Raises:
         ValueError: a value outside its range, or a dimension that the model does not have.
 
-    Edited rows are the text after the image and the generated tokens; generated tokens are never sinks. The released
-    code reads p as the share kept, so its 0.6 moves 0.4; tests φ > τ; edits the last layer; and, by a fault that is not
-    reproduced, reuses the first question's sinks for all that follow. Which p made the tables cannot be told.
+    Edited rows are the text after the image (with several, after the last) and the generated tokens; generated tokens
+    are never sinks. Sinks are found in the plain model. The released code reads p as the share kept, so its 0.6 moves
+    0.4; tests φ > τ; edits the last layer; and, by a fault that is not reproduced, reuses the first question's sinks
+    for all that follow. Which p made the tables cannot be told.
     """
 
     move: float = 0.6
@@ -121,6 +122,9 @@ class VAR:
         check_at_least("min_nonsink", self.min_nonsink, 0, "least share of image attention on non-sinks")
         check_at_least("min_image", self.min_image, 0, "least attention on the image")
         check_at_least("tau", self.tau, 0, "from which φ on a token is a sink")
+        check_integers("skip_first", (self.skip_first,), "layers without edits at the start")
+        check_flag("skip_last", self.skip_last, "leave the last layer alone")
+        check_flag("require_visual_sink", self.require_visual_sink, "edit a layer only if an image token is a sink")
         check_at_least("skip_first", self.skip_first, 0, "layers without edits at the start")
 
     @classmethod
@@ -130,7 +134,10 @@ class VAR:
 
     def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
         layers = range(self.skip_first, len(lvlm.layers) - (1 if self.skip_last else 0))
-        if self.move == 0 or not layers:
+        if self.move == 0:
+            return
+        if not layers:  # an edit of no layer, so that the run says that nothing changed
+            yield AttentionEdit((), partial(self.edit, {}, torch.empty(0)))
             return
         outside = [d for d in self.sink_dims or () if not 0 <= d < lvlm.hidden_size]
         if outside:

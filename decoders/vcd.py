@@ -106,6 +106,7 @@ class VCD:
         check_range("beta", self.beta, 0, 1, "plausibility cut")
         check_range("noise_step", self.noise_step, 0, STEPS - 1, "diffusion step of the noise, counted from 0")
         check_integers("noise_step", (self.noise_step,), "diffusion step of the noise")
+        check_integers("seed", (self.seed,), "of the noise")
 
     @classmethod
     def official(cls) -> VCD:

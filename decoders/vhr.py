@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_choice, check_integers, check_layers
+from ..pipelines.checks import check_at_least, check_choice, check_flag, check_integers, check_layers
 from ..pipelines.declarations import Branch, Declaration, HeadEdit
 from ..pipelines.engine import prefill
 
@@ -114,6 +114,9 @@ class VHR:
             object.__setattr__(self, "layers", check_integers("layers", self.layers, "0-based layers", empty=True))
         check_at_least("alpha", self.alpha, 1e-6, "factor of the chosen heads' outputs")
         check_choice("deviation", self.deviation, DEVIATIONS, "σ of the filter")
+        check_flag("outlier_filter", self.outlier_filter, "set outliers to 0")
+        check_flag("squared", self.squared, "compare squared distances")
+        check_flag("reinforce_blind", self.reinforce_blind, "reinforce the image-free side while choosing")
 
     @classmethod
     def official(cls) -> VHR:

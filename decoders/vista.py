@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_choice, check_integers, check_layers, check_range
+from ..pipelines.checks import check_at_least, check_choice, check_flag, check_integers, check_layers, check_range
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, ResidualEdit, Step
 from ..pipelines.engine import prefill
 
@@ -158,12 +158,13 @@ class SLA:
     )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.window, int):
+        if isinstance(self.window, bool) or not isinstance(self.window, int):
             pair = check_integers("window", self.window, "a number of blocks, or the first and the last of them")
             if len(pair) != 2:
                 raise ValueError(f"window={pair} is neither a number of blocks nor a pair of them.")
             object.__setattr__(self, "window", pair)
         check_range("gamma", self.gamma, 0, 1, "share of the early logits")
+        check_flag("final_norm", self.final_norm, "apply the final norm before the head")
 
     @classmethod
     def official(cls) -> SLA:
@@ -181,7 +182,8 @@ class SLA:
         states = step.latest("sla")  # block batch hidden
         head = lvlm.unembed if self.final_norm else lvlm.head
         early = head(states).mean(0).to(logits.device, logits.dtype)
-        return (1 - self.gamma) * logits + self.gamma * early
+        mixed = (1 - self.gamma) * logits + self.gamma * early
+        return torch.where(logits.isneginf(), logits, mixed)  # ruled out by another method: 0·−∞ is no number
 
 
 def window_blocks(window: Window, count: int) -> range:
@@ -189,7 +191,8 @@ def window_blocks(window: Window, count: int) -> range:
     if isinstance(window, int):
         first, last = count - 1 - window, count - 2
         if not (window >= 1 and first >= 0):
-            raise ValueError(f"window={window} blocks below the last; this model has {count} layers: 1 to {count - 1}")
+            possible = f"1 to {count - 1}" if count > 1 else "none lies below its last"
+            raise ValueError(f"window={window} blocks below the last; this model has {count} layers: {possible}")
     else:
         first, last = (at + count if at < 0 else at for at in window)
         if not 0 <= first <= last <= count - 2:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least
+from ..pipelines.checks import check_at_least, check_flag
 from ..pipelines.declarations import Reading
 from ..pipelines.record import Record
 
@@ -71,6 +71,7 @@ class LogitLens:
 
     def __post_init__(self) -> None:
         check_at_least("top", self.top, 1, "words kept before they are normalised again")
+        check_flag("final_norm", self.final_norm, "apply the final norm before the head")
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         last, image = len(lvlm.layers) - 1, lvlm.image_mask(inputs["input_ids"])

@@ -19,6 +19,7 @@ from rich.text import Text
 from . import steps, storage
 from .benchmarks import BENCHMARKS
 from .report import figure, verdicts
+from .said import said
 from .words import words
 
 if TYPE_CHECKING:
@@ -37,18 +38,18 @@ def console() -> Console:
 # -- methods -------------------------------------------------------------------------------------------------------
 def methods(registry: Registry, columns: Sequence[str], long: bool) -> None:
     """A table of the registered methods; `columns` are class attributes that say a word about each."""
-    rows = [(name, registry.type(name)) for name in registry.names]
     if not long:
-        _table(f"{registry.kind}s", columns, [(name, *(getattr(cls, c, "") for c in columns)) for name, cls in rows])
+        _table(f"{registry.kind}s", columns, [(n, *(said(registry, n, c) for c in columns)) for n in registry.names])
         return
     _heading(f"{registry.kind}s")
-    for name, cls in rows:
+    for name in registry.names:
+        cls = registry.type(name)
         fields = ",".join(f"{f.name}={_default(f.default)}" for f in dataclasses.fields(cls))
         about = " · ".join(f"{column}: {getattr(cls, column)}" for column in columns if hasattr(cls, column))
         lines = [first_paragraph(cls), about]
         if "cost" in columns:  # what changes a model's text, as opposed to what reads along
             lines.append(f"families: {getattr(cls, 'families', ALL_FAMILIES)}")
-        if hasattr(cls, "differs"):
+        if getattr(cls, "differs", ""):
             lines.append(f"paper and code: {cls.differs}")
         for pattern, values in getattr(cls, "by_model", {}).items():
             lines.append(f"on {pattern}: {', '.join(f'{field}={_default(value)}' for field, value in values.items())}")
@@ -135,9 +136,10 @@ def _risky(answer: Answer, risk: Sequence[float]) -> str:
 
 def json_line(image: Any, decoder: str, answer: Answer) -> None:
     """One JSON object on a line of its own."""
-    risk = {name: [None if math.isnan(r) else r for r in values] for name, values in answer.risk.items()}
+    risk = {name: [r if math.isfinite(r) else None for r in values] for name, values in answer.risk.items()}
     record = {"image": str(image), "decoder": decoder, **vars(answer), "risk": risk}
-    typer.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
+    utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    typer.echo(json.dumps(record, ensure_ascii=not utf8, allow_nan=False))
 
 
 # -- results -------------------------------------------------------------------------------------------------------

@@ -44,6 +44,12 @@ def check_choice(name: str, value: str, choices: Iterable[str], meaning: str) ->
         raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, choices))} ({meaning}).")
 
 
+def check_flag(name: str, value: Any, meaning: str) -> None:
+    """Raise ValueError unless value is True or False; "no" would count as yes."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} is neither True nor False ({meaning}).")
+
+
 def check_layers(layers: Iterable[int], count: int, whose: str) -> tuple[int, ...]:
     """The layers as a tuple, or ValueError if one does not exist."""
     layers = tuple(layers)

@@ -80,7 +80,6 @@ class Guided:
         "The paper goes on from the kept chunk's cache and rates the mean of its features; the code may run past "
         "the most new tokens."
     )
-    families: ClassVar[str] = "all"
 
     def __post_init__(self) -> None:
         DETECTORS.make(self.detector)

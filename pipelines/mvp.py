@@ -162,9 +162,11 @@ class MVP:
             check_at_least("weights", weight, 0, "weight of a caption")
         if not any(self.weights):
             raise ValueError(f"weights={self.weights} are all 0, so that nothing would count; give one above 0.")
+        check_integers("caption_tokens", (self.caption_tokens,), "new tokens of a caption")
         check_at_least("caption_tokens", self.caption_tokens, 1, "new tokens of a caption")
         check_at_least("temperature", self.temperature, 0, "of the captions")
         check_range("top_p", self.top_p, 0, 1, "of the captions")
+        check_integers("path_tokens", (self.path_tokens,), "new tokens of a path")
         check_at_least("path_tokens", self.path_tokens, 1, "new tokens of a path")
         if len({str(choice).lower() for choice in self.choices}) < 2:
             raise ValueError(f"choices={self.choices} are not two different answers to choose from.")

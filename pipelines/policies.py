@@ -20,6 +20,7 @@ from .sentences import Forced, Sentence, risk_of, sentences
 
 if TYPE_CHECKING:
     from .answers import Answer
+    from .lvlm import LVLM
     from .procedures import Call
 
 OVER = ("max", "mean")
@@ -81,7 +82,6 @@ class _Policy:
     threshold: float | str
     paper: ClassVar[str] = "–"
     differs: ClassVar[str] = ""
-    families: ClassVar[str] = "all"
 
     def __post_init__(self) -> None:
         DETECTORS.make(self.detector)
@@ -208,6 +208,12 @@ class Reask(_Policy):
         DECODERS.make(self.decoder)
         if not isinstance(self.temperature, int | float) or not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature={self.temperature!r} is not 0 or above (0 takes the likeliest token).")
+
+    def fetch(self, lvlm: LVLM) -> None:
+        """Load now what the decoder needs beside the model, unless nothing is ever asked again."""
+        needs = getattr(DECODERS.make(self.decoder), "fetch", None)
+        if needs is not None and check_threshold(self.threshold) != float("inf"):
+            needs(lvlm)
 
     def check(self, questions: Sequence[str], detectors: Sequence[Any], generation: Mapping[str, Any]) -> None:
         """Raise ValueError for beams, and for a detector of the same name with other settings."""

@@ -88,6 +88,7 @@ class ViCrop:
     mode: Literal["paper", "official"] = "paper"
 
     paper: ClassVar[str] = "arXiv 2502.17422"
+    by_model: ClassVar[Mapping[str, Mapping[str, Any]]] = {r"qwen2\.5-vl-3b": {"layer": 22}}
     changes: ClassVar[str] = "nothing inside: adds a crop of the picture to the prompt"
     cost: ClassVar[str] = "1 extra prefill of two rows (with gradients: 1 or 2 passes back), twice the image tokens"
     differs: ClassVar[str] = (

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from veridical.pipelines.procedures import PROCEDURES, Call, is_procedure
+from veridical.pipelines.procedures import PROCEDURES, Call
 from veridical.pipelines.registry import DECODERS, DETECTORS
 
 from ..families.support import CANNOT
@@ -49,13 +49,10 @@ def test_what_the_authors_released_can_be_built_or_is_said_to_be_the_same(method
     assert (official == cls()) == ("official() is the same" in cls.differs)
 
 
-def test_families_are_named_where_a_decoder_does_not_work_on_all(method):
+def test_families_are_named_where_a_decoder_or_procedure_does_not_work_on_all(method):
     """The tests of families run every pair; this is what the catalogue makes of their table."""
     name, cls = method
-    if is_procedure(cls()):
-        return
-    somewhere_not = {decoder for _, decoder in CANNOT if decoder in DECODERS.names}
-    assert hasattr(cls, "families") == (name in somewhere_not)
+    assert hasattr(cls, "families") == (name in {one for _, one in CANNOT})
 
 
 # -- procedures ----------------------------------------------------------------------------------------------------
@@ -81,3 +78,16 @@ def test_no_name_stands_for_two_things():
 def test_a_procedures_calls_can_be_made_without_detectors():
     call = Call(None, [], ["entropy"], None, {})
     assert call.silent() == Call(None, [], (), None, {})
+
+
+@pytest.mark.parametrize("registry", [DECODERS, PROCEDURES], ids=lambda registry: registry.kind)
+def test_the_catalogue_says_nothing_where_there_is_nothing_to_say(registry, capsys):
+    """A rule of nobody's has no paper to differ from; every entry says which families it works on, in one wording."""
+    from veridical.flows import show
+
+    show.methods(registry, ("changes", "cost", "paper"), long=True)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "paper and code:" not in lines
+    said = [line for line in lines if line.startswith("families: ")]
+    assert len(said) == len(registry.names)
+    assert all(line == "families: all supported" or line.startswith("families: models with") for line in said)

@@ -106,3 +106,14 @@ def test_every_public_class_with_edits_or_readings_is_registered(registry):
         for found in public:
             if isinstance(found, type) and found.__module__ == module.__name__ and dataclasses.is_dataclass(found):
                 assert found in registered, f"{found.__name__} has no name"
+
+
+def flags(cls):
+    return [field.name for field in dataclasses.fields(cls) if isinstance(field.default, bool)]
+
+
+def test_a_flag_that_is_neither_true_nor_false_is_refused(cls):
+    """On the command line "skip_last=no" is the text "no", which Python takes for true."""
+    for name in flags(cls):
+        with pytest.raises(ValueError, match=f"{name}='no' is neither True nor False"):
+            cls(**{name: "no"})

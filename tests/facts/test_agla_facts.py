@@ -144,6 +144,31 @@ def test_without_a_view_and_a_processor_decoding_says_that_a_matcher_has_nothing
         list(AGLA().edits(Blind(), INPUTS))
 
 
+def test_a_prompt_without_a_picture_is_refused():
+    text = {name: value for name, value in INPUTS.items() if name != "pixel_values"}
+    with pytest.raises(ValueError, match="no picture to mask: inputs lack pixel_values; found input_ids, attention_ma"):
+        list(AGLA(view=lambda inputs: None).edits(Blind(), text))
+
+
+@pytest.mark.parametrize(("chain", "wanted"), [
+    ("agla", True), ("agla:alpha=0,beta=0", False),
+    ("gate:decoder=agla", True), ("gate:decoder='agla:alpha=0,beta=0'", False), ("gate:decoder=vcd", False),
+    ("gate:decoder=agla,threshold=inf", False), ("gate:decoder=agla,threshold=-inf", True),
+    ("reask:decoder=agla", True), ("reask", False), ("reask:decoder=agla,threshold=inf", False),
+    ("reask:decoder='gate:decoder=agla'", True),
+])  # fmt: skip
+def test_the_matcher_is_fetched_before_anything_is_answered_by_whatever_holds_the_method(monkeypatch, chain, wanted):
+    from veridical.decoders import agla_view
+    from veridical.pipelines.procedures import make_chain
+
+    asked = []
+    monkeypatch.setattr(agla_view, "matched_view", lambda lvlm, matcher: asked.append((lvlm, matcher)))
+    (made,) = make_chain(chain)
+    lvlm = Blind()
+    made.fetch(lvlm)
+    assert asked == ([(lvlm, None)] if wanted else [])
+
+
 def test_a_view_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"shape \(1, 3, 2, 2\); the picture's are \(1, 3, 4, 4\)"):
         list(AGLA(view=lambda inputs: inputs["pixel_values"][..., ::2, ::2]).edits(Blind(), INPUTS))
@@ -184,6 +209,7 @@ def test_prompts_are_the_rows_text_without_image_and_padding():
         ({"matcher": "clip"}, "matcher='clip' names no matcher; possible: \"embedded\", \"open_clip:<folder"),
         ({"matcher": "blip:"}, "matcher='blip:' names no matcher"),
         ({"matcher": "embedded", "view": abs}, "view and matcher='embedded' both say what is masked"),
+        ({"view": "left_half"}, "view='left_half' cannot be called"),
     ],
 )
 def test_values_outside_their_range_are_refused(options, message):

@@ -60,6 +60,12 @@ def test_default_layers_are_20_to_28_of_32_counted_from_one():
     assert list(default_layers(1)) == [0]
 
 
+@pytest.mark.parametrize("count", range(2, 81))
+def test_default_layers_precede_the_last(count):
+    layers = default_layers(count)
+    assert 0 <= layers[0] <= layers[-1] < count - 1
+
+
 def test_the_state_is_normed_before_the_head():
     lvlm = SimpleNamespace(layers=range(8), unembed=lambda states: 10 * states, head=None)
     step = SimpleNamespace(latest=lambda name: EARLY / 10)
@@ -75,6 +81,8 @@ def test_the_state_is_normed_before_the_head():
         ({"alpha": -1}, "alpha=-1 is below 0"),
         ({"top_p": 0}, "top_p=0 is outside"),
         ({"top_k": 0}, "top_k=0 is below 1"),
+        ({"top_k": 2.5}, r"top_k=\(2.5,\) are not all whole numbers"),
+        ({"layers": 3}, "layers=3 is no list of whole numbers"),
     ],
 )
 def test_values_outside_their_range_are_refused(options, message):

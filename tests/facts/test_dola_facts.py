@@ -67,6 +67,15 @@ def test_buckets_are_those_of_the_released_commands(which, count, tied, expected
     assert list(bucket(which, count, tied)) == expected
 
 
+@pytest.mark.parametrize(
+    ("which", "count", "tied", "expected"),
+    [("low", 1, False, 0), ("low", 1, True, 0), ("low", 2, True, 1), ("low", 3, True, 2), ("low", 4, True, 2)],
+)
+def test_a_shallow_model_has_one_layer_to_contrast_with_and_not_none(which, count, tied, expected):
+    """transformers chooses the same; an empty bucket would be plain decoding under the method's name."""
+    assert bucket(which, count, tied) == (expected,)
+
+
 def test_the_contrast_is_cut_by_the_last_layer():
     step = SimpleNamespace(latest=lambda name: torch.zeros(1, 1, 3))
     lvlm = SimpleNamespace(head=lambda states: states)
@@ -91,6 +100,8 @@ def test_values_outside_their_range_are_refused():
         DoLa(relative_top=2)
     with pytest.raises(ValueError, match="mode='fast' is none of"):
         DoLa(mode="fast")
+    with pytest.raises(ValueError, match=r"layers=3 is no list of whole numbers \(0-based layers\)"):
+        DoLa(layers=3)
     with pytest.raises(ValueError, match=r"DoLa asks for layers \[8\], but this model's layers are 0 to 7"):
         list(DoLa(layers=(2, 8)).edits(lvlm, {}))
 

@@ -100,7 +100,10 @@ def test_the_released_disturbance_is_another_sentence():
         ({"alpha": -1}, "alpha=-1 is below 0"),
         ({"beta": 2}, "beta=2 is outside 0 to 1"),
         ({"prefix": " "}, "prefix is empty"),
+        ({"prefix": 3}, "prefix=3 is no text"),
         ({"prefix_ids": ()}, "prefix_ids is empty"),
+        ({"prefix_ids": 5}, "prefix_ids=5 is no list of whole numbers"),
+        ({"prefix_ids": (5, "a")}, r"prefix_ids=\(5, 'a'\) are not all whole numbers"),
     ],
 )
 def test_values_outside_their_range_are_refused(options, message):

@@ -165,6 +165,7 @@ def test_nothing_is_claimed_that_is_not_known():
         ({"summary": -1}, "summary=-1 is below 0"),
         ({"ratio": 1.5}, "ratio=1.5 is outside 0 to 1"),
         ({"gamma": 0.5}, "gamma=0.5 is below 1"),
+        ({"skip_first": 1.5}, r"skip_first=\(1.5,\) are not all whole numbers"),
     ],
 )
 def test_values_outside_their_range_are_refused(options, message):

@@ -216,6 +216,8 @@ def test_the_defaults_are_the_released_scripts_and_official_scores_as_it_does():
         ({"choices": ("yes", "Yes")}, "not two different answers"),
         ({"mode": "code"}, "mode='code' is none of 'paper', 'official'"),
         ({"path_tokens": 0}, "path_tokens=0 is below 1"),
+        ({"path_tokens": 1.5}, r"path_tokens=\(1.5,\) are not all whole numbers"),
+        ({"caption_tokens": 1.5}, r"caption_tokens=\(1.5,\) are not all whole numbers"),
     ],
 )
 def test_values_outside_their_range_are_refused(options, message):

@@ -38,10 +38,16 @@ def test_rows_that_are_not_asked_for_stay():
     close(z[0, 0, 2], [4.0, 0.0, 1.0, 0.0])
 
 
-@pytest.mark.parametrize("masked", [-math.inf, torch.finfo(torch.float32).min])
-def test_masked_keys_stay_masked(masked):
-    scores = torch.tensor([1.0, masked]).view(1, 1, 1, 2)
-    assert boost(scores, torch.full((1, 2), 0.5), ROW).softmax(-1).flatten().tolist() == [1, 0]
+@pytest.mark.parametrize("strength", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("least", [False, True])
+def test_masked_keys_stay_masked_whatever_the_strength(strength, dtype, least):
+    """An image outside a sliding window: z + 1·|z| of the least number would be 0, and that of −∞ no number."""
+    masked = torch.finfo(dtype).min if least else -math.inf
+    scores = torch.tensor([1.0, masked], dtype=dtype).view(1, 1, 1, 2)
+    boosted = boost(scores, torch.full((1, 2), strength), ROW)
+    assert boosted.flatten().tolist() == [1 + strength, masked]
+    assert boosted.softmax(-1).flatten().tolist() == [1, 0]
 
 
 def test_strength_one_and_a_half_turns_a_negative_score_positive():
@@ -95,6 +101,7 @@ def test_the_mix_is_the_guidance():
         ({"gamma": 0.9}, "gamma=0.9 is below 1"),
         ({"beta": 2}, "beta=2 is outside 0 to 1"),
         ({"skip_first": -1}, "skip_first=-1 is below 0"),
+        ({"skip_first": 1.5}, r"skip_first=\(1.5,\) are not all whole numbers"),
     ],
 )
 def test_values_outside_their_range_are_refused(options, message):

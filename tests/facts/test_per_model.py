@@ -7,7 +7,7 @@ import pytest
 from veridical.decoders.avc import AVC
 from veridical.decoders.var import VAR
 from veridical.pipelines import per_model
-from veridical.pipelines.procedures import make_chain
+from veridical.pipelines.procedures import PROCEDURES, make_chain, type_of
 from veridical.pipelines.registry import DECODERS
 
 BLIP = "Salesforce/instructblip-vicuna-7b"
@@ -27,19 +27,21 @@ BLIP = "Salesforce/instructblip-vicuna-7b"
         ("vista", "Vision-CAIR/MiniGPT-4", {"strength": 0.1}),
         ("vsv", "shikra-7b", {"strength": 0.12}),
         ("vcd", BLIP, {}),
+        ("vicrop", "Qwen/Qwen2.5-VL-3B-Instruct", {"layer": 22}),
+        ("vicrop", "Qwen/Qwen2.5-VL-7B-Instruct", {}),
     ],
 )
 def test_values_of_papers_are_found_by_the_models_name(decoder, model, found):
-    assert per_model.values_for(DECODERS.type(decoder), model) == found
+    assert per_model.values_for(type_of(decoder), model) == found
 
 
 def test_values_are_of_fields_that_exist_and_that_the_defaults_do_not_have():
-    given = [name for name in DECODERS.names if hasattr(DECODERS.type(name), "by_model")]
-    assert {"avc", "var", "vhr", "vista", "vsv"} <= set(given)
+    given = [name for name in (*DECODERS.names, *PROCEDURES.names) if hasattr(type_of(name), "by_model")]
+    assert {"avc", "var", "vhr", "vista", "vsv", "vicrop"} <= set(given)
     for name in given:
-        for pattern, fields in DECODERS.type(name).by_model.items():
+        for pattern, fields in type_of(name).by_model.items():
             assert pattern == pattern.lower(), "names are compared in small letters"
-            changed = DECODERS.make(name)
+            changed = type_of(name)()
             for field, value in fields.items():
                 assert getattr(changed, field) != value, f"{name} has {field}={value!r} on every model"
 

@@ -92,6 +92,8 @@ def test_its_docstring_says_whose_formula_it_is():
         ({"textual": -1}, "textual=-1 is below 0"),
         ({"keep": 0}, "keep=0 is outside"),
         ({"noise_step": 1000}, "noise_step=1000 is outside 0 to 999"),
+        ({"noise_step": 500.5}, r"noise_step=\(500.5,\) are not all whole numbers"),
+        ({"seed": 0.5}, r"seed=\(0.5,\) are not all whole numbers"),
     ],
 )
 def test_values_outside_their_range_are_refused(options, message):

@@ -207,6 +207,15 @@ def test_a_share_of_one_is_the_early_logits_and_of_zero_the_final_ones():
     close(augmented(gamma=0.0), [2.0, 1.0, 3.0])
 
 
+def test_a_token_that_another_method_has_cut_stays_cut_whatever_the_share():
+    """(1 − γ)·l is 0·−∞ at γ = 1."""
+    cut = torch.tensor([[2.0, -math.inf, 3.0]])
+    for gamma in (0.3, 1.0):
+        mixed = SLA(gamma=gamma).mix(Heads(), cut, Step(readings={"sla": EARLY}))[0]
+        assert mixed.isneginf().tolist() == [False, True, False]
+        assert torch.equal(mixed[[0, 2]], augmented(gamma=gamma)[[0, 2]])
+
+
 def test_with_the_final_norm_the_early_logits_are_others():
     """Each state has unit root mean square first: (√2, 0) and (0, √2)."""
     close(augmented(gamma=1.0, final_norm=True), [0.7071068, 0.7071068, 1.4142136])
@@ -238,6 +247,11 @@ def test_the_window_ends_below_the_last_block(window, count, expected):
 def test_a_window_that_is_empty_too_long_or_reaches_the_last_block_is_refused(window):
     with pytest.raises(ValueError, match="window="):
         window_blocks(window, 8)
+
+
+def test_a_model_of_one_layer_has_no_window():
+    with pytest.raises(ValueError, match="window=1 blocks below the last; this model has 1 layers: none lies below"):
+        window_blocks(1, 1)
 
 
 # ---------------------------------------------------------------------- settings

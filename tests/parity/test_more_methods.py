@@ -357,7 +357,6 @@ def test_helpd_leaves_the_model_and_its_weights_where_they_are(gqa):
 
 
 # ---------------------------------------------------------------------- neutral strengths, and chains
-
 OURS = ("avc", "agla", "rbd", "icd", "m3id", "pai", "dola", "deco", "imbalanced", "helpd")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +142,7 @@ def of_answers(path: Path, read: scoring.Answered, protocol: str) -> System:
     """A file of answers to POPE's questions."""
     ((title, asked),) = read.questions.items()
     said = read.answers[title]
-    keys = [(str(q["text"]), str(q["image"])) for q in asked]
+    keys = _numbered([(str(q["text"]), str(q["image"])) for q in asked])
     split = Split(
         dict(zip(keys, said, strict=True)), {k: q["label"] for k, q in zip(keys, asked, strict=True)}, protocol
     )
@@ -162,14 +163,22 @@ def _parts(folder: Path, request: steps.Request, benchmark: str, decoder: str) -
     parts: dict[str, Texts | Split] = {}
     for title in dict.fromkeys(split for e, _ in good for split in e.splits):
         inside = [(e, text) for e, text in good if title in e.splits]
+        keys = _numbered([(str(e.question), str(e.image_id)) for e, _ in inside])
         parts[title] = Split(
-            {_key(e): text for e, text in inside}, {_key(e): e.label or "" for e, _ in inside}, source.pope
-        )
+            {key: text for key, (_, text) in zip(keys, inside, strict=True)},
+            {key: e.label or "" for key, (e, _) in zip(keys, inside, strict=True)}, source.pope,
+        )  # fmt: skip
     return parts
 
 
-def _key(example: Any) -> Key:
-    return str(example.question), str(example.image_id)
+def _numbered(keys: Sequence[Key]) -> list[Key]:
+    """Keys made distinct: A-OKVQA's and GQA's adversarial questions each ask one thing about one image twice."""
+    seen: Counter[Key] = Counter()
+    found = []
+    for text, image in keys:
+        seen[text, image] += 1
+        found.append((text if seen[text, image] == 1 else f"{text} ({seen[text, image]})", image))
+    return found
 
 
 # -- comparing -----------------------------------------------------------------------------------------------------

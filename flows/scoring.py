@@ -75,7 +75,7 @@ class Captions:
 def captions(
     path: Path, ground_truth: Sequence[Path], synonyms: Path | None = None, family: str | None = None,
     truth_family: str | None = None, images: Path | None = None, drop_last_sentence: bool = False,
-    skip_bad: bool = False, at_full_stop: bool = False,
+    skip_bad: bool = False, at_full_stop: bool = False, field: str | None = None,
 ) -> Captions:  # fmt: skip
     """Captions of a file with the truth of their images.
 
@@ -88,13 +88,14 @@ def captions(
         drop_last_sentence: cut the unfinished last sentence off each caption, for runs of 64 tokens.
         skip_bad: leave out what cannot be used, and say so, instead of stopping.
         at_full_stop: cut every caption behind its last full stop, as OPERA's program; implies drop_last_sentence.
+        field: where the rows have the caption, if it is not found by itself.
 
     Raises:
         FileNotFoundError, ValueError: as those; images without a caption, or captions without truth (with the line).
     """
     chair = Chair(synonyms, family)
     truth_chair = chair if truth_family in (None, chair.family) else Chair(synonyms, truth_family)
-    read = read_captions(path, strict=not skip_bad)
+    read = read_captions(path, not skip_bad, field)
     skipped, texts, notes = list(read.skipped), dict(read.by_id), []
     if images is not None:
         wanted = read_ids(images)
@@ -169,40 +170,54 @@ class Answered:
 
 
 def answered(
-    paths: Sequence[Path], questions: Sequence[Path], skip_bad: bool = False, by_order: bool = False
-) -> Answered:
+    paths: Sequence[Path], questions: Sequence[Path], skip_bad: bool = False, by_order: bool = False,
+    field: str | None = None,
+) -> Answered:  # fmt: skip
     """The answers to each file of questions: one file of answers for each, in the same order.
 
-    by_order: the n-th answer is to the n-th question, whatever their ids say; nothing can be left out then.
+    by_order: the n-th answer is to the n-th question, whatever their ids say; nothing can be left out then. One file
+        may then hold the answers to all files of questions, one after the other, as LLaVA's and lmms-eval's do.
+    field: where the rows have the answer, if it is not found by itself.
 
     Raises:
         FileNotFoundError, ValueError: as `read_answers` and `read_questions`; another number of files; questions
             without an answer, or answers to no question.
     """
+    names = [path.stem if [p.stem for p in questions].count(path.stem) == 1 else str(path) for path in questions]
+    asked: dict[str, list[dict[str, Any]]] = {}
+    for name, path in zip(names, questions, strict=True):
+        asked[name] = pope.read_questions(path)
+    if len(asked) < len(questions):
+        raise ValueError(f"the same file of questions twice among {listed(questions)}.")
+    said: dict[str, list[str]] = {}
+    skipped: list[str] = []
+    if by_order and len(paths) == 1 < len(questions):
+        whole = in_order([q for part in asked.values() for q in part], read_answers(paths[0], True, True, field))
+        for name, part in asked.items():
+            said[name], whole = whole[: len(part)], whole[len(part) :]
+        return Answered(asked, said, digests([*paths, *questions]), skipped)
     if len(paths) != len(questions):
         raise ValueError(
             f"{len(paths)} files of answers and {len(questions)} of questions: each file of questions needs its file "
-            "of answers, in the same order (ids repeat from split to split)."
+            "of answers, in the same order (ids repeat from split to split), or one file that answers all of them one "
+            "after the other (--by-order)."
         )
-    asked: dict[str, list[dict[str, Any]]] = {}
-    said: dict[str, list[str]] = {}
-    skipped: list[str] = []
-    for answers, path in zip(paths, questions, strict=True):
-        name = path.stem if path.stem not in asked else str(path)
-        asked[name] = pope.read_questions(path)
-        read = read_answers(answers, strict=by_order or not skip_bad, by_order=by_order)
+    for answers, name in zip(paths, names, strict=True):
+        read = read_answers(answers, by_order or not skip_bad, by_order, field)
         skipped += read.skipped
         asked[name], said[name] = _joined(asked[name], read, skip_bad, skipped, answers)
     return Answered(asked, said, digests([*paths, *questions]), skipped)
 
 
 def score_pope(read: Answered, protocol: str = "official") -> Scored:
-    """POPE of each split, and of all together; images are resampled with all their questions."""
+    """POPE of each split, their mean, and of all questions together; images are resampled with all their questions."""
     tables: dict[str, Table] = {}
+    splits = []
     rows, labels, images, texts = [], [], [], []  # type: ignore[var-annotated]
     for name, asked in read.questions.items():
         said = read.answers[name]
         split = [q["label"] for q in asked], [q["image"] for q in asked]
+        splits.append((said, *split))
         tables[name] = pope.estimates(said, *split, protocol=protocol)
         judged = pope.outcomes(said, split[0], protocol)
         rows += [
@@ -214,6 +229,7 @@ def score_pope(read: Answered, protocol: str = "official") -> Scored:
         ]  # fmt: skip
         labels, images, texts = labels + split[0], images + split[1], texts + said
     if len(tables) > 1:
+        tables["mean"] = pope.mean_of_splits(splits, protocol)
         tables["all"] = pope.estimates(texts, labels, images, protocol=protocol)
     unread = sum(row.unparsed for row in pope.outcomes(texts, labels, protocol))
     about = {

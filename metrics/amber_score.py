@@ -176,16 +176,19 @@ class DiscriminativeScore:
 def official_discriminative(counts: AnswerCounts, dimension: str | None = None) -> dict[str, float]:
     """Percentages of summed counts as the official program rounds them; F1 is made of rounded figures.
 
-    Its F1 adds 0.0001 to the denominator, and 0.001 for existence.
+    Its F1 adds 0.0001 to the denominator, and 0.001 for existence. The denominators of "attribute" are the sums of
+    those of state, number and action, and so start at 0.003.
 
     >>> official_discriminative(AnswerCounts(questions=4, correct=3, said_no=1, truth_no=2, correct_no=1, unparsed=0))
     {'accuracy': 75.0, 'precision': 99.9, 'recall': 50.0, 'f1': 66.6}
     """
-    precision, recall = _percent(counts.correct_no, counts.said_no), _percent(counts.correct_no, counts.truth_no)
+    start = 3 * START if dimension == "attribute" else START
+    precision = _percent(counts.correct_no, counts.said_no, start)
+    recall = _percent(counts.correct_no, counts.truth_no, start)
     more = 0.001 if dimension == "existence" else 0.0001
     p, r = precision / 100, recall / 100
     return {
-        "accuracy": _percent(counts.correct, counts.questions),
+        "accuracy": _percent(counts.correct, counts.questions, start),
         "precision": precision,
         "recall": recall,
         "f1": round(2 * p * r / (p + r + more) * 100, 1),
@@ -220,5 +223,5 @@ def official_score(generative: Mapping[str, float], discriminative: Mapping[str,
     return round((100 - generative["chair"] + discriminative["f1"]) / 2, 3)
 
 
-def _percent(top: int, bottom: int) -> float:
-    return round(top / (bottom + START) * 100, 1)
+def _percent(top: int, bottom: int, start: float = START) -> float:
+    return round(top / (bottom + start) * 100, 1)

@@ -1,8 +1,11 @@
 """Captions and answers from the files that evaluation programs write: OPERA's, LLaVA's, CHAIR's, POPE's, our own.
 
-Which layout a file has is found out from its content: JSON lines, one array, or one object.
+Which layout a file has is found out from its content: JSON lines, one array, or one object. Tables go by their names:
+.csv and .tsv, with the fields' names in the first line.
 """
 
+import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +15,19 @@ from typing import Any
 
 # Names under which the peers' programs keep an id and a text, the ones that say most first. "text" is LLaVA's answer,
 # but the question in POPE's files, so it is looked at last.
-CAPTION_IDS = ("image_id", "image", "file_name", "image_file", "img_id", "id", "question_id")
+CAPTION_IDS = (
+    "image_id", "image", "file_name", "filename", "image_file", "image_path", "image_name", "image_source", "img_id",
+    "img", "img_path", "imgId", "id", "question_id",
+)  # fmt: skip
 ANSWER_IDS = ("question_id", "id", "qid", "questionId")
-CAPTIONS = ("caption", "generated_caption", "answer", "response", "output", "prediction", "outputs", "text")
-ANSWERS = ("answer", "response", "output", "prediction", "outputs", "model_answer", "ans", "text")
+MORE = (
+    "model_answer", "model_response", "model_output", "model_prediction", "generated_text", "generated_answer",
+    "generation", "completion", "output_text", "predicted", "pred", "ans",
+)  # fmt: skip
+CAPTIONS = ("caption", "generated_caption", "answer", "response", "output", "prediction", "outputs", *MORE, "text")
+ANSWERS = ("answer", "response", "output", "prediction", "outputs", *MORE, "text")
 # Objects that hold the rows under one of these names: CHAIR's own output, its input, COCO's captions.
-HOLDERS = ("sentences", "imgToEval", "annotations", "captions", "answers", "predictions", "results", "data")
+HOLDERS = ("sentences", "imgToEval", "annotations", "captions", "answers", "predictions", "results", "data", "logs")
 # COCO_val2014_000000310196.jpg, 000000310196.jpg, 310196.jpg
 COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d+)(?:\.\w{3,4})?")
 
@@ -61,11 +71,13 @@ def image_id(name: int | str) -> int | str:
     return int(number[1]) if number else last
 
 
-def read_captions(path: str | Path, strict: bool = True) -> Predictions:
+def read_captions(path: str | Path, strict: bool = True, field: str | None = None) -> Predictions:
     """Captions by image id from any of:
 
     JSON lines or an array of {image_id, caption} (OPERA, PAI, VISTA); of {question_id, prompt, text, image} (LLaVA),
-        where the image decides, not the question; of our own rows {id, image_id, text, error, …}; of [id, caption]
+        where the image decides, not the question; of our own rows {id, image_id, text, error, …}; of [id, caption];
+        of lmms-eval's logged samples {doc, filtered_resps, …}
+    a table (.csv, .tsv) with such columns
     an object id -> caption, or id -> {caption}
     an object with such rows below "sentences", "imgToEval", "annotations", … (CHAIR's output and input)
 
@@ -75,30 +87,34 @@ def read_captions(path: str | Path, strict: bool = True) -> Predictions:
         path: the file.
         strict: anything wrong is an error. False: it is left out and said in `skipped`; of a repeated id the first
             caption is kept.
+        field: the name under which the rows have the caption. None looks under the usual names; rows that have
+            different texts under two of them, such as an answer and a response, are an error.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: nothing in the file; a line that is no JSON, has no id or no caption, or repeats an id; with the
-            line number, or the place in an array. An empty file is an error, strict or not.
+        ValueError: nothing in the file; a line that is no JSON, has no id, no caption or two, or repeats an id; with
+            the line number, or the place in an array. An empty file is an error, strict or not.
     """
-    return _read(Path(path), "caption", CAPTION_IDS, CAPTIONS, image_id, strict)
+    return _read(Path(path), "caption", CAPTION_IDS, (field,) if field else CAPTIONS, image_id, strict)
 
 
-def read_answers(path: str | Path, strict: bool = True, by_order: bool = False) -> Predictions:
-    """Answers by question id, from JSON lines, an array, or an object, as `read_captions`.
+def read_answers(
+    path: str | Path, strict: bool = True, by_order: bool = False, field: str | None = None
+) -> Predictions:
+    """Answers by question id, from JSON lines, an array, an object or a table, as `read_captions`.
 
     The id is in question_id, id or qid, the text in answer, response, output or text. Files in which no row has an id,
     like those of POPE's own program ({question, answer}), are numbered by their order.
 
     Args:
-        path, strict: as `read_captions`.
+        path, strict, field: as `read_captions`.
         by_order: number them all by their order, whatever ids they have, as POPE's own program does. For answers
             whose ids are another file's.
 
     Raises:
         FileNotFoundError, ValueError: as `read_captions`; rows of which some have an id and some have none.
     """
-    return _read(Path(path), "answer", ANSWER_IDS, ANSWERS, _number, strict, by_order)
+    return _read(Path(path), "answer", ANSWER_IDS, (field,) if field else ANSWERS, _number, strict, by_order)
 
 
 def in_order(questions: Sequence[Mapping[str, Any]], answers: Predictions) -> list[str]:
@@ -182,6 +198,11 @@ def _rows(path: Path, what: str, complain: Callable[[str], None]) -> Iterator[tu
     filled = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not filled:
         raise ValueError(f"{path} is empty; needed: {what}s as JSON lines, an array, or an object.")
+    if path.suffix.lower() in (".csv", ".tsv"):
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        for row in table:
+            yield f"line {table.line_num}", {name: cell for name, cell in row.items() if name and cell is not None}
+        return
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
@@ -223,6 +244,8 @@ def _pick(row: Any, what: str, ids: Sequence[str], texts: Sequence[str]) -> tupl
         row = {ids[0]: row[0], texts[0]: row[1]}
     if not isinstance(row, Mapping):
         raise ValueError(f"is {row!r:.60}; needed: an object with an id and the {what}, or [id, {what}].")
+    if "filtered_resps" in row:
+        row = _logged(row, ids, texts[0])
     number = next((row[name] for name in ids if row.get(name) is not None), None)
     if isinstance(number, bool) or not isinstance(number, (int, str, type(None))):
         raise ValueError(f"has an id that is neither number nor text: {number!r:.60}.")
@@ -231,14 +254,30 @@ def _pick(row: Any, what: str, ids: Sequence[str], texts: Sequence[str]) -> tupl
     name = next((name for name in texts if name in row), None)
     if name is None:
         raise ValueError(
-            f"has no {what}; found {', '.join(map(str, row)) or 'nothing'}, looked for {', '.join(texts)}."
+            f"has no {what}; found {', '.join(map(str, row)) or 'nothing'}, looked for {', '.join(texts)}. Another "
+            "name can be given (--field)."
         )
-    if name == "text" and "label" in row and "question" not in row and "prompt" not in row:
+    said = [other for other in texts if other in row and other != "text" and row[other] != row[name]]
+    if said and name != "text":
+        raise ValueError(
+            f"has {name} and {said[0]}, which differ: {row[name]!r:.40} and {row[said[0]]!r:.40}. Say which the model "
+            f"wrote: --field {said[0]}, or field={said[0]!r} in Python."
+        )
+    if name == "text" and len(texts) > 1 and "label" in row and "question" not in row and "prompt" not in row:
         raise ValueError(f"has a text and a label, as a question has, but no {what}: is this the file of questions?")
-    text = row[name][0] if isinstance(row[name], list) and len(row[name]) == 1 else row[name]
+    text = row[name]
+    while isinstance(text, list) and len(text) == 1:
+        text = text[0]
     if not isinstance(text, str):
         raise ValueError(f"has no text as {name}: {text!r:.60}.")
     return number, text
+
+
+def _logged(row: Mapping[str, Any], ids: Sequence[str], text: str) -> dict[str, Any]:
+    """A sample as lmms-eval logs it: the id inside the document, or inside what a metric keeps of it."""
+    parts = [row, *(value for value in row.values() if isinstance(value, Mapping))]
+    known = {name: part[name] for name in ids for part in parts if isinstance(part.get(name), (int, str))}
+    return {"id": row.get("doc_id"), **known, text: row["filtered_resps"]}
 
 
 def _is_json(line: str) -> bool:

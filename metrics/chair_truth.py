@@ -173,7 +173,7 @@ def _load(source: Source, needed: Collection[str]) -> tuple[Mapping, str]:
         if not Path(source).is_file():
             raise FileNotFoundError(f"no file at {where}; needed: a JSON file with COCO's layout.")
         try:
-            content = json.loads(Path(source).read_text(encoding="utf-8"))
+            content = json.loads(Path(source).read_text(encoding="utf-8-sig"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: line {error.lineno} is not JSON ({error.msg}).") from error
     missing = [key for key in needed if not isinstance(content, Mapping) or key not in content]

@@ -34,6 +34,7 @@ DOUBLE_WORDS: dict[str, str] = {
 
 WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
 SENTENCE_END = re.compile(r"""[.!?]+["'”’)\]]*(?=\s|$)""")
+QUOTES = ("``", "''")  # as NLTK writes quotation marks
 NLTK_DATA = ("punkt_tab", "averaged_perceptron_tagger_eng", "wordnet")
 
 
@@ -55,7 +56,7 @@ def read_synonyms(path: str | Path) -> dict[str, str]:
         )
     terms: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
         category, *others = line.strip().split(", ")
@@ -159,7 +160,8 @@ NORMALISERS: dict[str, Callable[[Sequence[str]], list[str]]] = {
 def locate(words: Sequence[str], text: str) -> list[tuple[int, int]]:
     """Where each word of a lower-cased text stands in the text: (start, end) in characters.
 
-    NLTK writes quotation marks as `` and ''; a word that is not found gets an empty span where it should have been.
+    NLTK writes quotation marks as `` and '', whichever of ", `` and '' stands there; a word that is not found gets an
+    empty span where it should have been.
 
     >>> locate(["a", "``", "hot", "dog", "''"], 'A "hot dog"')
     [(0, 1), (2, 3), (3, 6), (7, 10), (10, 11)]
@@ -169,10 +171,9 @@ def locate(words: Sequence[str], text: str) -> list[tuple[int, int]]:
     spans, here = [], 0
     for word in words:
         start, size = lowered.find(word, here), len(word)
-        if word in ("``", "''"):
-            quote = lowered.find('"', here)
-            if quote >= 0 and (start < 0 or quote < start):
-                start, size = quote, 1
+        if word in QUOTES:
+            places = [(place, len(mark)) for mark in ('"', *QUOTES) if (place := lowered.find(mark, here)) >= 0]
+            start, size = min(places, default=(-1, 0))
         if start < 0:
             start, size = here, 0
         here = start + size

@@ -16,10 +16,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .estimate import Estimate, paired_difference, ratio, wilson
+from .estimate import Estimate, bootstrap, paired_difference, ratio, wilson
 
 HIGHER_IS_BETTER = {"accuracy": True, "precision": True, "recall": True, "f1": True}
 NEEDED = ("question_id", "image", "text", "label")
+# What the same fields are called in lmms-eval's copy of the questions.
+ALSO = {"image": "image_source", "text": "question", "label": "answer"}
+WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")  # no_, "no" and 'no' are the word no, no-one is another
 
 # What each protocol's users append to the question. Several points of yes ratio hang on it.
 PROMPT_SUFFIX = {
@@ -50,7 +53,7 @@ def _lmms_eval(answer: str) -> str:
 
 
 def _strict(answer: str) -> str:
-    words = set(re.findall(r"[\w'’\-]+", answer.lower()))
+    words = set(WORD.findall(answer.lower()))
     if ("yes" in words) == ("no" in words):
         return "unparsed"
     return "yes" if "yes" in words else "no"
@@ -190,6 +193,50 @@ def estimates(
     return found
 
 
+def mean_of_splits(
+    splits: Sequence[tuple[Sequence[str], Sequence[str], Sequence[str | int]]], protocol: str = "official", **options
+) -> dict[str, Estimate]:
+    """The unweighted mean of each figure over splits, as tables over random, popular and adversarial report it.
+
+    Of accuracy it is the pooled figure where splits are of one size; of precision and F1 it is not. Images are drawn
+    with their questions of all splits, which share them.
+
+    Args:
+        splits: (answers, labels, images) of each, as in `estimates`.
+        protocol: as in `score`.
+        options: samples, seed and level of `metrics.estimate.bootstrap`.
+
+    >>> one, two = (["Yes", "No"], ["yes", "no"], [1, 2]), (["Yes", "Yes"], ["yes", "no"], [1, 2])
+    >>> round(mean_of_splits([one, two])["f1"].value, 4)
+    0.8333
+
+    Raises:
+        ValueError: as `estimates`, or no split.
+    """
+    if not splits:
+        raise ValueError("no splits to average.")
+    images = list(dict.fromkeys(image for _, _, split in splits for image in split))
+    counts = np.zeros((len(images), len(splits), len(Outcome._fields)))
+    place = {image: number for number, image in enumerate(images)}
+    for number, (answers, labels, asked) in enumerate(splits):
+        if len(asked) != len(answers):
+            raise ValueError(f"{len(answers)} answers and {len(asked)} images: name the image of each question.")
+        np.add.at(counts[:, number], [place[image] for image in asked], outcomes(answers, labels, protocol))
+    found = {}
+    for name, parts in RATIOS.items():
+        top, bottom = parts(Outcome(*np.moveaxis(counts, -1, 0)))
+        if bottom.sum(axis=0).all():
+            rows = np.concatenate([top, bottom], axis=1)
+            mean = lambda sums: (sums[..., : len(splits)] / sums[..., len(splits) :]).mean(-1)
+            found[name] = bootstrap(rows, mean, **options)
+            if found[name].value in (0.0, 1.0):  # all resamples are equal, which is no certainty
+                found[name] = wilson(found[name].value * len(images), len(images), options.get("level", 0.95))
+        else:  # a split without a single such answer has the figure 0, as in `score`
+            each = [score(answers, labels, protocol)[name] for answers, labels, _ in splits]
+            found[name] = Estimate(sum(each) / len(each), 0.0, 1.0, 0)
+    return found
+
+
 def difference(
     answers_a: Sequence[str],
     answers_b: Sequence[str],
@@ -226,7 +273,8 @@ def difference(
 def read_questions(path: str | Path) -> list[dict[str, Any]]:
     """The questions of a POPE file: JSON lines (COCO) or one JSON array (A-OKVQA and GQA), found out by itself.
 
-    Each has at least question_id, image, text and label ("yes" or "no"); empty lines are skipped.
+    Each has at least question_id, image, text and label ("yes" or "no", in any case); empty lines are skipped. The
+    names of lmms-eval's copy (image_source, question, answer) are read as these.
 
     Raises:
         FileNotFoundError: no such file.
@@ -239,10 +287,14 @@ def read_questions(path: str | Path) -> list[dict[str, Any]]:
     questions: list[dict[str, Any]] = []
     seen: dict[Any, str] = {}
     for where, question in _records(path.read_text(encoding="utf-8-sig"), path):
+        if isinstance(question, dict):
+            question = {**{name: question[also] for name, also in ALSO.items() if also in question}, **question}
         missing = [name for name in NEEDED if not isinstance(question, dict) or name not in question]
         if missing:
             raise ValueError(f"{path}: {where} has no {', '.join(missing)}; a question needs {', '.join(NEEDED)}.")
-        if question["label"] not in ("yes", "no"):
+        if isinstance(question["label"], str) and question["label"].strip().lower() in ("yes", "no"):
+            question["label"] = question["label"].strip().lower()
+        else:
             raise ValueError(f"{path}: {where} has label {question['label']!r}; possible: 'yes' and 'no'.")
         number = question["question_id"]
         if number in seen:

@@ -101,7 +101,7 @@ def _check_names(path: Path, content: Mapping[str, Any], chair: Chair) -> None:
 
 def _load(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}).") from error
     except UnicodeDecodeError as error:

@@ -42,8 +42,8 @@ def compare(
     questions: Annotated[
         Path | None, typer.Option("--questions", "-q", help="Of files of answers, as `score pope`.", show_default=False)
     ] = None,
-    protocol: s.Protocol = "official", by_order: s.ByOrder = False, skip_bad: s.SkipBad = False,
-    json: s.Json = False,
+    protocol: s.Protocol = "official", by_order: s.ByOrder = False, field: s.Field = None,
+    skip_bad: s.SkipBad = False, json: s.Json = False,
 ) -> None:  # fmt: skip
     """Differences from the first system with paired 95 % intervals; what lies inside the noise is not ranked.
 
@@ -63,12 +63,13 @@ def compare(
             systems.append(inside)
         elif ground_truth:
             read = scoring.captions(
-                path, ground_truth, synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop
-            )
+                path, ground_truth, synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop,
+                field,
+            )  # fmt: skip
             notes, skipped = notes + read.notes, skipped + read.skipped
             systems.append(comparing.of_captions(path, read))
         elif questions is not None:
-            answers = scoring.answered([path], [questions], skip_bad, by_order)
+            answers = scoring.answered([path], [questions], skip_bad, by_order, field)
             skipped += answers.skipped
             systems.append(comparing.of_answers(path, answers, protocol))
         else:

@@ -17,7 +17,7 @@ score = typer.Typer(
 )  # fmt: skip
 app.add_typer(score, name="score")
 
-Texts = Annotated[Path, typer.Argument(help="JSON lines, an array or an object.", show_default=False)]
+Texts = Annotated[Path, typer.Argument(help="JSON lines, an array, an object or a table.", show_default=False)]
 Answers = Annotated[list[Path], typer.Argument(help="Answers, a file for each file of questions.", show_default=False)]
 Truth = Annotated[
     list[Path],
@@ -50,6 +50,9 @@ Protocol = Annotated[str, typer.Option(help="official, opera, vcd, lmms_eval or 
 ByOrder = Annotated[
     bool, typer.Option("--by-order", help="The n-th answer is to the n-th question, as in POPE's own program; no ids.")
 ]
+Field = Annotated[
+    str | None, typer.Option(help="Where a row has the model's text.", show_default="found out by itself")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, and count, what cannot be used.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
 PerRow = Annotated[Path | None, typer.Option(help="Write a JSON line for each answer.", show_default=False)]
@@ -70,14 +73,16 @@ PerCaption = Annotated[
 def chair(
     captions: Texts, ground_truth: Truth, synonyms: Synonyms = None, family: Family = None,
     truth_family: TruthFamily = None, drop_last_sentence: DropLast = False, at_full_stop: AtFullStop = False,
-    images: Images = None, skip_bad: SkipBad = False, json: Json = False, per_caption: PerCaption = None,
+    images: Images = None, field: Field = None, skip_bad: SkipBad = False, json: Json = False,
+    per_caption: PerCaption = None,
 ) -> None:  # fmt: skip
     """CHAIR: which of the objects that captions mention are not in the images."""
     from .. import scoring
 
     read = scoring.captions(
-        captions, ground_truth, synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop
-    )
+        captions, ground_truth, synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop,
+        field,
+    )  # fmt: skip
     _show(scoring.score_chair(read), json, per_caption)
 
 
@@ -91,12 +96,13 @@ def chair(
 )  # fmt: skip
 def pope(
     answers: Answers, questions: Questions, protocol: Protocol = "official", by_order: ByOrder = False,
-    skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
+    field: Field = None, skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
 ) -> None:  # fmt: skip
     """POPE: is this object in the image? Answers go with questions by id, or by order where they have none."""
     from .. import scoring
 
-    _show(scoring.score_pope(scoring.answered(answers, questions, skip_bad, by_order), protocol), json, per_answer)
+    read = scoring.answered(answers, questions, skip_bad, by_order, field)
+    _show(scoring.score_pope(read, protocol), json, per_answer)
 
 
 @score.command(epilog=o.worked("veridical score amber responses.json --data AMBER/data"))

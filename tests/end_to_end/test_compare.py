@@ -88,6 +88,18 @@ def test_answers_are_compared_with_mcnemar(veridical, tmp_path):
     assert (found["p"], found["verdict"]) == (2 / 2**9, "better")
 
 
+def test_a_question_that_a_file_asks_twice_counts_twice(veridical, tmp_path):
+    """A-OKVQA's and GQA's adversarial files each have one."""
+    asked = [{"question_id": i, "image": f"{i % 9}.jpg", "text": "?", "label": "yes"} for i in range(10)]
+    (tmp_path / "asked.json").write_text(lines(*asked))
+    for name, wrong in (("base", 10), ("mine", 1)):
+        said = ({"question_id": i, "answer": "No" if i < wrong else "Yes"} for i in range(10))
+        (tmp_path / f"{name}.jsonl").write_text(lines(*said))
+    found = table(veridical("compare", tmp_path / "base.jsonl", tmp_path / "mine.jsonl", "-q", tmp_path / "asked.json",
+                            "--json"), "asked")["accuracy"]  # fmt: skip
+    assert (found["system"], found["baseline"]) == (0.9, 0)
+
+
 # -- folders -------------------------------------------------------------------------------------------------------
 def test_every_decoder_of_a_folder_meets_the_first(veridical, small_run):
     shown = veridical("compare", small_run, "--json")

@@ -237,7 +237,7 @@ def test_pope_is_scored_by_id_split_by_split(veridical, pope):
     command = ("score", "pope", pope / "random.jsonl", pope / "popular.jsonl", "-q", pope / "random.json", "-q",
                pope / "popular.json", "--json")  # fmt: skip
     told = json.loads(veridical(*command).stdout)
-    assert list(told["scores"]) == ["random", "popular", "all"]
+    assert list(told["scores"]) == ["random", "popular", "mean", "all"]
     for table in told["scores"].values():
         assert table["accuracy"]["value"] == 0.5
         assert table["yes_ratio"]["value"] == 0.75
@@ -267,6 +267,19 @@ def test_pope_refuses_what_does_not_fit_and_can_skip_it(veridical, pope):
     ordered = json.loads(veridical(*command, "--by-order", "--json").stdout)
     assert ordered["scores"]["random"]["yes_ratio"]["value"] == 5 / 8, "the last of eight answers is the new No"
     assert "Known: official" in veridical(*command[:5], "--protocol", "vdc", "--skip-bad").stderr
+
+
+def test_one_file_can_answer_several_files_of_questions_one_after_the_other(veridical, pope):
+    """As LLaVA's and lmms-eval's do, whose ids count through all splits."""
+    asked = "".join((pope / f"{name}.json").read_text() for name in ("random", "popular"))
+    labels = [json.loads(line)["label"] for line in asked.splitlines()]
+    said = [{"question_id": 100 + n, "text": "Yes" if n >= 8 else label} for n, label in enumerate(labels)]
+    (pope / "all.jsonl").write_text(lines(*said))
+    command = ("score", "pope", pope / "all.jsonl", "-q", pope / "random.json", "-q", pope / "popular.json")
+    scores = json.loads(veridical(*command, "--by-order", "--json").stdout)["scores"]
+    assert [scores[name]["accuracy"]["value"] for name in ("random", "popular")] == [1, 0.5]
+    assert "one file that answers all of them one after the other (--by-order)" in veridical(*command).stderr
+    assert "the same file of questions twice" in veridical(*command, "-q", pope / "random.json").stderr
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,12 @@ def test_f1_of_existence_adds_a_larger_constant():
     assert official_discriminative(counts, "existence")["f1"] == 66.6
 
 
+def test_attribute_adds_the_starts_of_its_three_counters():
+    counts = AnswerCounts(questions=4, correct=3, said_no=1, truth_no=2, correct_no=1, unparsed=0)
+    figures = official_discriminative(counts, "attribute")
+    assert figures == {"accuracy": 74.9, "precision": 99.7, "recall": 49.9, "f1": 66.5}
+
+
 def test_nothing_measured_is_zero_and_no_error():
     assert official_discriminative(AnswerCounts(0, 0, 0, 0, 0, 0)) == {
         "accuracy": 0.0, "precision": 0.0, "recall": 0.0, "f1": 0.0,

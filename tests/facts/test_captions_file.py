@@ -42,6 +42,9 @@ LAYOUTS = {
     "a pretty-printed array": json.dumps(OPERA, indent=2),
     "LLaVA's JSON lines": lines(*LLAVA),
     "our rows": lines(*OURS),
+    "a path and a response": lines(
+        *({"question_id": n, "image_path": row["image"], "response": row["text"]} for n, row in enumerate(LLAVA))
+    ),
     "an object": json.dumps({"310196": "A dog on a bench.", "42": "Two cats."}),
     "a pretty-printed object": json.dumps({"310196": "A dog on a bench.", "42": "Two cats."}, indent=1),
     "an object of file names": json.dumps({"COCO_val2014_000000310196.jpg": "A dog on a bench.", "42": "Two cats."}),
@@ -63,6 +66,20 @@ def test_captions_are_read_from_every_layout(write, layout):
     found = read_captions(write(LAYOUTS[layout]))
     assert found.by_id == CAPTIONS
     assert (found.skipped, len(found)) == ([], 2)
+
+
+@pytest.mark.parametrize(("name", "between"), [("file.csv", ","), ("file.TSV", "\t")])
+def test_tables_are_read_by_their_columns(write, name, between):
+    rows = [["score", "image_id", "caption"], ["1", "310196", "A dog on a bench."], ["2", "42", '"Two cats."']]
+    table = write("".join(between.join(row) + "\r\n" for row in rows), name)
+    assert read_captions(table).by_id == CAPTIONS
+    said = [["image_id", "caption"], ["42", f'"Two cats,{between}\na dog"'], ["7", "x"], ["7", "y"]]
+    quoted = write("".join(between.join(row) + "\n" for row in said), name)
+    with pytest.raises(ValueError, match="line 5 repeats 7 of line 4"):
+        read_captions(quoted)
+    assert read_captions(quoted, strict=False).by_id == {42: f"Two cats,{between}\na dog", 7: "x"}
+    with pytest.raises(ValueError, match="line 2 has no caption; found image_id, words"):
+        read_captions(write(f"image_id{between}words\n42{between}x\n", name))
 
 
 def test_a_single_line_is_a_row_and_not_an_object_of_captions(write):
@@ -220,6 +237,44 @@ def test_a_file_of_questions_is_not_taken_for_answers(write):
 def test_our_answers_keep_their_own_ids(write):
     row = {"id": "a.jpg: Is there a dog?", "image_id": 3, "question": "?", "label": "no", "text": "No", "error": None}
     assert read_answers(write(lines(row))).by_id == {"a.jpg: Is there a dog?": "No"}
+
+
+# As lmms-eval logs samples: with the question's document, and (later) without it, the id beside the metric's judgement
+LOGGED = {
+    "doc": lambda n, said: {"doc_id": n + 4, "doc": {"id": "9", "question_id": str(n), "answer": "yes"},
+                            "target": "yes", "resps": [[said]], "filtered_resps": [said]},
+    "metric": lambda n, said: {"doc_id": n + 4, "target": "yes", "filtered_resps": [[said]],
+                               "pope_accuracy": {"question_id": str(n), "score": 1.0, "prediction": "yes"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LOGGED)
+def test_samples_that_lmms_eval_logged_are_read(write, kind):
+    rows = [LOGGED[kind](number, said) for number, said in ANSWERS.items()]
+    assert read_answers(write(lines(*rows))).by_id == ANSWERS
+    assert read_answers(write(json.dumps({"args": {}, "logs": rows}))).by_id == ANSWERS
+    captions = [
+        {"doc_id": n, "filtered_resps": [text], "coco_CIDEr": {"answer": ["A dog."], "pred": text, "image_id": image}}
+        for n, (image, text) in enumerate(CAPTIONS.items())
+    ]
+    assert read_captions(write(lines(*captions))).by_id == CAPTIONS
+
+
+def test_a_true_answer_beside_the_models_is_never_scored_in_its_place(write):
+    """A file whose "answer" is the label would otherwise score 100 %."""
+    rows = [{"question_id": n, "answer": "yes", "pred": text} for n, text in ANSWERS.items()]
+    with pytest.raises(ValueError, match=r"line 1 has answer and pred, which differ: 'yes' and 'Yes'.*--field pred"):
+        read_answers(write(lines(*rows)))
+    assert read_answers(write(lines(*rows)), field="pred").by_id == ANSWERS
+    same = [{**row, "answer": row["pred"]} for row in rows]
+    assert read_answers(write(lines(*same))).by_id == ANSWERS
+
+
+def test_a_field_of_any_name_can_hold_the_text(write):
+    path = write(lines(*({"image_id": image, "said": text, "caption": "x"} for image, text in CAPTIONS.items())))
+    assert read_captions(path, field="said").by_id == CAPTIONS
+    with pytest.raises(ValueError, match="line 1 has no caption; found image_id, said, caption, looked for words"):
+        read_captions(path, field="words")
 
 
 def test_answers_are_put_in_the_order_of_the_questions():

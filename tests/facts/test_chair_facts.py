@@ -73,6 +73,7 @@ def test_spans_mark_the_words_in_the_caption_as_written(wordnet):
 
 def test_quotation_marks_are_located_though_nltk_rewrites_them():
     assert locate(["``", "dog", "''"], 'a "dog"') == [(2, 3), (3, 6), (6, 7)]
+    assert locate(["``", "dog", "''"], "a ''dog''") == [(2, 4), (4, 7), (7, 9)]
 
 
 # Quirks of both families
@@ -167,6 +168,8 @@ def test_pattern_makes_a_bu_of_a_bus_and_a_fmy_of_four():
         ("He was ducking under it.", "bird"),
         ("The plane is taxiing.", "airplane, car"),
         ("They are boating.", "boat"),
+        ("She is bearing fruit.", "bear"),
+        ("He is bowling.", "bowl"),
     ],
 )
 def test_verbs_become_objects_in_the_wordnet_family(wordnet, caption, objects):
@@ -358,6 +361,8 @@ def test_unknown_families_are_named():
 def test_faulty_synonym_files_are_refused_with_their_lines(tmp_path):
     with pytest.raises(FileNotFoundError, match="no synonym file at"):
         Chair(tmp_path / "absent.txt")
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfdog, pup\r\ncat\r\n")
+    assert Chair(tmp_path / "marked.txt").terms == {"dog": "dog", "pup": "dog", "cat": "cat"}
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(ValueError, match="holds no terms"):
         Chair(tmp_path / "empty.txt")

@@ -6,12 +6,13 @@ from collections import Counter
 
 import pytest
 
-from veridical.metrics.estimate import wilson
+from veridical.metrics.estimate import Estimate, wilson
 from veridical.metrics.pope import (
     PROMPT_SUFFIX,
     READERS,
     difference,
     estimates,
+    mean_of_splits,
     outcomes,
     parse,
     read_questions,
@@ -84,6 +85,15 @@ def test_the_yes_ratio_of_lmms_eval_counts_labels():
 def test_lmms_eval_does_not_count_an_unreadable_answer_as_a_miss():
     figures = score(["yes", "Yes."], ["yes", "yes"], "lmms_eval")
     assert (figures["accuracy"], figures["recall"]) == (0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("'Yes'", "yes"), ("_no_", "no"), ("**No**", "no"), ("“Yes”", "yes"), ("Yes- it is", "yes"), ("No。", "no"),
+     ("No-one", "unparsed"), ("yesterday", "unparsed"), ("I know", "unparsed"), ("no.\nYes", "unparsed")],
+)  # fmt: skip
+def test_strict_reads_whole_words_inside_any_marks(answer, said):
+    assert parse(answer, "strict") == said
 
 
 def test_strict_counts_an_unreadable_answer_as_wrong_and_reports_it():
@@ -192,6 +202,23 @@ def test_a_system_does_not_differ_from_itself_and_differs_from_a_worse_one():
     assert (silent.low, silent.high, silent.n) == (-1, 1, 0)
 
 
+def test_the_mean_over_splits_is_that_of_their_figures_and_not_the_pooled_one():
+    images = [number // 2 for number in range(40)]
+    labels = ["yes", "no"] * 20
+    splits = [(labels, labels, images), (["yes"] * 40, labels, images)]
+    mean = mean_of_splits(splits)
+    each = [score(answers, labels) for answers, labels, _ in splits]
+    for name, estimate in mean.items():
+        assert estimate.value == pytest.approx((each[0][name] + each[1][name]) / 2)
+        assert estimate.low <= estimate.value <= estimate.high
+        assert estimate.n == 20
+    pooled = score([*labels, *["yes"] * 40], labels * 2)
+    assert mean["f1"].value == pytest.approx((1 + 2 / 3) / 2)
+    assert pooled["f1"] == pytest.approx(0.8), "the pooled figure is another one"
+    assert mean_of_splits([(["no"] * 2, labels[:2], [1, 1])])["precision"] == Estimate(0.0, 0.0, 1.0, 0)
+    assert mean_of_splits([splits[0]] * 2)["f1"] == wilson(20, 20)
+
+
 def test_outcomes_tell_which_answers_were_right():
     assert [row.correct for row in outcomes(["Yes", "No", "Yes"], ["yes", "yes", "no"])] == [1, 0, 0]
 
@@ -225,6 +252,13 @@ def test_a_faulty_question_file_is_refused_with_the_line(tmp_path, text, message
     (tmp_path / "questions.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_questions(tmp_path / "questions.json")
+
+
+def test_the_fields_of_lmms_evals_copy_are_read_as_popes(tmp_path):
+    row = {"question_id": 1, "image_source": "a.jpg", "question": "Is there a dog in the image?", "answer": "Yes"}
+    (tmp_path / "questions.json").write_text(json.dumps(row))
+    found = read_questions(tmp_path / "questions.json")
+    assert [{name: one[name] for name in QUESTION} for one in found] == [QUESTION]
 
 
 def test_a_missing_question_file_is_named(tmp_path):

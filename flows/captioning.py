@@ -160,6 +160,7 @@ def captioning(
         "revision": revision, "quantization": quantization, "attention": attention,
         "generation": {"do_sample": False, "max_new_tokens": 128, **(generation or {})},
     }  # fmt: skip
+    sources.check_names([*map(str, images), out])
     with locked(Path(out)):
         steps.begin(request, out)
         run_shards(out, retry_errors, steps)
@@ -174,7 +175,7 @@ def run_shards(out: str, retry_errors: bool, steps: Steps) -> None:
     if left:
         (task.out / SUMMARY).unlink(missing_ok=True)  # it is there when all is finished, and only then
     size = {n: min(task.request.shard_size, task.images - n * task.request.shard_size) for n in range(task.shards)}
-    bad = sum(line["errors"] for n, line in done.items() if n not in set(left))
+    bad = sum(line["errors"] for line in done.values()) - sum(done[n]["errors"] for n in left if n in done)
     there = task.images - sum(size[n] for n in left)
     with progress("captions", task.images, "images", there, errors=bad) as advance:
         for number, path in steps.each(steps.shard, out, left, retry_errors):

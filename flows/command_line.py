@@ -5,6 +5,9 @@ Everything heavy is imported inside the command that needs it, so that help appe
 
 from __future__ import annotations
 
+import codecs
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -21,6 +24,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the `veridical` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors="replace")  # a terminal without arrows shows "?", and the program goes on
     app()
 
 

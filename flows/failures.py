@@ -67,17 +67,25 @@ def notes() -> Iterator[None]:
     So is each hyper-parameter that a method takes from its paper because of the model.
     """
     picked, log = _Kept(), logging.getLogger("veridical.pipelines.per_model")
+    told: dict[str, None] = {}
+
+    def keep(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:  # fmt: skip
+        if category.__module__.startswith("veridical."):  # the libraries' would pile up over a million images
+            told[str(message)] = None
+
     before = log.level
     log.addHandler(picked)
     log.setLevel(logging.INFO)
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings():
             warnings.simplefilter("always")
+            warnings.showwarning = keep
             yield
     finally:
         log.removeHandler(picked)
         log.setLevel(before)
-    told = (str(w.message) for w in caught if type(w.message).__module__.startswith("veridical."))
     for text in dict.fromkeys([*picked.messages, *told]):
         typer.echo(f"note: {text}", err=True)
 

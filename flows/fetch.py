@@ -16,12 +16,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 REDIRECTS, TIMEOUT = 3, 20.0
 _MOVED = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
+_AS_IT_IS = "!#$%&'()*+,/:;=?@[]~"  # what an address may hold; the rest, such as umlauts and blanks, is escaped
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Site-local, protocol assignments, 6to4 relays, documentation: what some versions of `ipaddress` call global.
+_LOCAL = tuple(map(ipaddress.ip_network, ("fec0::/10", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
 Resolver = Callable[[str, int], str]
 
 
@@ -50,6 +53,8 @@ def is_public(address: str) -> bool:
         wrapped = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
         if any(one is not None and not is_public(str(one)) for one in wrapped):
             return False
+    if any(ip in network for network in _LOCAL):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved and not ip.is_unspecified
 
 
@@ -115,10 +120,11 @@ def _ask(url: str, max_bytes: int, until: float, resolve: Resolver) -> bytes | s
     watch.start()
     try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = quote(target, _AS_IT_IS, errors="surrogateescape")
         link.request("GET", target, headers={"User-Agent": "veridical", "Accept-Encoding": "identity"})
         answer = link.getresponse()
         if answer.status in _MOVED and answer.getheader("Location"):
-            return str(answer.getheader("Location"))
+            return str(answer.getheader("Location")).encode("latin-1").decode("utf-8", "surrogateescape")
         if answer.status != 200:
             raise NotFetched(f"the server answered {answer.status}")
         content = _body(answer, max_bytes)

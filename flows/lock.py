@@ -32,11 +32,10 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder for the length of a block.
 
     Raises:
-        InUse: one is in there.
+        InUse: one is in there. OSError: nothing can be written there, and why.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    with path.open("a+", encoding="utf-8") as file:
+    with _opened(path) as file:
         if not _taken(file):
             raise InUse(f"{folder} is in use by {_who(path)}; wait for it, stop it, or choose another --out")
         owner = _owner(path)
@@ -57,6 +56,14 @@ def locked(folder: Path) -> Iterator[None]:
             done.set()
             heart.join()
             _write(file, None)  # the file stays: deleting it would let two in
+
+
+def _opened(path: Path) -> Any:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise OSError(f"nothing can be written in {path.parent} ({error.strerror}); choose another --out") from error
 
 
 def _taken(file: Any) -> bool:

@@ -64,13 +64,15 @@ def _each(
 
     state, task, since = PartialState(), job.Job.read(out), time.time()
     mine = _mine(numbers, state)
-    others = {number: task.shard_path(number) for number in numbers if number not in set(mine)}
+    others = {task.shard_path(number).name: number for number in sorted(set(numbers) - set(mine))}
     for number in mine:
         yield number, shard(out, number, retry_errors)
-        for there in [n for n, path in others.items() if path.exists() and path.stat().st_mtime > since]:
-            yield there, str(others.pop(there))
+        with os.scandir(task.out / job.SHARDS) as found:  # one look at the folder, not one at every file
+            there = [one.name for one in found if one.name in others and one.stat().st_mtime > since]
+        for other in map(others.pop, there):
+            yield other, str(task.shard_path(other))
     state.wait_for_everyone()
-    yield from ((number, str(path)) for number, path in others.items())
+    yield from ((number, str(task.shard_path(number))) for number in others.values())
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------

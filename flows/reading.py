@@ -131,7 +131,7 @@ def _why(picture: Picture, error: Exception) -> str:
 
     name = plain(picture.path)
     if isinstance(error, BadImage | NotFetched):
-        return str(error)
+        return plain(str(error))
     if isinstance(error, FileNotFoundError):
         return f"{name} does not exist"
     if isinstance(error, OSError) and error.strerror:

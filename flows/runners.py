@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -59,6 +61,7 @@ def running(flow: F, kind: str, workers: int | None, address: str | None, gpus: 
     """
     check(kind, workers, address)
     if kind == "local":
+        start_server()
         yield flow
         return
     if kind == "accelerate":
@@ -70,6 +73,35 @@ def running(flow: F, kind: str, workers: int | None, address: str | None, gpus: 
         made = (_dask if kind == "dask" else _ray)(stack, count, address, gpus)
         flow_: Any = flow
         yield flow_.with_options(task_runner=made)
+
+
+def start_server() -> str | None:
+    """Start Prefect's temporary server where none is configured, deaf to Ctrl-C. Gives its address.
+
+    Prefect would start it by itself, and a terminal's Ctrl-C would end it before the run has told it how it ended,
+    which then is tried for more than a minute. Signals that a thread blocks are blocked in a process that it starts.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return None
+    server, failed = SubprocessASGIServer(), []
+
+    def start() -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            server.start()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return str(server.api_url)
 
 
 def is_away() -> bool:
@@ -194,15 +226,12 @@ def _ray(stack: ExitStack, workers: int, address: str | None, gpus: int) -> Any:
 @contextmanager
 def _one_server() -> Iterator[None]:
     """A Prefect server that all workers reach: the configured one, or a temporary one for all of them together."""
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    if PREFECT_API_URL.value():
+    if (url := start_server()) is None:
         yield
         return
-    server = SubprocessASGIServer()
-    server.start()
-    with temporary_settings({PREFECT_API_URL: server.api_url}):
+    with temporary_settings({PREFECT_API_URL: url}):
         yield
 
 

@@ -134,4 +134,4 @@ def _row(task: job.Job, seen: Seen, decoder: str, answers: Mapping[Key, Answer])
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return value if math.isfinite(value) else None  # JSON has neither NaN nor infinity

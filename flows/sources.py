@@ -7,7 +7,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import durable
 from .fetch import is_url
@@ -62,6 +62,8 @@ def find(sources: Sequence[str], allow_urls: bool = False) -> Found:
         raise ValueError(f"{many[0]} beside other images: a job takes one folder, one list or image files")
     if not many:
         named = [(source, source, Path()) for source in sources]
+        if not any(is_url(source) or os.path.lexists(source) for source in sources):
+            _refuse_misspelt(sources)
     else:
         one = Path(many[0])
         if one.is_dir():
@@ -72,13 +74,28 @@ def find(sources: Sequence[str], allow_urls: bool = False) -> Found:
             entries = _parquet(one) if one.suffix.lower() == ".parquet" else ((line, line) for line in _lines(one))
             named = [(name, path, one.parent) for name, path in entries]
     if not named:
+        looked = f": looked for {' '.join(SUFFIXES)}" if many and Path(many[0]).is_dir() else ""
         told = f"; it holds {_told(ignored)}" if ignored else ""
-        raise ValueError(f"no images in {', '.join(sources)}: looked for {' '.join(SUFFIXES)}{told}")
+        raise ValueError(f"no images in {', '.join(sources)}{looked}{told}")
     urls = [path for _, path, _ in named if is_url(path)]
     if urls and not allow_urls:
         raise ValueError(f"{urls[0]} is a URL, one of {len(urls)}; nothing is fetched without --allow-urls")
     paths = [(plain(name), path if is_url(path) else os.path.abspath(base / path)) for name, path, base in named]
     return Found(_distinct(sorted(paths)), ignored)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse what job.json cannot hold. Below a folder, and in a list, such names are no trouble.
+
+    Raises:
+        ValueError: a name whose bytes are no UTF-8.
+    """
+    for name in names:
+        if plain(name) != name:
+            raise ValueError(
+                f"{plain(name)} has bytes that are no UTF-8, which job.json cannot hold: rename it, or go into that "
+                "folder and call it ."
+            )
 
 
 def note(ignored: Counter[str]) -> str:
@@ -92,6 +109,12 @@ def plain(name: str) -> str:
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
+def _refuse_misspelt(sources: Sequence[str]) -> None:
+    """A job of nothing but names that do not exist would be there, and in the way of the right one."""
+    hint = "; addresses stand in a list, one a line" if "http:" in sources[0] or "https:" in sources[0] else ""
+    raise FileNotFoundError(f"no file or folder {', '.join(map(plain, sources[:3]))}{hint}")
+
+
 def _walk(folder: Path, ignored: Counter[str]) -> Iterator[str]:
     """Paths of image files below a folder; nothing hidden, and no folder behind a link."""
 
@@ -114,7 +137,10 @@ def _walk(folder: Path, ignored: Counter[str]) -> Iterator[str]:
 def _lines(path: Path) -> Iterator[str]:
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path} is not a file")
-    for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in content:
+        raise ValueError(f"{path} is no list in UTF-8: it has zero bytes, as UTF-16 has; save it as UTF-8")
+    for line in content.split(b"\n"):
         if line.strip():
             yield os.fsdecode(line.rstrip(b"\r"))
 
@@ -127,8 +153,9 @@ def _parquet(path: Path) -> Iterator[tuple[str, str]]:
         kinds = pq.read_schema(path)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from error
-    if "path" not in kinds.names or not pa.types.is_string(kinds.field("path").type):
-        raise ValueError(f'{path} has no column "path" of strings; found {", ".join(kinds.names)}')
+    if "path" not in kinds.names or not _is_text(kinds.field("path").type):
+        told = ", ".join(f"{column.name} ({column.type})" for column in kinds)
+        raise ValueError(f'{path} has no column "path" of strings; found {told}')
     wanted = [name for name in ("id", "path") if name in kinds.names]
     columns = pq.read_table(path, columns=wanted).to_pydict()
     for row, where in enumerate(columns["path"]):
@@ -136,6 +163,15 @@ def _parquet(path: Path) -> Iterator[tuple[str, str]]:
         if not where or name is None:
             raise ValueError(f"{path}: row {row} has no path or no id")
         yield str(name), where
+
+
+def _is_text(kind: Any) -> bool:
+    """Strings, also as pandas and Polars store them: long ones, views, and categories."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _distinct(paths: Sequence[tuple[str, str]]) -> list[Picture]:

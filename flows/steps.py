@@ -350,5 +350,5 @@ def _row(example: Example, question: turns.Asked, answered: Answer) -> storage.R
         **({} if isinstance(question, str) else {"turns": question}),
         "label": example.label, "text": answered.text, "error": answered.error, "seconds": round(answered.seconds, 6),
         "acted": answered.acted, "tokens": answered.tokens if answered.risk else [],
-        "risk": {name: [None if math.isnan(r) else r for r in risk] for name, risk in answered.risk.items()},
+        "risk": {name: [r if math.isfinite(r) else None for r in risk] for name, risk in answered.risk.items()},
     }  # fmt: skip

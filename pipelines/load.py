@@ -55,6 +55,7 @@ def load(
         Tight: the weights fit, but perhaps not what a run needs beside them.
     """
     source = _source(str(name))
+    _refuse_no_folder(str(name), source, revision)
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     where = _device(device)
     check_attention(attention, where)
@@ -69,10 +70,11 @@ def load(
         )
     try:
         processor = AutoProcessor.from_pretrained(source, **common)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # the tokenizers library raises all kinds for a file that is damaged
         raise CannotLoad(
             f"{name} has no processor that can be loaded: looked for processor_config.json or preprocessor_config.json "
-            f"and a tokenizer; found {_files(source, revision)}. Copy them from the model's original folder."
+            f"and a tokenizer; found {_files(source, revision)}. Copy them from the model's original folder. "
+            f"({type(error).__name__}: {_first_line(error)})"
         ) from error
     if getattr(processor, "image_processor", None) is None:
         raise CannotLoad(
@@ -100,6 +102,8 @@ def load(
         raise
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         lost = files.missing(files.local(source, revision))
+        if not lost and "ignore_mismatched_sizes" in str(error):
+            lost = "its weights have other shapes than its config.json says: one of the two belongs to another model."
         raise CannotLoad(_explain(name, source, revision, lost or error)) from error
     model, told = loaded
     _refuse_random_weights(str(name), told["missing_keys"])
@@ -112,6 +116,16 @@ def _source(name: str) -> str:
     from ..models import EMBEDDED as folder
 
     return str(folder)
+
+
+def _refuse_no_folder(name: str, source: str, revision: str | None) -> None:
+    """What can be known to be wrong with a name before anything is looked up."""
+    if not name.strip():
+        raise CannotLoad("no model is named: give a folder with config.json, a Hub id, or 'embedded'")
+    if Path(source).is_file():
+        raise CannotLoad(f"{name} is a file: give the folder it is in, with config.json and the processor's files")
+    if revision is not None and Path(source).is_dir() and revision not in Path(source).resolve().parts:
+        raise CannotLoad(f"revision={revision!r}, but {name} is a folder here, which has none: leave revision out")
 
 
 def _device(device: str | Mapping[str, str | int]) -> Any:

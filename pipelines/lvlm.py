@@ -216,6 +216,11 @@ class LVLM(Captions):
             self.__dict__["soft_cap"] = None  # PaliGemma 2 in transformers 5.20 has the cap and does not apply it
             error = off()
         if not error <= allowed * max(1.0, scale):
+            if not logits.isfinite().all():
+                raise UnsupportedModel(
+                    f"the logits of {name} in {str(logits.dtype).removeprefix('torch.')} are NaN or infinite: its "
+                    "weights are damaged, or need a wider dtype, such as 'bf16' instead of 'fp16'."
+                )
             raise UnsupportedModel(
                 f"the layout of {name} is not understood: final norm and head of the last block's output differ from "
                 f"the model's logits by {error:.3g} (allowed {allowed * max(1.0, scale):.3g})."

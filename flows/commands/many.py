@@ -53,8 +53,9 @@ def is_job(images: list[Path], out: Path | None, json: bool, retry_errors: bool,
 
 def run(asked: dict[str, Any], no_prefect: bool, spread: workers.Spread) -> None:
     """Start or continue a job; exit with 1 if some images have no caption."""
-    from .. import storage
+    from .. import sources, storage
 
+    sources.check_names([*asked["images"], asked["out"]])
     check_names(asked["decoders"], asked["detectors"], [])
     spread.check(no_prefect)
     hush_transformers()

@@ -127,8 +127,10 @@ def _once(settings: dict[str, Any], gpu: str | None, no_prefect: bool) -> None:
             except regression.Regression as error:
                 raise typer.Exit(_told(error)) from None
             return
+        from ..runners import start_server
         from ..scheduled import scheduled
 
+        start_server()
         try:
             show.results(Path(scheduled(**settings, gpu=gpu)))
         except regression.Regression as error:

@@ -1,9 +1,11 @@
 """The command line on image files: what it prints, and how it refuses bad input."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +13,13 @@ import pytest
 
 from veridical.decoders import NAMES as DECODERS
 from veridical.detectors import NAMES as DETECTORS
+from veridical.flows import captioning, failures
+from veridical.flows.said import said
 from veridical.models import EMBEDDED, build
+from veridical.pipelines import registry as registries
+from veridical.pipelines.procedures import PROCEDURES
 
+REGISTRIES = (registries.DECODERS, PROCEDURES, registries.DETECTORS)
 COMMANDS = ("list", "caption", "answer", "evaluate", "train-embedded", "train-matcher")
 
 
@@ -32,14 +39,33 @@ def test_every_help_has_worked_examples(veridical, command):
     assert " ".join(["veridical", *command]) in shown.stdout.split("Examples")[1]
 
 
-def test_help_needs_neither_torch_nor_prefect():
+@pytest.mark.parametrize(
+    ("command", "without"), [("--help", "torch prefect transformers numpy"), ("list", "torch prefect transformers")]
+)
+def test_help_and_the_list_need_neither_torch_nor_prefect_nor_a_terminal_with_dashes(command, without):
     code = (
-        "import sys\nsys.argv = ['veridical', '--help']\nfrom veridical.flows.command_line import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'prefect', 'transformers', 'numpy'} & set(sys.modules)))"
+        f"import sys\nsys.argv = ['veridical', '{command}']\nfrom veridical.flows.command_line import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code or 0\n"
+        f"print(code, sorted(set('{without}'.split()) & set(sys.modules)))"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.splitlines()[-1] == "[]"
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
+    assert shown.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
+def test_what_the_list_reads_in_the_source_is_what_the_class_says(registry):
+    for name in registry.names:
+        for attribute in ("paper", "changes", "cost", "reads"):
+            assert said(registry, name, attribute) == getattr(registry.type(name), attribute, "")
+
+
+def test_notes_are_ours_alone_and_each_once(capsys):
+    with failures.notes():
+        for _ in range(2):
+            warnings.warn("a library's", UserWarning, stacklevel=1)
+            warnings.warn("ours", captioning.LeftOut, stacklevel=1)
+    assert capsys.readouterr().err == "note: ours\n"
 
 
 def test_one_caption_is_printed_alone(veridical, pictures):

@@ -233,7 +233,9 @@ def test_two_processes_of_accelerate_write_what_one_process_writes(images, plain
 )
 def test_what_cannot_run_is_said_before_anything_is_loaded(veridical, images, tmp_path, monkeypatch, words, said):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr(runners.importlib.util, "find_spec", lambda name: name)
+    real = importlib.util.find_spec
+    there = lambda name, *more: name if name in runners._EXTRA.values() else real(name, *more)
+    monkeypatch.setattr(runners.importlib.util, "find_spec", there)
     done = veridical("caption", images, "--out", tmp_path / "out", *words)
     assert done.exit_code == 2
     assert said in done.stderr
@@ -246,6 +248,32 @@ def test_a_missing_extra_says_what_to_install(veridical, images, tmp_path, monke
         done = veridical("caption", images, "--out", tmp_path / "out", "--runner", kind)
         assert done.exit_code == 2
         assert f"--runner {kind} needs the package prefect-{kind}: pip install 'veridical[{kind}]'" in done.stderr
+
+
+def test_ctrl_c_in_a_terminal_does_not_end_the_temporary_server(monkeypatch):
+    """It goes to all processes of the terminal. What starts the server here is a program that says what it ignores."""
+    from prefect.server.api import server
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    told = []
+
+    class Server:
+        api_url = "http://here/api"
+
+        def start(self):
+            code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+            told.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+    monkeypatch.setattr(server, "SubprocessASGIServer", Server)
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert runners.start_server() == "http://here/api"
+    assert told == ["True\n"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "this thread is as it was"
+    with temporary_settings({PREFECT_API_URL: "http://there/api"}):
+        assert runners.start_server() is None
+    monkeypatch.setattr(Server, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no port")))
+    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(RuntimeError, match="no port"):
+        runners.start_server()
 
 
 def test_workers_are_for_many_images(veridical, images):

@@ -99,3 +99,11 @@ def test_a_lock_that_was_half_written_is_nobodys(tmp_path):
     (tmp_path / "lock").write_text('{"pid": 1, "ho', encoding="utf-8")
     with locked(tmp_path):
         pass
+
+
+def test_a_folder_that_cannot_be_written_in_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"nothing can be written in .*file/x \(.+\); choose another --out"), locked(
+        tmp_path / "file" / "x"
+    ):
+        pass

@@ -16,6 +16,7 @@ INSIDE = (
     "127.0.0.1", "127.8.8.8", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1",
     "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1",
     "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a00:1",
+    "fec0::1", "192.0.0.8", "192.88.99.1", "3fff::1", "64:ff9b:1::7f00:1", "::7f00:1", "2001:db8::1",
 )  # fmt: skip
 
 
@@ -25,7 +26,9 @@ class Server(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append((self.path, self.headers["Host"]))
         kind = self.path.split("?")[0]
-        if kind in ("/away", "/round", "/file"):
+        if kind == "/odd":
+            self.wfile.write("HTTP/1.0 302 Found\r\nLocation: /image?ü\r\n\r\n".encode())
+        elif kind in ("/away", "/round", "/file"):
             self.send_response(302)
             here = {"/away": "http://inside.example/image", "/round": "/round", "/file": "file:///etc/passwd"}
             self.send_header("Location", here[kind])
@@ -108,6 +111,15 @@ def test_the_address_that_was_checked_is_the_one_that_is_used(server, monkeypatc
 
 
 REAL = socket.getaddrinfo
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [("/image?ü a", "/image?%C3%BC%20a"), ("/image?%20%C3%BC&a=b", "/image?%20%C3%BC&a=b"), ("/odd", "/image?%C3%BC")],
+)
+def test_an_address_with_other_letters_and_blanks_is_asked_for_as_a_browser_does(server, get, path, asked):
+    assert get(path) == b"0123456789"
+    assert server.asked[-1][0] == asked
 
 
 def test_a_redirect_is_looked_up_and_checked_before_anything_is_connected_to(server, monkeypatch):

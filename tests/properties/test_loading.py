@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import veridical
 from veridical.pipelines import attention, files, memory, quantization
 from veridical.pipelines.load import CannotLoad, Incomplete
+from veridical.pipelines.lvlm import UnsupportedModel
 from veridical.pipelines.quantization import NotPossible
 
 from ..families.setting import setting
@@ -89,7 +90,26 @@ def test_weights_of_another_size_are_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["intermediate_size"] *= 2
     (folder / "config.json").write_text(json.dumps(config))
-    assert "could not be loaded" in refused(folder)
+    assert "its weights have other shapes than its config.json says" in refused(folder)
+
+
+def test_a_tokenizer_that_is_damaged_is_one_message(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    assert "has no processor that can be loaded" in refused(folder)
+
+
+def test_weights_that_are_no_numbers_are_not_called_an_unknown_layout(folder):
+    tensors = load_file(folder / "model.safetensors")
+    next(value for name, value in tensors.items() if "mlp" in name and "vision" not in name).fill_(torch.nan)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnsupportedModel, match="in float32 are NaN or infinite: its weights are damaged"):
+        veridical.load(folder)
+
+
+def test_a_name_that_is_no_folder_of_a_model_says_what_it_is(folder):
+    assert "model.safetensors is a file: give the folder it is in" in refused(folder / "model.safetensors")
+    assert refused("").startswith("no model is named")
+    assert "is a folder here, which has none: leave revision out" in refused(folder, revision="main")
 
 
 def test_weights_that_would_be_drawn_at_random_are_refused_or_told(folder):

@@ -1,0 +1,94 @@
+"""What a job is told to caption: lists and tables as other programs write them, and names of every kind."""
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from veridical.flows import captioning, reading, shard_files, sources, steps
+from veridical.pipelines.answers import Answer
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_paths_of_a_table_are_read_as_pandas_and_polars_store_them(tmp_path, kind):
+    plain = pa.array(["b.png", "a.png"])
+    column = plain.dictionary_encode() if pa.types.is_dictionary(kind) else plain.cast(kind)
+    pq.write_table(pa.table({"path": column}), tmp_path / "table.parquet")
+    found = sources.find([str(tmp_path / "table.parquet")]).pictures
+    assert found == [(name, str(tmp_path / name)) for name in ("a.png", "b.png")]
+
+
+def test_a_table_without_paths_says_what_it_has(tmp_path):
+    pq.write_table(pa.table({"path": [1], "file": ["a.png"]}), tmp_path / "table.parquet")
+    with pytest.raises(ValueError, match=r'no column "path" of strings; found path \(int64\), file \(string\)'):
+        sources.find([str(tmp_path / "table.parquet")])
+
+
+def test_a_list_in_utf_16_is_refused_before_every_line_becomes_an_error(tmp_path):
+    (tmp_path / "list.txt").write_bytes("a.png\r\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="has zero bytes, as UTF-16 has; save it as UTF-8"):
+        sources.find([str(tmp_path / "list.txt")])
+
+
+def test_lines_of_a_list_are_names_whatever_is_in_them(tmp_path):
+    """CRLF, blank lines, a mark at the beginning, other alphabets, `..`, blanks at the end, and no comments."""
+    lines = "a.png\r\n\r\n  \nx/../b – 图.png\n# c.png\n d.png \n/e.png\na.png"
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    found = dict(sources.find([str(tmp_path / "list.txt")]).pictures)
+    assert found == {
+        "a.png": f"{tmp_path}/a.png", "a.png#2": f"{tmp_path}/a.png", "x/../b – 图.png": f"{tmp_path}/b – 图.png",
+        "# c.png": f"{tmp_path}/# c.png", " d.png ": f"{tmp_path}/ d.png ", "/e.png": "/e.png",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["phots"], "^no file or folder phots$"), (["a1.png", "a2.png"], "^no file or folder a1.png, a2.png$"),
+     (["http:/x.example/a.png"], "addresses stand in a list, one a line")],
+)  # fmt: skip
+def test_a_misspelt_name_makes_no_job_that_stands_in_the_way_of_the_right_one(tmp_path, monkeypatch, names, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=said):
+        captioning.captioning(names, str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "job.json").exists()
+
+
+def test_one_of_several_files_that_is_missing_costs_only_itself(picture):
+    missing = str(picture.with_name("b.png"))
+    assert [one.path for one in sources.find([str(picture), missing]).pictures] == [str(picture), missing]
+
+
+@pytest.mark.parametrize("place", ["images", "out"])
+def test_a_folder_whose_name_is_no_text_is_refused_with_a_way_out(veridical, picture, tmp_path, place):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    arguments = [odd, "--out", tmp_path / "out"] if place == "images" else [picture, "--out", odd]
+    shown = veridical("caption", *arguments)
+    assert shown.exit_code == 2
+    assert "caf\\xe9 has bytes that are no UTF-8, which job.json cannot hold" in shown.stderr
+    assert not os.path.exists(odd)
+
+
+def test_an_address_that_is_no_text_is_an_error_row_that_can_be_written():
+    seen = reading.look(sources.Picture("a", os.fsdecode(b"http://127.0.0.1/\xff")), 0, reading.Limits(9, 9, True))
+    assert seen.error is not None
+    assert seen.error.startswith("http://127.0.0.1/\\xff could not be fetched")
+    seen.error.encode()
+
+
+@pytest.mark.parametrize("form", shard_files.FORMATS)
+def test_a_risk_that_is_no_number_is_left_open_in_both_formats(picture, tmp_path, monkeypatch, form):
+    """JSON has neither NaN nor infinity: one such risk would stop a job in the middle of the night."""
+    told = Answer("a", risk={"mine": [float("inf"), float("nan"), 0.5]})
+    lvlm = steps.load_model("embedded", "auto", "auto", None, None, None)
+    monkeypatch.setattr(type(lvlm), "answer", lambda self, images, *arguments, **options: [told])
+    captioning.captioning([str(picture)], str(tmp_path / "out"), form=form)
+    [row] = shard_files.read(tmp_path / "out" / f"captions.{form}")
+    assert row["risk"] == {"mine": [None, None, 0.5]}

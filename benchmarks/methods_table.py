@@ -17,6 +17,7 @@ import json
 import statistics
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ GRID: dict[str, list[str]] = {
 }
 QUESTIONS_ONLY, CAPTIONS_ONLY = ("mvp", "flip"), ("guided", "drop", "reask", "drop+m3id")
 SPLITS = {("validation", "chair"): 300, ("test", "chair"): 1000, ("test", "pope"): 167}  # images; 167: 3,006 questions
+SLOW = {("helpd", "chair"): 50, ("helpd", "pope"): 20, ("guided", "chair"): 100}  # images at most; the first ones
 CHOSEN, TIMES = "chosen.json", "time.json"
 
 
@@ -65,7 +67,8 @@ def evaluated(out: Path, setting: str, split: str, benchmark: str) -> Path:
     """The folder of a setting's answers and figures, made unless it is there."""
     folder = out / f"{split}-{benchmark}" / storage.file_name(setting)
     if not (folder / steps.RESULTS).exists():
-        limit, given = SPLITS[split, benchmark], [benchmark]
+        name, given = setting.partition(":")[0], [benchmark]
+        limit = min(SPLITS[split, benchmark], SLOW.get((name, benchmark), SPLITS[split, benchmark]))
         print(f"{split} {benchmark}: {setting}", flush=True)
         steps.evaluation("embedded", [setting], benchmarks=given, limit=limit, out=str(folder), split=split,
                          batch_size=32, device="cpu")  # fmt: skip
@@ -107,10 +110,11 @@ def settings(out: Path, methods: list[str]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def measure(out: Path, methods: list[str]) -> None:
+def measure(out: Path, methods: list[str], benchmarks: Sequence[str] = ("chair", "pope")) -> None:
+    unable = {"chair": QUESTIONS_ONLY, "pope": CAPTIONS_ONLY}
     for name, setting, _ in settings(out, methods):
-        for benchmark, unable in (("chair", QUESTIONS_ONLY), ("pope", CAPTIONS_ONLY)):
-            if name not in unable:
+        for benchmark in benchmarks:
+            if name not in unable[benchmark]:
                 evaluated(out, setting, "test", benchmark)
 
 
@@ -147,7 +151,7 @@ Captions: {captions:,} test scenes, at most 128 new tokens. Questions: POPE's th
 *default*: the paper's defaults; `gate`, `drop` and `reask` are no paper's and have ours. *chosen*: of the settings
 tried (below) the one with the lowest CHAIR_i on {tried} validation scenes among those that lose at most one point of
 recall there; where none does, the one with the highest recall. *both*: the two are the same, or there is nothing to
-choose. The test scenes chose nothing.
+choose. The test scenes chose nothing. Slow methods had fewer scenes, as stands beside them.
 
 One model of 6 M parameters and its own world: this shows that each method acts and what it costs, not what it does to
 your model. A method that makes this one worse stays in the table.
@@ -162,6 +166,11 @@ ACCURACIES = ("accuracy", "random_accuracy", "popular_accuracy", "adversarial_ac
 
 def cell(figure: dict[str, float] | None) -> str:
     return "–" if figure is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def few(name: str, benchmark: str) -> str:
+    """What stands beside a figure over fewer scenes than the others'."""
+    return f", first {SLOW[name, benchmark]} scenes" if (name, benchmark) in SLOW else ""
 
 
 def against_greedy(out: Path, setting: str, benchmark: str, figure: str, title: str = "") -> str:
@@ -180,6 +189,7 @@ def caption_row(out: Path, times: dict[str, Any], name: str, setting: str, which
     took = times.get("seconds", {}).get(setting)
     cost = "–" if took is None else f"{took['median']:.3f} (×{took['ratio']:.2f})"
     cells = [cell(f[key]) for key in ("chair_s", "chair_i", "recall")]
+    which += few(name, "chair")
     words, repeated = f"{f['length']['value']:.1f}", f"{f['repetition']['value']:.3f}"
     return " | ".join([f"| `{setting}`", which, *cells, differ, equal, words, repeated, f"{cost} |"])
 
@@ -188,6 +198,7 @@ def question_row(out: Path, name: str, setting: str, which: str) -> str:
     f = figures(out / "test-pope" / storage.file_name(setting))
     differ = "–" if name == GREEDY else against_greedy(out, setting, "pope", "accuracy", "adversarial")
     cells = [cell(f.get(key)) for key in ACCURACIES]
+    which += few(name, "pope")
     return " | ".join([f"| `{setting}`", which, *cells, f"{f['yes_ratio']['value']:.3f}", f"{differ} |"])
 
 
@@ -228,12 +239,15 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("docs/methods.md"))
     parser.add_argument("--method", action="append", choices=tuple(GRID), help="only these; all if not given")
     parser.add_argument("--without", action="append", default=[], choices=tuple(GRID))
+    parser.add_argument("--benchmark", choices=("chair", "pope"), help="of measure: only this")
     asked = parser.parse_args()
     methods = [name for name in asked.method or GRID if name not in asked.without]
     if asked.part == "write":
         write(asked.out, methods, asked.to)
+    elif asked.part == "measure":
+        measure(asked.out, methods, [asked.benchmark] if asked.benchmark else ("chair", "pope"))
     else:
-        {"choose": choose, "measure": measure, "time": take_time}[asked.part](asked.out, methods)
+        {"choose": choose, "time": take_time}[asked.part](asked.out, methods)
 
 
 if __name__ == "__main__":

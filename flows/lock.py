@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import socket
@@ -36,11 +37,12 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder / NAME
     with _opened(path) as file:
-        if not _taken(file):
+        taken = _taken(file)
+        if taken is False:
             raise InUse(f"{folder} is in use by {_who(path)}; wait for it, stop it, or choose another --out")
         owner = _owner(path)
         quiet = time.time() - path.stat().st_mtime
-        elsewhere = owner.get("host") != socket.gethostname() or os.name == "nt"
+        elsewhere = owner.get("host") != socket.gethostname() or taken is None
         if owner and elsewhere and quiet < SILENT:
             raise InUse(
                 f"{folder} was in use by {_who(path)} {quiet:.0f} s ago, and this machine cannot see whether it still "
@@ -66,16 +68,20 @@ def _opened(path: Path) -> Any:
         raise OSError(f"nothing can be written in {path.parent} ({error.strerror}); choose another --out") from error
 
 
-def _taken(file: Any) -> bool:
-    """Take the kernel's lock if it is free. Where there is none, what is written in the file has to do."""
+def _taken(file: Any) -> bool | None:
+    """Whether the kernel's lock was free, and is ours now; None where there is no such lock."""
     try:
         import fcntl
     except ImportError:
-        return True
+        return None
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS):
+            return None
+        raise
     return True
 
 

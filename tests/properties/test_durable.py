@@ -1,5 +1,6 @@
 """Files whole or not at all, a log that survives half a line, one process at a time in a folder."""
 
+import errno
 import json
 import os
 import socket
@@ -97,6 +98,19 @@ def test_another_machine_is_believed_until_it_has_been_silent(tmp_path):
 
 def test_a_lock_that_was_half_written_is_nobodys(tmp_path):
     (tmp_path / "lock").write_text('{"pid": 1, "ho', encoding="utf-8")
+    with locked(tmp_path):
+        pass
+
+
+def test_without_locks_on_the_file_system_a_fresh_sign_of_life_keeps_others_out(tmp_path, monkeypatch):
+    import fcntl
+
+    def unable(*_):
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unable)
+    with locked(tmp_path), pytest.raises(InUse, match=r"was in use by process .* try again in"), locked(tmp_path):
+        pass
     with locked(tmp_path):
         pass
 

@@ -47,7 +47,7 @@ GRID: dict[str, list[str]] = {
     "dola": ["dola", "dola:layers='high'"],
     "deco": ["deco", "deco:alpha=0.4", "deco:alpha=0.2"],
     "imbalanced": ["imbalanced", "imbalanced:gamma=1", "imbalanced:local=0.1,summary=0.1,gamma=1"],
-    "helpd": ["helpd", "helpd:weight=0.1"],
+    "helpd": ["helpd"],
     "vicrop": ["vicrop"],
     "mvp": ["mvp"],
     "guided": [f"guided:{LENS}"],

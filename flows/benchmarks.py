@@ -23,7 +23,9 @@ __all__ = [
 
 _CHAIR_TABLES = {"": ("chair_s", "chair_i", "recall", "precision", "length", "repetition")}
 _POPE_PREFIX = {**{strategy: f"{strategy}_" for strategy in STRATEGIES}, "all three": ""}
+_POPE_MEANS = ("precision", "f1")  # whose mean over splits is not the pooled figure
 _POPE_BETTER = {p + name: better for p in _POPE_PREFIX.values() for name, better in pope.HIGHER_IS_BETTER.items()}
+_POPE_BETTER |= {f"mean_{name}": pope.HIGHER_IS_BETTER[name] for name in _POPE_MEANS}
 _POPE_TABLES = {
     title: tuple(prefix + name for name in ("accuracy", "precision", "recall", "f1", "yes_ratio"))
     for title, prefix in _POPE_PREFIX.items()
@@ -65,7 +67,8 @@ class Questions(Benchmark):
     """POPE: is this object in the image? All three splits; a question of several splits is asked once.
 
     Figures with a split's name before them are over its questions; the others over those of all three, where a
-    question counts in each split that asks it, so that accuracy is the mean of the three. Intervals are by image.
+    question counts in each split that asks it, so that accuracy is the mean of the three; "mean_" is in front where
+    that mean is another figure. Intervals are by image.
     """
 
     name = "pope"
@@ -83,12 +86,17 @@ class Questions(Benchmark):
     def estimates(self, source: Source, asked: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]:
         answered = [(split, e, text) for e, text in zip(asked, texts, strict=True) for split in e.splits]
         found: dict[str, Estimate] = {}
+        given: dict[str, tuple[list[str], list[str], list[Any]]] = {}
         for title, prefix in _POPE_PREFIX.items():
             part = [(e, text) for split, e, text in answered if not prefix or split == title]
             if part:
                 labels, images = [e.label or "" for e, _ in part], [e.image_id for e, _ in part]
-                scored = pope.estimates([text for _, text in part], labels, images, source.pope)
+                given[prefix] = [text for _, text in part], labels, images
+                scored = pope.estimates(*given[prefix], source.pope)
                 found |= {prefix + name: value for name, value in scored.items()}
+        if len(given) == len(_POPE_PREFIX):
+            means = pope.mean_of_splits([one for prefix, one in given.items() if prefix], source.pope)
+            found |= {f"mean_{name}": means[name] for name in _POPE_MEANS}
         return found
 
     def marks(self, source: Source, example: Example, text: str) -> list[Mark]:

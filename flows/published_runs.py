@@ -189,7 +189,9 @@ def beside(one: Run, folder: Path, model: str, path: Path = FILE) -> list[Line]:
         decoder = HERE.get(row.method, row.method)
         split = str(row.setting.get("split", WHOLE[0]))
         figure = row.figure if one.benchmark == "chair" or split in WHOLE else f"{split}_{row.figure}"
-        ours = records.get(decoder, {}).get(figure)
+        figures = records.get(decoder, {})
+        figure = f"mean_{figure}" if split == "mean" and f"mean_{figure}" in figures else figure
+        ours = figures.get(figure)
         if ours is None:
             continue
         alike = {name: value for name, value in row.setting.items() if name in ("decoding", "split", "max_new_tokens")}

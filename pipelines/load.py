@@ -74,7 +74,7 @@ def load(
         raise CannotLoad(
             f"{name} has no processor that can be loaded: looked for processor_config.json or preprocessor_config.json "
             f"and a tokenizer; found {_files(source, revision)}. Copy them from the model's original folder. "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"({type(error).__name__}, {_first_line(error)})"
         ) from error
     if getattr(processor, "image_processor", None) is None:
         raise CannotLoad(

@@ -90,7 +90,7 @@ def test_a_model_whose_logits_are_not_norm_and_head_of_the_last_block_is_refused
 
 def test_a_model_with_numbers_that_are_none_is_refused(model):
     model.lm_head.weight[7] = torch.nan
-    with pytest.raises(UnsupportedModel, match="nan"):
+    with pytest.raises(UnsupportedModel, match="NaN or infinite: its weights are damaged"):
         veridical.LVLM(model)
 
 

@@ -120,13 +120,13 @@ def measure(out: Path, methods: list[str], benchmarks: Sequence[str] = ("chair",
 
 def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 5) -> None:
     """time.json: seconds per caption in batches of 16, and as a ratio to plain decoding; medians over paired runs."""
-    lvlm = steps.load_model("embedded", "cpu", "float32", None)
+    lvlm = steps.load_model("embedded", "cpu", "fp32", None)
     photos = [scene("test", 2000 + number).image for number in range(images)]
     warnings.simplefilter("ignore")
 
     def seconds(setting: str) -> float:
         began = time.perf_counter()
-        lvlm.caption(photos, DETAIL_PROMPT, decoders=steps.chain(setting), batch_size=16, max_new_tokens=128)
+        lvlm.caption(photos, prompt=DETAIL_PROMPT, decoders=steps.chain(setting), batch_size=16, max_new_tokens=128)
         return (time.perf_counter() - began) / images
 
     found: dict[str, Any] = {"machine": machine(), "threads": torch.get_num_threads(), "runs": runs, "seconds": {}}

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -33,16 +33,21 @@ def columns(call: AttentionCall) -> Float[Tensor, "batch token head image"]:
         ValueError: rows with different numbers of image tokens; a probe takes one number.
     """
     where, rows = call.sequences, call.probabilities(call.producing).float()
-    counts = where.image.sum(1)
+    places = where.once(("image places", rows.device), lambda: image_places(where.image).to(rows.device))
+    dropped = max(0, where.seen - call.key.shape[2])  # a sliding window let these keys go: no attention to them
+    index = places[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
+    return (pad(rows, (dropped, 0)) if dropped else rows).gather(3, index).transpose(1, 2)
+
+
+def image_places(image: Bool[Tensor, "batch prompt"]) -> Int[Tensor, "batch image"]:
+    """Where the image tokens are; raises as `columns`."""
+    counts = image.sum(1)
     if bool((counts != counts[0]).any()):
         raise ValueError(
             f"DHCP needs equally many image tokens in every row; found {counts.unique().tolist()}: give all pictures "
             "one size, or one picture at a time."
         )
-    places = where.image.nonzero()[:, 1].reshape(len(counts), -1).to(rows.device)
-    dropped = max(0, where.seen - call.key.shape[2])  # a sliding window let these keys go: no attention to them
-    index = places[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
-    return pad(rows, (dropped, 0)).gather(3, index).transpose(1, 2)
+    return image.nonzero()[:, 1].reshape(len(counts), -1)
 
 
 def mean_columns(call: AttentionCall, mask: Bool[Tensor, "batch token"]) -> Float[Tensor, "batch 1 head image"]:

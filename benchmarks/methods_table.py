@@ -158,7 +158,8 @@ image are cut to as many words. {timed}
 tried (below) the one with the lowest CHAIR_i on {tried} validation scenes among those that lose at most one point of
 recall there; where none does, the one with the highest recall. *both*: the two are the same, or there is nothing to
 choose. The rule saw no test scene; which settings were tried was decided after test figures of most methods at
-earlier settings had been seen. Nothing was tried beside the defaults of HELPD, ViCrop and MVP. Slow methods had fewer scenes, as stands beside them.
+earlier settings had been seen. Nothing was tried beside the defaults of HELPD, ViCrop and MVP. Slow methods had fewer
+scenes, as stands beside them.
 
 One model of 6 M parameters and its own world: this shows that each method acts and what it costs, not what it does to
 your model. A method that makes this one worse stays in the table.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,6 +44,16 @@ class Matcher(Protocol):
     def match(self, pictures: Sequence[UInt8[Tensor, "3 height width"]], prompts: Sequence[str]) -> list[Match]:
         """A match for each picture (RGB, 0 to 255, of any size) and its prompt, computed in batches."""
         ...
+
+
+def in_batches(
+    match: Callable[[Sequence[Tensor], list[str]], list[Match]], pictures: Sequence[Tensor], prompts: Sequence[str],
+    size: int,
+) -> list[Match]:  # fmt: skip
+    """What `match` says of all pictures and their prompts, `size` at a time."""
+    starts = range(0, len(pictures), size)
+    parts = [slice(start, start + size) for start in starts]
+    return [one for part in parts for one in match(pictures[part], list(prompts[part]))]
 
 
 def stretch(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

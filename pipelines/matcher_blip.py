@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .checks import check_layers
-from .matcher import Match, attention_gradient, squashed, stretch
+from .matcher import Match, attention_gradient, in_batches, squashed, stretch
 
 LAYER = 6
 WORDS = 35
@@ -53,11 +53,7 @@ class BlipMatcher:
 
     def match(self, pictures: Sequence[UInt8[Tensor, "3 height width"]], prompts: Sequence[str]) -> list[Match]:
         """A match for each picture and its prompt."""
-        out: list[Match] = []
-        for start in range(0, len(pictures), BATCH):
-            part = slice(start, start + BATCH)
-            out += self._batch(pictures[part], list(prompts[part]))
-        return out
+        return in_batches(self._batch, pictures, prompts, BATCH)
 
     def _batch(self, pictures: Sequence[Tensor], prompts: list[str]) -> list[Match]:
         model, images = self.model, self.processor.image_processor

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from .checks import check_layers
-from .matcher import Match, attention_gradient, fingerprint, squashed, stretch
+from .matcher import Match, attention_gradient, fingerprint, in_batches, squashed, stretch
 
 LAYER = -1
 BATCH = 32
@@ -79,11 +79,7 @@ class OpenClipMatcher:
 
     def match(self, pictures: Sequence[UInt8[Tensor, "3 height width"]], prompts: Sequence[str]) -> list[Match]:
         """A match for each picture and its prompt."""
-        out: list[Match] = []
-        for start in range(0, len(pictures), BATCH):
-            part = slice(start, start + BATCH)
-            out += self._batch(pictures[part], list(prompts[part]))
-        return out
+        return in_batches(self._batch, pictures, prompts, BATCH)
 
     def _batch(self, pictures: Sequence[Tensor], prompts: list[str]) -> list[Match]:
         visual, device = self.model.visual, self.model.logit_scale.device

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 def image_share(call: "AttentionCall") -> Float[Tensor, "batch token head"]:
     """Σ of attention over image tokens, of every head, at the rows that produce tokens."""
-    rows = call.probabilities(call.producing).float()
-    return (rows.transpose(1, 2) @ call.image.float()[:, None, :, None])[..., 0]
+    return call.sums(call.image.float()[..., None], call.producing)[..., 0]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -26,27 +26,22 @@ if TYPE_CHECKING:
     from ..pipelines.attention import AttentionCall
 
 
-def averaging(
-    context: Bool[Tensor, "batch token key"], new: Bool[Tensor, "batch token key"]
-) -> Float[Tensor, "batch token key 2"]:
-    """Weights whose sums over attention are its means over the context's keys and over the new ones."""
-    both = torch.stack([context, new], -1).float()
-    return both / both.sum(2, keepdim=True).clamp(min=1)
-
-
 def ratio(
-    rows: Float[Tensor, "batch head token key"], means: Float[Tensor, "batch token key 2"]
+    sums: Float[Tensor, "batch token head side"], share: Float[Tensor, "batch token side"]
 ) -> Float[Tensor, "batch token head"]:
     """C / (C + G), C and G the mean attention over the context's keys and over the new ones; 1 where nothing is new.
 
-    means: as `averaging` has them. Without attention on either side the ratio is 0.
+    sums: of attention, the context's first; G is what the others give. share: 1 / the keys of a side that the token's
+    row reaches, 0 for a side that does not count there. Without attention on either side the ratio is 0.
     """
-    back, fresh = (rows.float().transpose(1, 2) @ means).unbind(-1)
-    return back / (back + fresh).clamp(min=1e-30)
+    back, *fresh = (sums * share[:, :, None]).unbind(-1)
+    return back / (back + sum(fresh)).clamp(min=1e-30)
 
 
-def looked_at(call: AttentionCall, context: str) -> Float[Tensor, "batch token key 2"]:
-    """The weights of `averaging` at the rows that produce tokens.
+def looked_at(
+    call: AttentionCall, context: str
+) -> tuple[Float[Tensor, "batch key side"], Float[Tensor, "batch token side"]]:
+    """Which keys are on a side (1) and `ratio`'s shares: the context, the new, what stands in for the new.
 
     New are the generated tokens before the row and its own. At the first row, where none is, the prompt text after the
     image stands in for them (context "image"), or nothing is new (context "prompt").
@@ -55,24 +50,22 @@ def looked_at(call: AttentionCall, context: str) -> Float[Tensor, "batch token k
     dropped = max(0, where.seen - call.key.shape[2])  # a sliding window let these keys go; a mean still counts them
     places = torch.arange(dropped + call.key.shape[2], device=device)
     queries = torch.arange(where.seen - total, where.seen, device=device)[call.producing]
-    reached = (places[None] <= queries[:, None])[None]  # 1 token position
-    over = lambda prompt: pad(prompt.to(device), (0, len(places) - prompt.shape[1]))[:, None] & reached
-    new = ((places >= where.image.shape[1]) & reached).expand(len(where.image), -1, -1)
-    if context == "prompt":
-        back = over(~where.padding)
-    else:
-        back = over(where.image)
-        after = (where.image.flip(1).cumsum(1).flip(1) == 0) & ~where.padding
-        first = (queries < where.image.shape[1])[None, :, None]
-        new = new | (over(after) & first)
-    return averaging(back, new)[:, :, dropped:]
+    over = lambda prompt: pad(prompt.to(device), (0, len(places) - prompt.shape[1]))
+    new = (places >= where.image.shape[1]).expand(len(where.image), -1)
+    after = (where.image.flip(1).cumsum(1).flip(1) == 0) & ~where.padding
+    sides = [over(~where.padding), new] if context == "prompt" else [over(where.image), new, over(after)]
+    keys = torch.stack(sides, -1).float()  # batch key side
+    count = keys.cumsum(1)[:, queries]  # those that a row reaches: itself and what is before it
+    share = count.clamp(min=1).reciprocal()
+    share[:, queries >= where.image.shape[1], 2:] = 0
+    return keys[:, dropped:], share
 
 
 def lookback_ratio(call: AttentionCall, context: str) -> Float[Tensor, "batch token head"]:
     """The ratios of every head at the rows that produce tokens."""
     key = ("lookback", context, call.key.shape[2], call.query.shape[2], call.query.device)
-    means = call.sequences.once(key, lambda: looked_at(call, context))
-    return ratio(call.probabilities(call.producing), means)
+    sides, share = call.sequences.once(key, lambda: looked_at(call, context))
+    return ratio(call.sums(sides, call.producing), share)
 
 
 def trailing_mean(values: Float[Tensor, "sample token feature"], width: int) -> Float[Tensor, "sample token feature"]:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from .attention import NAME, LayerCall, Sequences
+from .attention import CARRIES, NAME, LayerCall, Sequences
 from .declarations import AttentionEdit, Declaration, HeadEdit, Reading, ResidualEdit, Step
 
 if TYPE_CHECKING:
     from .lvlm import LVLM
+    from .postponed import Postponed
 
 IN_ATTENTION = ("attention", "heads")
 _BUSY: set[int] = set()  # models with a run in progress: hooks belong to one run at a time
@@ -33,14 +34,16 @@ class Placed:
 
 @dataclass
 class Plan:
-    """What the hooks of one run need to know and where they leave what they saw."""
+    """What the hooks of one run need to know and where they leave what they saw.
+
+    later: where readings of attention wait that a run's detectors want when it is over; None takes them at once.
+    """
 
     placed: Sequence[Placed]
     sequences: Sequences
     step: Step
     implementation: str = "sdpa"
-    inside: dict[int, list[Placed]] = field(default_factory=dict)
-    layer_of: dict[nn.Module, int] = field(default_factory=dict)
+    later: Postponed | None = None
     changed: dict[int, Tensor] = field(default_factory=dict)  # method -> (row,) bool, since the last token
 
     def watch(self, method: int, rows: Tensor, old: Tensor, new: Tensor) -> None:
@@ -56,6 +59,16 @@ class Plan:
         """Under the method's own name, so that two methods of one class do not read each other's."""
         name = reading.name if method < 0 else f"{reading.name}#{method}"
         self.step.readings.setdefault(name, {})[layer] = value
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """What happens inside one layer's attention. waiting: readings that may wait for the steps to come."""
+
+    plan: Plan
+    layer: int
+    placed: Sequence[Placed]
+    waiting: Sequence[Placed]
 
 
 def refuse_if_busy(model: Any) -> None:
@@ -122,27 +135,25 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
 def _hook_attention(plan: Plan, undo: ExitStack, layer: Any, index: int, inside: list[Placed]) -> None:
     """This layer, and only this layer, asks for our attention: its own copy of the configuration names it."""
     attention = layer.self_attn
-    plan.inside[index], plan.layer_of[attention] = inside, index
+    waiting = [p for p in inside if plan.later is not None and _may_wait(p)]
     own = copy.copy(attention.config)
     own._attn_implementation = NAME
+    setattr(own, CARRIES, Inside(plan, index, [p for p in inside if p not in waiting], waiting))
     undo.callback(setattr, attention, "config", attention.config)
     attention.config = own
 
-    def hand_over(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return args, {**kwargs, "veridical_plan": plan}
-
-    undo.callback(attention.register_forward_pre_hook(hand_over, with_kwargs=True).remove)
-
 
 @contextmanager
-def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: Step) -> Iterator[Plan]:
+def applied(
+    lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: Step, later: Postponed | None = None
+) -> Iterator[Plan]:
     """Within this block the model's forward passes carry out what was declared.
 
     Raises:
         RuntimeError: the model is already inside such a block; it can serve one run at a time.
     """
     refuse_if_busy(lvlm.model)
-    plan = Plan(placed, sequences, step, lvlm.attention_implementation)
+    plan = Plan(placed, sequences, step, lvlm.attention_implementation, later=later)
     with ExitStack() as undo:
         _BUSY.add(id(lvlm.model))
         undo.callback(_BUSY.discard, id(lvlm.model))
@@ -152,6 +163,8 @@ def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: St
             fed = next(fed for fed in found if fed is not None).shape[1]
             cached = any(isinstance(value, Cache) for value in kwargs.values())
             sequences.advance(sequences.seen + fed if cached else fed)
+            if later is not None:
+                later.release()
 
         undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
         base = lvlm.model.base_model
@@ -169,3 +182,9 @@ def applied(lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: St
 def _in_attention(declared: Declaration) -> bool:
     looks = isinstance(declared, Reading) and declared.of in IN_ATTENTION
     return looks or isinstance(declared, AttentionEdit | HeadEdit)
+
+
+def _may_wait(placed: Placed) -> bool:
+    """A reading of attention by a run's own detectors: no method asks for it while the run lasts."""
+    declared = placed.declaration
+    return isinstance(declared, Reading) and declared.of == "attention" and placed.method < 0

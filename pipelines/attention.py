@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .declarations import AttentionEdit, HeadEdit, Reading
 
 if TYPE_CHECKING:
-    from .applied import Plan
+    from .applied import Inside, Placed, Plan
 
 NAME = "veridical"
+CARRIES = "veridical_inside"  # a touched layer's own configuration carries what happens inside, under this name
 
 
 @dataclass
@@ -27,7 +28,8 @@ class Sequences:
 
     image, padding: (row, position) bool over the prompt. sample: (row,), whose sample a row belongs to: branches and
     beams have several rows of one sample. seen: positions fed so far, this pass included. given: tokens at the
-    end of the pass that are scored rather than chosen (teacher forcing); 0 while generating. shared: what one layer
+    end of the pass that are scored rather than chosen (teacher forcing); 0 while generating. chosen: rows at the end
+    that each chose a token: 1, or more where the queries of several steps are read together. shared: what one layer
     worked out of the above and the next can use, for this pass.
     """
 
@@ -36,14 +38,15 @@ class Sequences:
     sample: Tensor
     seen: int = 0
     given: int = 0
-    shared: dict[Hashable, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    chosen: int = 1
+    shared: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def advance(self, seen: int) -> None:
         """To the next pass."""
         self.seen = seen
         self.shared.clear()
 
-    def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` returns, made by the first layer of a pass that asks."""
         if key not in self.shared:
             self.shared[key] = make()
@@ -74,7 +77,7 @@ class Sequences:
 
     def producing(self, queries: int) -> slice:
         """The query rows whose output chooses a token: the last, or those before each given token."""
-        return slice(queries - 1, queries) if not self.given else slice(queries - 1 - self.given, queries - 1)
+        return slice(queries - self.chosen, queries) if not self.given else slice(queries - 1 - self.given, queries - 1)
 
 
 def softmax(scores: Tensor) -> Tensor:
@@ -174,22 +177,39 @@ class AttentionCall(LayerCall):
         """Masked attention scores of the asked rows: (batch, head, query, key)."""
         query = self.query[:, :, queries]
         if self.groups == 1:
-            scores = query @ self.key.transpose(2, 3) * self.scaling
+            scores = (query @ self.key.transpose(2, 3)).mul_(self.scaling)
         else:  # heads of a group as further queries, so that no key is copied
             together = query.reshape(query.shape[0], self.key.shape[1], -1, query.shape[3])
-            scores = (together @ self.key.transpose(2, 3) * self.scaling).view(*query.shape[:3], -1)
+            scores = (together @ self.key.transpose(2, 3)).mul_(self.scaling).view(*query.shape[:3], -1)
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         seen = self.visible(queries)
         if seen is None:
             return scores
         if seen.dtype == torch.bool:
-            return scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
-        return scores + seen
+            return scores.masked_fill_(~seen, torch.finfo(scores.dtype).min)
+        return scores.add_(seen)
 
     def probabilities(self, queries: slice = slice(None)) -> Tensor:
         """Attention after the softmax, in the query's dtype: (batch, head, query, key)."""
         return softmax(self.scores(queries))
+
+    def sums(self, columns: Tensor, queries: slice = slice(None)) -> Tensor:
+        """Attention of the asked rows added up over keys: (batch, key, column) -> (batch, query, head, column).
+
+        In float32 through sdpa, whose values the columns are, so that no map is made.
+        """
+        query, count = self.query[:, :, queries], columns.shape[-1]
+        if query.dtype != torch.float32 or self.softcap is not None or count > query.shape[-1]:
+            rows = self.probabilities(queries).float()
+            return (rows.flatten(1, 2) @ columns).unflatten(1, rows.shape[1:3]).transpose(1, 2)
+        seen = self.visible(queries)
+        if seen is not None and seen.shape[2] > 1:
+            seen = seen.repeat(1, 1, self.groups, 1)
+        together = query.reshape(query.shape[0], self.key.shape[1], -1, query.shape[3])  # as in `scores`
+        values = pad(columns, (0, query.shape[-1] - count))[:, None].expand(-1, self.key.shape[1], -1, -1)
+        out = scaled_dot_product_attention(together, self.key, values, attn_mask=seen, scale=self.scaling)
+        return out[..., :count].reshape(*query.shape[:3], count).transpose(1, 2)
 
     def mix(self, probabilities: Tensor) -> Tensor:
         """Head outputs for given probabilities: (batch, query, head, head_dim)."""
@@ -228,29 +248,40 @@ def _edited(call: AttentionCall, out: Tensor, edits: list, plan: Plan) -> Tensor
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, dropout: float = 0.0, veridical_plan: Plan | None = None, **kwargs: object,
+    scaling: float | None = None, dropout: float = 0.0, **kwargs: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """The attention of the layers a method touches; every other layer keeps its own implementation."""
-    plan = veridical_plan
-    if plan is None:
+    inside: Inside | None = getattr(getattr(module, "config", None), CARRIES, None)
+    if inside is None:
         raise RuntimeError("a layer asks for veridical's attention outside veridical.generate; reload the model")
     if attention_mask is not None and not isinstance(attention_mask, Tensor):
         raise ValueError(
             f"flex attention says what a layer may see by a program ({type(attention_mask).__name__}); a method that "
             "edits or reads attention needs it as a tensor: load the model with attention='sdpa'"
         )
-    layer = plan.layer_of[module]
-    call = AttentionCall(
+    plan, layer = inside.plan, inside.layer
+    window = kwargs.get("sliding_window")
+    made = lambda: AttentionCall(
         layer, plan.sequences, query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5,
-        kwargs.get("softcap"), kwargs.get("sliding_window"), getattr(module, "is_causal", True),  # type: ignore[arg-type]
+        kwargs.get("softcap"), window, getattr(module, "is_causal", True),  # type: ignore[arg-type]
     )  # fmt: skip
-    here = [(p.declaration, p.rows.to(query.device), p.method) for p in plan.inside[layer]]
     if plan.implementation == "sdpa":  # the very function that the layer would have called
         out = ALL_ATTENTION_FUNCTIONS["sdpa"](
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )[0]
     else:
-        out = call.attend()
+        out = made().attend()
+    now = inside.placed
+    if inside.waiting:
+        if plan.later is not None and window is None and key.shape[2] >= plan.sequences.seen:  # no key was let go
+            plan.later.wait(inside, query, made)
+        else:
+            now = [*now, *inside.waiting]
+    return (_carried_out(made(), out, now, plan) if now else out).contiguous(), None
+
+
+def _carried_out(call: AttentionCall, out: Tensor, placed: Sequence[Placed], plan: Plan) -> Tensor:
+    here = [(p.declaration, p.rows.to(out.device), p.method) for p in placed]
     edits = [item for item in here if isinstance(item[0], AttentionEdit)]
     if edits:
         out = _edited(call, out, edits, plan)
@@ -262,11 +293,12 @@ def _attention(
             out = out.index_copy(0, rows, new.to(out.dtype))
     for reading, rows, method in here:
         if isinstance(reading, Reading) and reading.of == "attention":
-            plan.keep(reading, layer, reading.keep(call if len(rows) == len(query) else call.rows(rows)), method)
+            value = reading.keep(call if len(rows) == len(out) else call.rows(rows))
+            plan.keep(reading, call.layer, value, method)
         elif isinstance(reading, Reading):
             span = call.producing if reading.queries == "last" else slice(None)
-            plan.keep(reading, layer, reading.keep(out[rows][:, span]), method)
-    return out.contiguous(), None
+            plan.keep(reading, call.layer, reading.keep(out[rows][:, span]), method)
+    return out
 
 
 AttentionInterface.register(NAME, _attention)  # type: ignore[arg-type]

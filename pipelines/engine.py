@@ -19,6 +19,7 @@ from .inputs import stack
 
 if TYPE_CHECKING:
     from .lvlm import LVLM
+    from .postponed import Postponed
 
 
 @dataclass
@@ -155,9 +156,12 @@ def declare(lvlm: LVLM, inputs: Mapping[str, Tensor], decoders: Sequence[Any]) -
 def run(
     lvlm: LVLM, inputs: Mapping[str, Tensor], decoders: Sequence[Any], readings: Sequence[Declaration] = (),
     return_logits: bool = False, seed: int | Sequence[int] | None = None, observe: Any = None,
-    logits_processor: Sequence[Any] = (), **generation: Any,
+    logits_processor: Sequence[Any] = (), later: Postponed | None = None, **generation: Any,
 ) -> tuple[Any, Fold, int]:  # fmt: skip
-    """Decode through the model's own generate. Returns its output (all row blocks), the fold, and the prompt length."""
+    """Decode through the model's own generate. Returns its output (all row blocks), the fold, and the prompt length.
+
+    later: where `readings` of attention wait until several steps can be read together; without it each step is read.
+    """
     inputs = complete(lvlm, inputs)
     declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in readings]
     made = arrange(declared, inputs, lvlm.pad_token)
@@ -165,7 +169,7 @@ def run(
     placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in made.placed]
     step = Step()
     blocks, prompt = len(made.names), made.inputs["input_ids"].shape[1]
-    with applied(lvlm, placed, sequences(lvlm, made, beams), step) as plan:
+    with applied(lvlm, placed, sequences(lvlm, made, beams), step, later) as plan:
         fold = Fold(made, plan, beams, len(decoders), _ends(lvlm, generation), return_logits, observe)
         streamer = generation.pop("streamer", None)
         if streamer is not None:

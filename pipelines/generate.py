@@ -20,6 +20,7 @@ from .declarations import Branch, Reading, Step
 from .engine import Generation, arrange, beam_count, complete, run, sequences, setting
 from .lvlm import LVLM
 from .per_model import fitted
+from .postponed import Postponed
 from .procedures import decoders_alone
 from .record import Record, Recorder, by_token, sureness
 from .registry import DECODERS, DETECTORS
@@ -53,9 +54,11 @@ def generate(
     beams = beam_count(lvlm, generation)
     _check_combination(lvlm, decoders, beams, return_logits, generation)
     readings = [d for detector in detectors for d in detector.readings(lvlm, inputs)] if beams == 1 else []
-    recorder = Recorder([r.name for r in readings if isinstance(r, Reading)])
+    recorder = Recorder([r.name for r in readings if isinstance(r, Reading)], Postponed())
     observe = recorder if detectors and beams == 1 else None
-    output, fold, prompt = run(lvlm, inputs, decoders, readings, return_logits, seed, observe, **generation)
+    output, fold, prompt = run(
+        lvlm, inputs, decoders, readings, return_logits, seed, observe, later=recorder.later, **generation
+    )
     rows = output if isinstance(output, Tensor) else output.sequences
     batch = inputs["input_ids"].shape[0]
     ids = rows[: rows.shape[0] // len(fold.made.names), prompt:]

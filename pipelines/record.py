@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from .declarations import Step
+from .postponed import STEPS, Postponed
+
+VALUES = 2**20  # of logits that are kept until they are summed up; at least those of one step
 
 
 @dataclass
@@ -38,9 +41,9 @@ class Record:
 def sureness(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(log-probabilities, entropy, margin) of logits (..., vocab); margin is the best minus the second probability."""
     logs = logits.float().log_softmax(-1)
-    best = logs.topk(2, dim=-1).values.exp()
-    entropy = -torch.where(logs > -torch.inf, logs.exp() * logs, 0.0).sum(-1)
-    return logs, entropy, best[..., 0] - best[..., 1]
+    share = logs.exp()
+    best = share.topk(2, dim=-1).values
+    return logs, torch.special.entr(share).sum(-1), best[..., 0] - best[..., 1]
 
 
 def by_token(latest: Tensor) -> Tensor:
@@ -49,36 +52,48 @@ def by_token(latest: Tensor) -> Tensor:
 
 
 class Recorder:
-    """Collects a record while tokens are being chosen, one step at a time; keeps nothing of vocabulary size."""
+    """Collects a record while tokens are being chosen, a few steps at a time: many small operations cost more than few.
 
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = list(names)
-        self.steps: dict[str, list[Tensor]] = {name: [] for name in self.names}
-        self.log_probabilities: list[Tensor] = []
-        self.entropies: list[Tensor] = []
-        self.margins: list[Tensor] = []
-        self.pending: Tensor | None = None
+    later: where readings of attention wait.
+    """
+
+    def __init__(self, names: Iterable[str], later: Postponed) -> None:
+        self.later = later
+        self.parts: dict[str, dict[int, list[Tensor]]] = {name: {} for name in names}  # (row, token, ...) by layer
+        self.sure: list[tuple[Tensor, Tensor, Tensor]] = []  # log-probability, entropy, margin: (sample, token) each
+        self.logits: list[Tensor] = []  # (sample, vocab) of the steps that are not in `sure`
+        self.device: torch.device | None = None
 
     def __call__(self, step: Step, logits: Tensor) -> None:
-        if self.pending is not None and step.ids is not None:
-            self._settle(step.ids[:, -1])
-        self.pending, entropy, margin = sureness(step.branches["main"])
-        self.entropies.append(entropy)
-        self.margins.append(margin)
-        for name in self.names:
-            self.steps[name].append(by_token(step.latest(name)).to(logits.device))
+        if self.logits and len(self.logits) >= min(STEPS, VALUES // self.logits[0].numel()):
+            assert step.ids is not None
+            self._settle(step.ids[:, -len(self.logits) :])
+        self.device = logits.device
+        self.logits.append(step.branches["main"])
+        for name in self.parts:
+            for layer, value in step.readings.pop(name, {}).items():
+                self._add(name, layer, value)
+        if (step.index + 1) % STEPS == 0:
+            self._collect()
 
-    def _settle(self, token: Tensor) -> None:
-        if self.pending is not None:
-            self.log_probabilities.append(self.pending.gather(1, token[:, None])[:, 0])
+    def _settle(self, chosen: Tensor) -> None:
+        """How sure the model was at the steps whose tokens these are: (sample, token)."""
+        logs, entropy, margin = sureness(torch.stack(self.logits, 1))
+        self.sure.append((logs.gather(2, chosen.to(logs.device)[..., None])[..., 0], entropy, margin))
+        self.logits.clear()
+
+    def _collect(self) -> None:
+        for name, layer, value in self.later.read():
+            self._add(name, layer, value)
+
+    def _add(self, name: str, layer: int, value: Tensor) -> None:
+        self.parts[name].setdefault(layer, []).append(value.to(self.device))
 
     def record(self, ids: Tensor, mask: Tensor, prompt: Tensor) -> Record:
         """The record of the finished run. ids, mask: (sample, token)."""
-        if len(self.log_probabilities) < ids.shape[1]:
-            self._settle(ids[:, -1])
-        count = ids.shape[1]
-        stacked = lambda values: torch.stack(values[:count], dim=1)
-        readings = {name: torch.cat(values[:count], dim=1) for name, values in self.steps.items()}
-        return Record(
-            ids, mask, stacked(self.log_probabilities), stacked(self.entropies), stacked(self.margins), prompt, readings
-        )
+        self._settle(ids[:, -len(self.logits) :])
+        self._collect()
+        joined = lambda parts: torch.stack([torch.cat(parts[layer], 1) for layer in sorted(parts)], 2)
+        readings = {name: joined(parts) for name, parts in self.parts.items()}
+        chosen, entropy, margin = (torch.cat(values, 1) for values in zip(*self.sure, strict=True))
+        return Record(ids, mask, chosen, entropy, margin, prompt, readings)

@@ -255,8 +255,9 @@ def test_flex_attention_is_refused_with_the_reason_where_attention_is_edited_or_
 
     mask = create_block_mask(lambda batch, head, query, key: query >= key, None, None, 4, 4, device="cpu")
     rows = torch.zeros(1, 1, 4, 8)
+    touched = SimpleNamespace(config=SimpleNamespace(**{attention.CARRIES: object()}))
     with pytest.raises(ValueError, match=r"\(BlockMask\); a method that edits or reads .* attention='sdpa'"):
-        attention._attention(None, rows, rows, rows, mask, veridical_plan=object())
+        attention._attention(touched, rows, rows, rows, mask)
 
 
 def test_the_padding_mask_of_a_flash_kernel_is_read_as_the_full_one():

@@ -35,6 +35,9 @@ def columns(call: AttentionCall) -> Float[Tensor, "batch token head image"]:
     where, rows = call.sequences, call.probabilities(call.producing).float()
     places = where.once(("image places", rows.device), lambda: image_places(where.image).to(rows.device))
     dropped = max(0, where.seen - call.key.shape[2])  # a sliding window let these keys go: no attention to them
+    first, size = where.once("image block", lambda: image_block(places))
+    if first is not None and not dropped:
+        return rows[..., first : first + size].transpose(1, 2)
     index = places[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
     return (pad(rows, (dropped, 0)) if dropped else rows).gather(3, index).transpose(1, 2)
 
@@ -48,6 +51,14 @@ def image_places(image: Bool[Tensor, "batch prompt"]) -> Int[Tensor, "batch imag
             "one size, or one picture at a time."
         )
     return image.nonzero()[:, 1].reshape(len(counts), -1)
+
+
+def image_block(places: Int[Tensor, "batch image"]) -> tuple[int | None, int]:
+    """(first, number) where the image tokens are the same unbroken block in every row; (None, number) elsewhere."""
+    count = places.shape[1]
+    first = int(places[0, 0]) if places.numel() else 0
+    block = torch.arange(first, first + count, device=places.device)
+    return (first if bool((places == block).all()) else None), count
 
 
 def mean_columns(call: AttentionCall, mask: Bool[Tensor, "batch token"]) -> Float[Tensor, "batch 1 head image"]:
@@ -124,9 +135,9 @@ class DHCP(Trained):
         if not isinstance(self.probe, MLP):
             yield Reading("dhcp/columns", layers, keep=columns)
             return
-        weight, _ = self.probe.folded()
-        shape = (len(weight), len(layers), lvlm.heads, -1)
-        yield Reading("dhcp", layers, keep=partial(projected, weight=weight.reshape(shape).transpose(0, 1)))
+        weight, _ = self.probe.folded
+        by_layer = weight.reshape(len(weight), len(layers), lvlm.heads, -1).transpose(0, 1).contiguous()
+        yield Reading("dhcp", layers, keep=partial(projected, weight=by_layer))
 
     def features(self, lvlm: Any, inputs: Any, ids: Tensor) -> Float[Tensor, "batch layer head image"]:
         """X for given answers, averaged inside each layer so that no token's columns are kept."""
@@ -147,7 +158,7 @@ class DHCP(Trained):
         if self.rows == "mean":
             real = record.mask.to(before.device)[..., None].float()
             before = ((before * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)).expand_as(before)
-        return self.probe.hallucinated(before + self.probe.folded()[1].to(before.device))
+        return self.probe.hallucinated(before + self.probe.folded[1].to(before.device))
 
     def fit(
         self, features: Any, labels: Any, groups: Sequence[Any] | None = None, *, lvlm: Any, counts: Any = None,

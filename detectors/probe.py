@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -63,8 +64,9 @@ class MLP:
         return self.weight_1.shape[1]
 
     def tensors(self) -> dict[str, Tensor]:
-        return dict(vars(self))
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @cached_property
     def folded(self) -> tuple[Float[Tensor, "hidden feature"], Float[Tensor, " hidden"]]:
         """(W, b) of the first layer with the scaling inside it: W₁ · (x − mean)/scale + b₁ = W · x + b."""
         weight = self.weight_1.float() / self.scale.float()
@@ -80,7 +82,7 @@ class MLP:
         return found[..., found.shape[-1] // 2 :].sum(-1)
 
     def __call__(self, features: Float[Tensor, "*items feature"]) -> Float[Tensor, "*items"]:
-        weight, bias = (part.to(features.device) for part in self.folded())
+        weight, bias = (part.to(features.device) for part in self.folded)
         return self.hallucinated(features.float() @ weight.T + bias)
 
 

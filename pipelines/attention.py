@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -227,6 +227,20 @@ class AttentionCall(LayerCall):
         ).transpose(1, 2)
 
 
+Given = tuple["Inside", nn.Module, Tensor, Tensor, Tensor, Tensor | None, float | None, Mapping[str, Any]]
+
+
+def call_of(
+    inside: Inside, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
+    scaling: float | None, more: Mapping[str, Any],
+) -> AttentionCall:  # fmt: skip
+    """What a layer handed to its attention function, as a call."""
+    return AttentionCall(
+        inside.layer, inside.plan.sequences, query, key, value, mask, scaling or query.shape[-1] ** -0.5,
+        more.get("softcap"), more.get("sliding_window"), getattr(module, "is_causal", True),
+    )  # fmt: skip
+
+
 def _edited(call: AttentionCall, out: Tensor, edits: list, plan: Plan) -> Tensor:
     queries = slice(None) if any(e.queries == "all" for e, _, _ in edits) else slice(-1, None)
     weights = call.scores(queries)
@@ -259,25 +273,24 @@ def _attention(
             f"flex attention says what a layer may see by a program ({type(attention_mask).__name__}); a method that "
             "edits or reads attention needs it as a tensor: load the model with attention='sdpa'"
         )
-    plan, layer = inside.plan, inside.layer
-    window = kwargs.get("sliding_window")
-    made = lambda: AttentionCall(
-        layer, plan.sequences, query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5,
-        kwargs.get("softcap"), window, getattr(module, "is_causal", True),  # type: ignore[arg-type]
-    )  # fmt: skip
+    plan = inside.plan
+    given = (inside, module, query, key, value, attention_mask, scaling, kwargs)
     if plan.implementation == "sdpa":  # the very function that the layer would have called
         out = ALL_ATTENTION_FUNCTIONS["sdpa"](
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )[0]
     else:
-        out = made().attend()
+        out = call_of(*given).attend()
     now = inside.placed
     if inside.waiting:
-        if plan.later is not None and window is None and key.shape[2] >= plan.sequences.seen:  # no key was let go
-            plan.later.wait(inside, query, made)
+        later, window = plan.later, kwargs.get("sliding_window")
+        if later is not None and window is None and key.shape[2] >= plan.sequences.seen:  # no key was let go
+            later.wait(given)
         else:
             now = [*now, *inside.waiting]
-    return (_carried_out(made(), out, now, plan) if now else out).contiguous(), None
+    if now:
+        out = _carried_out(call_of(*given), out, now, plan)
+    return out.contiguous(), None
 
 
 def _carried_out(call: AttentionCall, out: Tensor, placed: Sequence[Placed], plan: Plan) -> Tensor:

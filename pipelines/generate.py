@@ -163,9 +163,16 @@ def ready(detectors: Any, lvlm: LVLM) -> list[Any]:
     """Detectors from names or instances, each with what it needs to know of the model, such as a trained probe.
 
     Raises:
-        ValueError: a detector that was trained on another model, or one that cannot do without training.
+        ValueError: two of one name, a detector that was trained on another model, or one that cannot do without
+            training.
     """
     made = DETECTORS.make_all(detectors)
+    names = [DETECTORS.name_of(one) for one in made]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"two detectors are {twice[0]!r}, and risks are told apart by name: let one of them read along, and give "
+            "the finished text to the other by veridical.score."
+        )
     return [one.for_model(lvlm) if hasattr(one, "for_model") else one for one in made]
 
 

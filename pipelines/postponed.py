@@ -7,14 +7,14 @@ of them with the newest keys says the same for less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .applied import Inside
-from .attention import AttentionCall, Sequences
+from .attention import AttentionCall, Given, Sequences, call_of
 from .declarations import Reading
 
 STEPS = 16  # read together; a query is as long as a state, so that what waits is kilobytes per layer and row
@@ -47,7 +47,7 @@ def joined(where: Sequences, steps: int) -> Sequences:
 
 
 class _Waiting:
-    """One layer's queries, what makes the newest call, and who wants to see it.
+    """One layer's queries, what the newest was given, and who wants to see it.
 
     room: (step, row, head, head_dim), filled from the front. Queries are copied: to keep many small tensors alive, so
     that every step needs fresh memory, took longer than the copies.
@@ -55,7 +55,7 @@ class _Waiting:
 
     def __init__(self, inside: Inside, query: Tensor) -> None:
         self.readings, self.count = inside.waiting, 0
-        self.newest: Callable[[], AttentionCall] | None = None
+        self.newest: Given | None = None
         self.room = query.new_empty((STEPS, *query[:, :, -1:].shape))
         self.slots = self.room.unbind()
 
@@ -70,13 +70,14 @@ class Postponed:
     def __init__(self) -> None:
         self.layers: dict[int, _Waiting] = {}
 
-    def wait(self, inside: Inside, query: Tensor, newest: Callable[[], AttentionCall]) -> None:
-        """Keep the query that chooses this step's token. newest: makes the call, should anybody ask at this step."""
+    def wait(self, given: Given) -> None:
+        """Keep the query that chooses this step's token. given: what `call_of` makes the call of."""
+        inside, _, query, *_ = given
         waiting = self.layers.get(inside.layer)
         if waiting is None:
             waiting = self.layers[inside.layer] = _Waiting(inside, query)
         waiting.slots[waiting.count].copy_(query if query.shape[2] == 1 else query[:, :, -1:])
-        waiting.newest, waiting.count = newest, waiting.count + 1
+        waiting.newest, waiting.count = given, waiting.count + 1
 
     def release(self) -> None:
         """Let go of the last pass's keys before the next makes its own: to hold both costs more than reading does."""
@@ -94,7 +95,7 @@ class Postponed:
             steps = waiting.count
             if waiting.newest is None or not steps:
                 continue
-            newest = waiting.newest()
+            newest = call_of(*waiting.newest)
             where = joined(newest.sequences, steps) if where is None else where
             call = together(newest, waiting.queries(), where)
             for placed in waiting.readings:

@@ -75,6 +75,13 @@ def test_all_detectors_together_say_what_each_says_alone(tiny):
         close(together[name], risk_of(tiny.generate([], detectors=[tiny.detector(name)])))
 
 
+def test_two_detectors_of_one_name_are_refused(tiny):
+    """Each would see what the other read."""
+    two = ["lookback_lens:weights=None", "lookback_lens:context='prompt',weights=None"]
+    with pytest.raises(ValueError, match="two detectors are 'lookback_lens', and risks are told apart by name: .*score"):
+        tiny.generate([], detectors=two)
+
+
 def test_a_batch_is_scored_as_its_rows_one_by_one(setting, detector):
     out = setting.generate([], detectors=[setting.detector(detector)])
     for row, prompt in enumerate(setting.prompts):

@@ -36,7 +36,7 @@ def with_probe(detector, probe):
 
 def test_the_worked_network():
     x = torch.tensor([[0.20, 0.10, 0.10, 0.10]])
-    weight, bias = worked().folded()
+    weight, bias = worked().folded
     close(x @ weight.T + bias, [[0.40, 0.05]])
     close(worked().classes(x @ weight.T + bias), [[0.710950, 0.289050]])
     close(worked()(x), [0.289050])
@@ -51,7 +51,7 @@ def test_columns_are_averaged_over_the_rows_and_flattened_by_layer_head_and_imag
 
 def test_every_token_has_the_risk_of_the_averaged_answer():
     """What is read of a token is W₁'s part alone: its mean over tokens is W₁ of the mean."""
-    weight, _ = worked().folded()
+    weight, _ = worked().folded
     parts = [(weight @ torch.tensor(rows).flatten()).tolist() for rows in (FIRST, SECOND)]
     given = record(tokens=2, dhcp=[[parts[0]], [parts[1]]])
     found = with_probe(DHCP(), worked()).score(given)

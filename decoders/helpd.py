@@ -6,22 +6,21 @@ Decoding", EMNLP 2024, arXiv 2409.20429; built on Huang et al., "OPERA", CVPR 20
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..pipelines import families
 from ..pipelines.checks import check_at_least, check_choice, check_integers
 from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, Step
 from ..pipelines.engine import prefill
+from ..pipelines.lookahead import Lookahead, extended, last_rows, twin
 
 if TYPE_CHECKING:
     from ..pipelines.attention import AttentionCall
@@ -50,22 +49,6 @@ def vision_reward(
     return factor * (scale * window.float()).log().sum(-2).clamp(max=LARGEST).exp().sum(-1)
 
 
-def extended(inputs: Inputs, new: Int[Tensor, "batch new"], kind: int = 1) -> dict[str, Tensor]:
-    """The same prompts with tokens appended. kind: their `token_type_ids`."""
-    fills = {"attention_mask": 1, "token_type_ids": kind, "mm_token_type_ids": 0}
-    out = {**inputs, "input_ids": torch.cat([inputs["input_ids"], new], 1)}
-    for name, fill in fills.items():
-        if name in inputs:
-            out[name] = torch.cat([inputs[name], torch.full_like(new, fill).to(inputs[name])], 1)
-    return out
-
-
-def twin(lvlm: LVLM) -> LVLM:
-    """The same model with the same weights, not copied, in modules of its own: it can be asked during a run."""
-    weights = {id(tensor): tensor for tensor in chain(lvlm.model.parameters(), lvlm.model.buffers())}
-    return replace(lvlm, model=copy.deepcopy(lvlm.model, weights))
-
-
 @dataclass(frozen=True)
 class HELPD:
     r"""Try each of the best few tokens; prefer those after which the text trusts itself less and looks more.
@@ -90,8 +73,10 @@ class HELPD:
     Known from two summaries of the paper and from OPERA's code: the repository has no VEP, the paper could not be
     read, and β, window, the scale of ψ and the number of candidates are not given there. Left out: HELPD's training,
     which most of its published gains include, and OPERA's rollback, which rewrites history. OPERA runs with 5 beams:
-    pass num_beams=5. Slow: each candidate is a forward pass over the whole text without a cache, of the plain model,
-    whatever other methods edit.
+    pass num_beams=5. Candidates are tried in the plain model, whatever other methods edit: in one more pass per step,
+    over the candidates alone, with a cache of their own. Slow where that cannot follow: prompt and text are read anew
+    when another method has chosen a token that was not tried, and each candidate is a pass over prompt and text where a
+    layer's sliding window is shorter than those, or the attention takes no mask (flash).
     """
 
     weight: float = 1.0
@@ -104,7 +89,7 @@ class HELPD:
 
     paper: ClassVar[str] = "arXiv 2409.20429 (what is known of its decoding)"
     changes: ClassVar[str] = "logits, by the attention that each candidate would pay"
-    cost: ClassVar[str] = "1 forward per token, and 1 uncached pass per candidate and beam"
+    cost: ClassVar[str] = "2 forwards per token, the second of all candidates at once"
     differs: ClassVar[str] = (
         "The released repository has no such penalty: its scripts run OPERA's, and so does official(). The paper's β, "
         "window and scales are not known; the defaults are ours."
@@ -129,31 +114,44 @@ class HELPD:
     def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
         if self.weight == 0:
             return
-        yield LogitsEdit(partial(self.rescore, twin(lvlm), inputs))
+        other = twin(lvlm)
+        yield LogitsEdit(partial(self.rescore, other, inputs, Lookahead(other, inputs, self.window)))
 
     def rescore(
-        self, lvlm: LVLM, inputs: Inputs, logits: Float[Tensor, "row vocab"], step: Step
+        self, lvlm: LVLM, inputs: Inputs, ahead: Lookahead, logits: Float[Tensor, "row vocab"], step: Step
     ) -> Float[Tensor, "row vocab"]:
         best = logits.topk(min(self.candidates, logits.shape[1]), dim=1)
-        batch, tried = inputs["input_ids"].shape[0], best.indices.shape[1]
         if step.ids is None:
             raise ValueError("HELPD needs the tokens so far, and this step has none")
         new = step.ids[:, step.ids.shape[1] - step.index :]
-        texts = torch.cat([new[:, None].expand(-1, tried, -1), best.indices[..., None]], 2)
+        seen = ahead(new, best.indices)
+        rho = self.uncached(lvlm, inputs, new, best.indices) if seen is None else self.judge(*seen, new.shape[1] + 1)
+        return torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values - self.weight * rho.to(logits))
+
+    def judge(
+        self, rows: Float[Tensor, "row candidate query key"], image: Bool[Tensor, "row key"], new: int
+    ) -> Float[Tensor, "row candidate"]:
+        """ρ of every candidate from the newest rows of attention, of texts of `new` tokens."""
+        text, looks = rows[..., -rows.shape[2] :], rows * image[:, None, None]
+        return self.penalty(text.flatten(0, 1), looks.flatten(0, 1), new).view(rows.shape[:2])
+
+    def uncached(
+        self, lvlm: LVLM, inputs: Inputs, new: Int[Tensor, "row new"], tried: Int[Tensor, "row candidate"]
+    ) -> Float[Tensor, "row candidate"]:
+        """ρ of every candidate, each from a pass over prompt and whole text."""
+        batch = inputs["input_ids"].shape[0]
+        texts = torch.cat([new[:, None].expand(-1, tried.shape[1], -1), tried[..., None]], 2)
         blocks = texts.unflatten(0, (batch, -1)).flatten(1, 2)  # row candidate new -> sample beam·candidate new
         kind = families.appended(lvlm.model, "token_type_ids")
         first, *others = (extended(inputs, blocks[:, block], kind) for block in range(blocks.shape[1]))
         reading = Reading("helpd", [len(lvlm.layers) - 1], partial(self.look, blocks.shape[2]), branch="all")
         branches = [Branch(str(number), other) for number, other in enumerate(others)]
         rho = prefill(lvlm, first, [reading, *branches]).latest("helpd")[0]  # block·sample
-        rho = rho.unflatten(0, (-1, batch)).T.reshape(-1, tried).to(logits)
-        return torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values - self.weight * rho)
+        return rho.unflatten(0, (-1, batch)).T.reshape(tried.shape)
 
     def look(self, new: int, call: AttentionCall) -> Float[Tensor, " batch"]:
         """ρ of each row, whose last `new` positions are the text."""
-        total = call.query.shape[2]
-        rows = call.scores(slice(total - min(new, self.window), total)).softmax(-1, dtype=torch.float32).amax(1)
-        rows = rows / rows.sum(-1, keepdim=True)
+        rows = last_rows(min(new, self.window), call)
         return self.penalty(rows[..., -rows.shape[1] :], rows * call.image[:, None, :], new)
 
     def penalty(

@@ -83,12 +83,10 @@ ENTRIES = {
         neutral="imbalanced:local=0,summary=0,gamma=1",
         faint="imbalanced:local=1e-6,summary=1e-6,gamma=1.000001,beta=0",
     ),
-    # Every candidate is a pass over the whole text: a few are enough.
     "helpd": Entry(
         neutral="helpd:weight=0",
         no_faint="only the few tokens that it tries stay possible",
         acting="helpd:candidates=3",
-        embedded="helpd:candidates=2",
     ),
     # Open at every step. What it does at some steps and in some samples is in tests/properties/test_gate.py.
     "gate": Entry(neutral="gate:threshold='inf'", faint="gate:threshold=1e9", acting="gate:threshold=0"),

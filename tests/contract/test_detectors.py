@@ -78,7 +78,7 @@ def test_all_detectors_together_say_what_each_says_alone(tiny):
 def test_two_detectors_of_one_name_are_refused(tiny):
     """Each would see what the other read."""
     two = ["lookback_lens:weights=None", "lookback_lens:context='prompt',weights=None"]
-    with pytest.raises(ValueError, match="two detectors are 'lookback_lens', and risks are told apart by name: .*score"):
+    with pytest.raises(ValueError, match=r"two detectors are 'lookback_lens', and risks are .* by name: .*score"):
         tiny.generate([], detectors=two)
 
 

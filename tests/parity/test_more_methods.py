@@ -328,7 +328,7 @@ def test_deco_adds_the_surest_preceding_layer(tiny, options, blocks):
 # ---------------------------------------------------------------------- HELPD
 
 
-def test_helpd_tries_every_candidate_without_a_cache(tiny):
+def test_helpd_is_an_uncached_pass_per_candidate(tiny):
     hold(tiny, [HELPD(candidates=3)], lambda *given: more.helpd(*given, candidates=3), steps=3)
 
 

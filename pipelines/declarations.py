@@ -78,7 +78,8 @@ class Reading:
     of="attention": keep(AttentionCall); "heads": keep((batch, query, head, head_dim)), before the output projection;
     "input" and "block": keep((batch, query, hidden)), what enters and leaves a layer. Each returns (batch, ...).
     queries="last" cuts all but attention to the rows that produce tokens: the last one, or in teacher forcing one for
-    each given token; for attention these rows are `call.producing`.
+    each given token; for attention these rows are `call.producing`: also several while a run's detectors read along,
+    which happens every few steps (`postponed.py`).
     branch: None reads the main rows, "all" every row block.
     """
 

@@ -72,12 +72,14 @@ class Postponed:
 
     def wait(self, given: Given) -> None:
         """Keep the query that chooses this step's token. given: what `call_of` makes the call of."""
-        inside, _, query, *_ = given
+        inside, module, query, key, value, mask, scaling, more = given
         waiting = self.layers.get(inside.layer)
         if waiting is None:
             waiting = self.layers[inside.layer] = _Waiting(inside, query)
-        waiting.slots[waiting.count].copy_(query if query.shape[2] == 1 else query[:, :, -1:])
-        waiting.newest, waiting.count = given, waiting.count + 1
+        slot = waiting.slots[waiting.count]
+        slot.copy_(query if query.shape[2] == 1 else query[:, :, -1:])
+        waiting.newest = (inside, module, slot, key, value, mask, scaling, more)  # not a whole prompt's queries
+        waiting.count += 1
 
     def release(self) -> None:
         """Let go of the last pass's keys before the next makes its own: to hold both costs more than reading does."""

@@ -49,8 +49,7 @@ def joined(where: Sequences, steps: int) -> Sequences:
 class _Waiting:
     """One layer's queries, what the newest was given, and who wants to see it.
 
-    room: (step, row, head, head_dim), filled from the front. Queries are copied: to keep many small tensors alive, so
-    that every step needs fresh memory, took longer than the copies.
+    room: (step, row, head, head_dim), filled from the front with copies: no tensor of a step outlives it.
     """
 
     def __init__(self, inside: Inside, query: Tensor) -> None:
@@ -82,7 +81,7 @@ class Postponed:
         waiting.count += 1
 
     def release(self) -> None:
-        """Let go of the last pass's keys before the next makes its own: to hold both costs more than reading does."""
+        """Let go of the last pass's keys before the next makes its own."""
         for waiting in self.layers.values():
             waiting.newest = None
 

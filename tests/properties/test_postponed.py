@@ -68,7 +68,7 @@ def test_a_reading_is_taken_once_per_layer_and_sixteen_steps(tiny):
 
 
 def test_no_keys_are_held_from_one_pass_to_the_next(tiny, monkeypatch):
-    """Every pass makes longer ones: to hold the old beside them would cost a layer's memory, and time."""
+    """Every pass makes longer ones: to hold the old beside them would cost memory."""
     held, alive = [], []
     plain = attention._attention
 

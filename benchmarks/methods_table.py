@@ -125,7 +125,7 @@ def measure(out: Path, methods: list[str], benchmarks: Sequence[str] = ("chair",
                 evaluated(out, setting, "test", benchmark)
 
 
-def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 5) -> None:
+def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) -> None:
     """time.json: seconds per caption in batches of 16, and as a ratio to plain decoding; medians over paired runs."""
     lvlm = steps.load_model("embedded", "cpu", "fp32", None)
     photos = [scene("test", 2000 + number).image for number in range(images)]

@@ -188,7 +188,7 @@ class AttentionCall(LayerCall):
             return scores
         if seen.dtype == torch.bool:
             return scores.masked_fill_(~seen, torch.finfo(scores.dtype).min)
-        return scores.add_(seen)
+        return scores.add_(seen) if seen.dtype == scores.dtype else scores + seen
 
     def probabilities(self, queries: slice = slice(None)) -> Tensor:
         """Attention after the softmax, in the query's dtype: (batch, head, query, key)."""

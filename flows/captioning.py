@@ -79,6 +79,7 @@ def finish(out: str) -> str:
     """
     task = Job.read(out)
     done = ledger(task)
+    durable.sweep(task.out / SHARDS)  # of a worker that was killed while it wrote; another has made its shard
     told = {name: Counter[str]() for name in task.request.decoders}
     errors = task.out / ERRORS
     with (

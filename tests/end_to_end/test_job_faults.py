@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from veridical.flows import captioning, careful, durable, reading, shard_files, sources, steps
+from veridical.flows import captioning, careful, durable, reading, shard_files, shards, sources, steps
 from veridical.pipelines.answers import Answer
 from veridical.pipelines.inputs import read_bytes, read_image, read_size
 
@@ -182,6 +182,19 @@ def test_a_file_that_goes_away_after_the_plan_is_an_error_row(tmp_path, canned, 
 
     rows = run(folder, tmp_path / "out", steps=captioning.Steps(begin=then_delete))
     assert [row["error"] for row in rows if row["error"]] == [f"{folder / '2.png'} does not exist"]
+
+
+def test_what_a_killed_worker_left_half_written_is_gone_when_the_job_is_done(tmp_path, canned):
+    """Another worker makes the shard, under a partial name of its own."""
+    out = tmp_path / "out"
+
+    def killed_first(folder, shard, retry_errors):
+        durable.write(out / "shards" / ".000000.parquet.1.partial", b"PAR1")
+        return shards.caption_shard(folder, shard, retry_errors)
+
+    rows = run(some(tmp_path / "images"), out, steps=captioning.Steps(shard=killed_first))
+    assert rows
+    assert not list(out.rglob("*.partial"))
 
 
 def test_a_folder_that_cannot_be_listed_is_refused_since_its_images_would_be_lost(tmp_path, monkeypatch):

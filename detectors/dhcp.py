@@ -6,7 +6,7 @@ Zhang et al., "DHCP: Detecting Hallucinations by Cross-modal Attention Pattern i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -32,14 +32,28 @@ def columns(call: AttentionCall) -> Float[Tensor, "batch token head image"]:
     Raises:
         ValueError: rows with different numbers of image tokens; a probe takes one number.
     """
-    where, rows = call.sequences, call.probabilities(call.producing).float()
+    return at_image(call, call.probabilities(call.producing).float()).transpose(1, 2)
+
+
+def total(call: AttentionCall) -> Float[Tensor, "batch 1 head image"]:
+    """The same summed over the rows that produce real tokens; raises as `columns`."""
+    parts = []
+    for here, part in call.maps(call.producing):
+        looks = at_image(call, part.transpose(2, 3), here).unflatten(2, (call.groups, -1))
+        parts.append(looks.mul_(call.real[here, None, None, :, None]).sum(3).flatten(1, 2))
+    return torch.cat(parts)[:, None]
+
+
+def at_image(call: AttentionCall, rows: Float[Tensor, "some head query key"], here: slice = slice(None)) -> Tensor:
+    """The entries at image tokens: (row, head, query, image); raises as `columns`. here: which rows of the batch."""
+    where = call.sequences
     places = where.once(("image places", rows.device), lambda: image_places(where.image).to(rows.device))
     dropped = max(0, where.seen - call.key.shape[2])  # a sliding window let these keys go: no attention to them
     first, size = where.once("image block", lambda: image_block(places))
     if first is not None and not dropped:
-        return rows[..., first : first + size].transpose(1, 2)
-    index = places[:, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
-    return (pad(rows, (dropped, 0)) if dropped else rows).gather(3, index).transpose(1, 2)
+        return rows[..., first : first + size]
+    index = places[here, None, None].expand(-1, rows.shape[1], rows.shape[2], -1)
+    return (pad(rows, (dropped, 0)) if dropped else rows).gather(3, index)
 
 
 def image_places(image: Bool[Tensor, "batch prompt"]) -> Int[Tensor, "batch image"]:
@@ -61,22 +75,17 @@ def image_block(places: Int[Tensor, "batch image"]) -> tuple[int | None, int]:
     return (first if bool((places == block).all()) else None), count
 
 
-def mean_columns(call: AttentionCall, mask: Bool[Tensor, "batch token"]) -> Float[Tensor, "batch 1 head image"]:
-    """The same averaged over the rows that produce real tokens."""
-    weight = mask.to(call.query.device).float()
-    weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
-    return torch.einsum("bt,bthi->bhi", weight, columns(call))[:, None]
-
-
-def projected(call: AttentionCall, weight: Float[Tensor, "layer hidden head image"]) -> Tensor:
-    """What a layer's columns add to the probe's first layer: (batch, token, hidden). It is linear, so its mean fits."""
-    found, mine = columns(call), weight[call.layer].to(call.query.device)
+def projected(
+    call: AttentionCall, weight: Float[Tensor, "hidden layer head image"], look: Callable[[AttentionCall], Tensor]
+) -> Float[Tensor, "batch token hidden"]:
+    """What a layer's columns, or their total, add to the probe's first layer, which is linear. look: gives these."""
+    found, mine = look(call), weight[:, call.layer].to(call.query.device)
     if found.shape[2:] != mine.shape[1:]:
         raise ValueError(
             f"this DHCP was trained on {mine.shape[2]} image tokens, and here are {found.shape[3]}: give pictures of "
             "the size that it was trained on."
         )
-    return torch.einsum("bthi,nhi->btn", found, mine)
+    return found.flatten(2) @ mine.flatten(1).T
 
 
 def answer_class(answer: Literal["yes", "no"], truth: Literal["yes", "no"]) -> int:
@@ -109,7 +118,8 @@ class DHCP(Trained):
     Raises:
         ValueError: rows neither "mean" nor "own".
 
-    What is kept of a token is its part in the first layer, 128 numbers per layer, so that long texts cost kilobytes.
+    What is kept is a text's (or a token's) part in the first layer, 128 numbers per layer, so that long texts cost
+    kilobytes.
     Features are scaled and the epoch is chosen on held-out images; the released code does neither.
     """
 
@@ -131,21 +141,21 @@ class DHCP(Trained):
         return "last" if self.rows == "mean" else "first"
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
-        layers = range(len(lvlm.layers))
+        layers, mean = range(len(lvlm.layers)), self.rows == "mean"
         if not isinstance(self.probe, MLP):
             yield Reading("dhcp/columns", layers, keep=columns)
             return
-        weight, _ = self.probe.folded
-        by_layer = weight.reshape(len(weight), len(layers), lvlm.heads, -1).transpose(0, 1).contiguous()
-        yield Reading("dhcp", layers, keep=partial(projected, weight=by_layer))
+        weight = self.probe.folded[0].unflatten(1, (len(layers), lvlm.heads, -1))
+        keep = partial(projected, weight=weight, look=total if mean else columns)
+        yield Reading("dhcp", layers, keep=keep, total=mean)
 
     def features(self, lvlm: Any, inputs: Any, ids: Tensor) -> Float[Tensor, "batch layer head image"]:
         """X for given answers, averaged inside each layer so that no token's columns are kept."""
-        from ..pipelines.generate import real, teacher_force
+        from ..pipelines.generate import teacher_force
 
-        mask = real(ids.to(lvlm.device), lvlm.end_tokens)
-        read = Reading("dhcp/mean", range(len(lvlm.layers)), keep=partial(mean_columns, mask=mask))
-        return teacher_force(lvlm, inputs, ids, [_Reads(read)])["dhcp/mean"][:, 0]
+        read = Reading("dhcp/total", range(len(lvlm.layers)), keep=total, total=True)
+        record = teacher_force(lvlm, inputs, ids, [_Reads(read)])
+        return record["dhcp/total"][:, 0] / record.mask.sum(1).to(record["dhcp/total"])[:, None, None, None]
 
     def token_features(self, record: Record) -> Float[Tensor, "sample token feature"]:
         """The columns of every token, (layer, head, image token) in this order; from a record read without a probe."""
@@ -154,10 +164,12 @@ class DHCP(Trained):
     def score(self, record: Record) -> Float[Tensor, "sample token"]:
         if not isinstance(self.probe, MLP):
             raise ValueError('dhcp has no probe; `for_model` finds the shipped one, "dhcp:weights=FOLDER" yours.')
-        before = record["dhcp"].sum(2)
+        before, mask = record["dhcp"].sum(2), record.mask
         if self.rows == "mean":
-            real = record.mask.to(before.device)[..., None].float()
-            before = ((before * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)).expand_as(before)
+            real = mask.to(before)[..., None]
+            if before.shape[1] > 1:  # a gate's, token by token
+                before = (before * real).sum(1, keepdim=True)
+            before = (before / real.sum(1, keepdim=True).clamp(min=1)).expand(-1, mask.shape[1], -1)
         return self.probe.hallucinated(before + self.probe.folded[1].to(before.device))
 
     def fit(

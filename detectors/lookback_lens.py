@@ -34,8 +34,8 @@ def ratio(
     sums: of attention, the context's first; G is what the others give. share: 1 / the keys of a side that the token's
     row reaches, 0 for a side that does not count there. Without attention on either side the ratio is 0.
     """
-    back, *fresh = (sums * share[:, :, None]).unbind(-1)
-    return back / (back + sum(fresh)).clamp(min=1e-30)
+    means = sums * share[:, :, None]
+    return means[..., 0] / means.sum(-1).clamp_(min=1e-30)
 
 
 def looked_at(
@@ -46,18 +46,18 @@ def looked_at(
     New are the generated tokens before the row and its own. At the first row, where none is, the prompt text after the
     image stands in for them (context "image"), or nothing is new (context "prompt").
     """
-    where, total, device = call.sequences, call.query.shape[2], call.query.device
+    where, device, prompt = call.sequences, call.query.device, call.sequences.image.shape[1]
     dropped = max(0, where.seen - call.key.shape[2])  # a sliding window let these keys go; a mean still counts them
-    places = torch.arange(dropped + call.key.shape[2], device=device)
-    queries = torch.arange(where.seen - total, where.seen, device=device)[call.producing]
-    over = lambda prompt: pad(prompt.to(device), (0, len(places) - prompt.shape[1]))
-    new = (places >= where.image.shape[1]).expand(len(where.image), -1)
-    after = (where.image.flip(1).cumsum(1).flip(1) == 0) & ~where.padding
-    sides = [over(~where.padding), new] if context == "prompt" else [over(where.image), new, over(after)]
-    keys = torch.stack(sides, -1).float()  # batch key side
-    count = keys.cumsum(1)[:, queries]  # those that a row reaches: itself and what is before it
-    share = count.clamp(min=1).reciprocal()
-    share[:, queries >= where.image.shape[1], 2:] = 0
+    first, text = where.seen - call.query.shape[2] + call.producing.start, ~where.padding
+    after = text & (where.image.flip(1).cumsum(1).flip(1) == 0)
+    sides = [text] if context == "prompt" else [where.image, after]
+    keys = torch.zeros(len(text), dropped + call.key.shape[2], len(sides) + 1, device=device)
+    keys[:, prompt:, 1] = 1
+    for side, which in zip((0, 2), sides, strict=False):
+        keys[:, :prompt, side] = which.to(device)
+    rows = range(*call.producing.indices(call.query.shape[2]))
+    share = keys.cumsum(1)[:, first : first + len(rows)].clamp_(min=1).reciprocal_()  # of those that a row reaches
+    share[:, max(0, prompt - first) :, 2:] = 0
     return keys[:, dropped:], share
 
 

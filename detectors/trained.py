@@ -60,7 +60,7 @@ class Trained:
             folder = shipped(self.name)
             found = type(self).from_pretrained(folder) if folder else None
             if found is not None and not self._other_fields(found) and misfit(found.about["model"], lvlm) is None:
-                made = self._with(found.probe, found.about)
+                return self._with(found.probe, found.about)
         elif self.probe is None and self.weights not in (None, "none"):
             found = type(self).from_pretrained(str(self.weights))
             if other := self._other_fields(found):

@@ -17,7 +17,7 @@ from .declarations import AttentionEdit, Declaration, HeadEdit, Reading, Residua
 
 if TYPE_CHECKING:
     from .lvlm import LVLM
-    from .postponed import Postponed
+    from .postponed import Postponed, Waiting
 
 IN_ATTENTION = ("attention", "heads")
 _BUSY: set[int] = set()  # models with a run in progress: hooks belong to one run at a time
@@ -63,12 +63,12 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Inside:
-    """What happens inside one layer's attention. waiting: readings that may wait for the steps to come."""
+    """What happens inside one layer's attention. waiting: where readings wait for the steps to come, if any may."""
 
     plan: Plan
     layer: int
     placed: Sequence[Placed]
-    waiting: Sequence[Placed]
+    waiting: Waiting | None
 
 
 def refuse_if_busy(model: Any) -> None:
@@ -132,15 +132,31 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
             undo.callback(layer.register_forward_pre_hook(bound(on_input_reading), with_kwargs=True).remove)
 
 
-def _hook_attention(plan: Plan, undo: ExitStack, layer: Any, index: int, inside: list[Placed]) -> None:
-    """This layer, and only this layer, asks for our attention: its own copy of the configuration names it."""
+def _hook_attention(
+    plan: Plan, undo: ExitStack, layer: Any, index: int, inside: list[Placed], own: _Configurations
+) -> None:
+    """This layer, and only touched layers, ask for our attention: a copy of their configuration names it."""
     attention = layer.self_attn
-    waiting = [p for p in inside if plan.later is not None and _may_wait(p)]
-    own = copy.copy(attention.config)
-    own._attn_implementation = NAME
-    setattr(own, CARRIES, Inside(plan, index, [p for p in inside if p not in waiting], waiting))
+    may_wait = [p for p in inside if plan.later is not None and _may_wait(p)]
+    waiting = plan.later.of(index, may_wait) if plan.later is not None and may_wait else None
+    setattr(attention, CARRIES, Inside(plan, index, [p for p in inside if p not in may_wait], waiting))
+    undo.callback(delattr, attention, CARRIES)
     undo.callback(setattr, attention, "config", attention.config)
-    attention.config = own
+    attention.config = own.get(attention.config)
+
+
+class _Configurations:
+    """Copies of configurations that name our attention, one for all layers that share the original."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, tuple[Any, Any]] = {}  # the original is kept, so that its id is its own
+
+    def get(self, original: Any) -> Any:
+        if id(original) not in self.made:
+            own = copy.copy(original)
+            own._attn_implementation = NAME
+            self.made[id(original)] = original, own
+        return self.made[id(original)][1]
 
 
 @contextmanager
@@ -153,7 +169,7 @@ def applied(
         RuntimeError: the model is already inside such a block; it can serve one run at a time.
     """
     refuse_if_busy(lvlm.model)
-    plan = Plan(placed, sequences, step, lvlm.attention_implementation, later=later)
+    plan = Plan(placed, sequences, step, lvlm.attention_implementation, later)
     with ExitStack() as undo:
         _BUSY.add(id(lvlm.model))
         undo.callback(_BUSY.discard, id(lvlm.model))
@@ -170,11 +186,12 @@ def applied(
         base = lvlm.model.base_model
         if hasattr(base, "rope_deltas"):  # Qwen keeps the last pass's; its owner may have a cache to go on with
             undo.callback(setattr, base, "rope_deltas", base.rope_deltas)
+        own = _Configurations()
         for index, layer in enumerate(lvlm.layers):
             here = [p for p in placed if index in getattr(p.declaration, "layers", ())]
             inside = [p for p in here if _in_attention(p.declaration)]
             if inside:
-                _hook_attention(plan, undo, layer, index, inside)
+                _hook_attention(plan, undo, layer, index, inside, own)
             _hook_layer(plan, undo, layer, index, here)
         yield plan
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from .applied import Inside, Placed, Plan
 
 NAME = "veridical"
-CARRIES = "veridical_inside"  # a touched layer's own configuration carries what happens inside, under this name
+MANY = 16  # queries from which on a map is made with its keys first
+LARGEST = (2**18, 2**25)  # numbers in a map that is made for its sums alone: on a processor, where it should stay in
+# the cache, and on an accelerator
+CARRIES = "veridical_inside"  # a touched layer's attention carries what happens inside, under this name
 
 
 @dataclass
@@ -29,7 +32,8 @@ class Sequences:
     image, padding: (row, position) bool over the prompt. sample: (row,), whose sample a row belongs to: branches and
     beams have several rows of one sample. seen: positions fed so far, this pass included. given: tokens at the
     end of the pass that are scored rather than chosen (teacher forcing); 0 while generating. chosen: rows at the end
-    that each chose a token: 1, or more where the queries of several steps are read together. shared: what one layer
+    that each chose a token: 1, or more where the queries of several steps are read together. real: (row, token) bool,
+    which of the tokens of these rows come no later than an end; None where nobody can know. shared: what one layer
     worked out of the above and the next can use, for this pass.
     """
 
@@ -39,6 +43,7 @@ class Sequences:
     seen: int = 0
     given: int = 0
     chosen: int = 1
+    real: Tensor | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def advance(self, seen: int) -> None:
@@ -54,7 +59,10 @@ class Sequences:
 
     def rows(self, index: Tensor) -> Sequences:
         index = index.to(self.image.device)
-        return replace(self, image=self.image[index], padding=self.padding[index], sample=self.sample[index])
+        return replace(
+            self, image=self.image[index], padding=self.padding[index], sample=self.sample[index],
+            real=None if self.real is None else self.real[index],
+        )  # fmt: skip
 
     def at_queries(self, prompt: Tensor, new: bool, queries: int) -> Tensor:
         """A (row, prompt position) mask at the positions of this pass: (row, query); `new` behind the prompt."""
@@ -138,6 +146,14 @@ class AttentionCall(LayerCall):
         """The query rows that produce tokens."""
         return self.sequences.producing(self.query.shape[2])
 
+    @cached_property
+    def real(self) -> Tensor:
+        """(batch, producing row) float: 1 for rows whose tokens come no later than an end, 0 for what follows it."""
+        if self.sequences.real is not None:
+            return self.sequences.real.to(self.query.device).float()
+        count = len(range(*self.producing.indices(self.query.shape[2])))
+        return torch.ones(len(self.query), count, device=self.query.device)
+
     def columns(self, prompt: Tensor) -> Tensor:
         """A (batch, prompt position) bool mask as one over keys: (batch, key); also right for sliding caches."""
         keys, seen = self.key.shape[2], self.sequences.seen
@@ -194,22 +210,48 @@ class AttentionCall(LayerCall):
         """Attention after the softmax, in the query's dtype: (batch, head, query, key)."""
         return softmax(self.scores(queries))
 
-    def sums(self, columns: Tensor, queries: slice = slice(None)) -> Tensor:
-        """Attention of the asked rows added up over keys: (batch, key, column) -> (batch, query, head, column).
+    def maps(self, queries: slice = slice(None)) -> Iterator[tuple[slice, Tensor]]:
+        """Attention of the asked rows in float32, a few batch rows at a time: which, and their map, keys first.
 
-        In float32 through sdpa, whose values the columns are, so that no map is made.
+        A map is (row, key-value head, key, query), the queries of a group's first head before those of its second. For
+        many queries in float32 it is made in this order, in which a processor does it in less time, and it is never
+        larger than LARGEST numbers where several batch rows can be told apart.
         """
-        query, count = self.query[:, :, queries], columns.shape[-1]
-        if query.dtype != torch.float32 or self.softcap is not None or count > query.shape[-1]:
-            rows = self.probabilities(queries).float()
-            return (rows.flatten(1, 2) @ columns).unflatten(1, rows.shape[1:3]).transpose(1, 2)
-        seen = self.visible(queries)
-        if seen is not None and seen.shape[2] > 1:
-            seen = seen.repeat(1, 1, self.groups, 1)
-        together = query.reshape(query.shape[0], self.key.shape[1], -1, query.shape[3])  # as in `scores`
-        values = pad(columns, (0, query.shape[-1] - count))[:, None].expand(-1, self.key.shape[1], -1, -1)
-        out = scaled_dot_product_attention(together, self.key, values, attn_mask=seen, scale=self.scaling)
-        return out[..., :count].reshape(*query.shape[:3], count).transpose(1, 2)
+        count = len(range(*queries.indices(self.query.shape[2])))
+        many = max(1, LARGEST[self.query.device.type != "cpu"] // (count * self.query.shape[1] * self.key.shape[2]))
+        for first in range(0, len(self.query), many):
+            here = slice(first, first + many)
+            yield here, (self if many >= len(self.query) else self._part(here))._map(queries)
+
+    def _part(self, here: slice) -> AttentionCall:
+        mask = self.mask if self.mask is None or self.mask.shape[0] == 1 else self.mask[here]
+        return replace(self, query=self.query[here], key=self.key[here], value=self.value[here], mask=mask)
+
+    def _map(self, queries: slice) -> Tensor:
+        query = self.query[:, :, queries]
+        rows, _, count, size = query.shape
+        if query.dtype != torch.float32 or self.softcap is not None or count < MANY:
+            kept = self.probabilities(queries).float()
+            return kept.view(rows, self.key.shape[1], -1, kept.shape[-1]).transpose(2, 3)
+        together = query.reshape(rows, self.key.shape[1], -1, size)  # as in `scores`
+        scores, seen = self.key @ together.transpose(2, 3), self.visible(queries)
+        if seen is None:
+            return scores.mul_(self.scaling).softmax(2)
+        seen, apart = seen.transpose(2, 3).contiguous()[:, :, :, None], scores.unflatten(3, (self.groups, count))
+        if seen.dtype == torch.bool:
+            apart.mul_(self.scaling).masked_fill_(~seen, torch.finfo(scores.dtype).min)
+        else:
+            torch.add(seen, apart, alpha=self.scaling, out=apart)
+        return scores.softmax(2)
+
+    def sums(self, columns: Tensor, queries: slice = slice(None)) -> Tensor:
+        """Attention of the asked rows added up over keys: (batch, key, column) -> (batch, query, head, column)."""
+        heads = self.key.shape[1]
+        make = lambda: (columns, columns.mT[:, None].expand(-1, heads, -1, -1).contiguous())
+        _, sides = self.sequences.once(("sides", id(columns)), make)  # the columns are kept for their id's sake
+        parts = [sides[here] @ part for here, part in self.maps(queries)]  # row, key-value head, column, query
+        found = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return found.unflatten(3, (self.groups, -1)).permute(0, 4, 1, 3, 2).flatten(2, 3)
 
     def mix(self, probabilities: Tensor) -> Tensor:
         """Head outputs for given probabilities: (batch, query, head, head_dim)."""
@@ -265,7 +307,7 @@ def _attention(
     scaling: float | None = None, dropout: float = 0.0, **kwargs: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """The attention of the layers a method touches; every other layer keeps its own implementation."""
-    inside: Inside | None = getattr(getattr(module, "config", None), CARRIES, None)
+    inside: Inside | None = getattr(module, CARRIES, None)
     if inside is None:
         raise RuntimeError("a layer asks for veridical's attention outside veridical.generate; reload the model")
     if attention_mask is not None and not isinstance(attention_mask, Tensor):
@@ -273,7 +315,7 @@ def _attention(
             f"flex attention says what a layer may see by a program ({type(attention_mask).__name__}); a method that "
             "edits or reads attention needs it as a tensor: load the model with attention='sdpa'"
         )
-    plan = inside.plan
+    plan, now, waiting = inside.plan, inside.placed, inside.waiting
     given = (inside, module, query, key, value, attention_mask, scaling, kwargs)
     if plan.implementation == "sdpa":  # the very function that the layer would have called
         out = ALL_ATTENTION_FUNCTIONS["sdpa"](
@@ -281,13 +323,11 @@ def _attention(
         )[0]
     else:
         out = call_of(*given).attend()
-    now = inside.placed
-    if inside.waiting:
-        later, window = plan.later, kwargs.get("sliding_window")
-        if later is not None and window is None and key.shape[2] >= plan.sequences.seen:  # no key was let go
-            later.wait(given)
+    if waiting is not None:
+        if key.shape[2] >= plan.sequences.seen and kwargs.get("sliding_window") is None:  # no key was let go
+            waiting.wait(given)
         else:
-            now = [*now, *inside.waiting]
+            now = [*now, *waiting.readings]
     if now:
         out = _carried_out(call_of(*given), out, now, plan)
     return out.contiguous(), None

@@ -81,6 +81,8 @@ class Reading:
     each given token; for attention these rows are `call.producing`: also several while a run's detectors read along,
     which happens every few steps (`postponed.py`).
     branch: None reads the main rows, "all" every row block.
+    total: of attention: keep gives the sum over `call.producing`, (batch, 1, ...), of the rows that `call.real` counts,
+    and a record has one entry for the whole text.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Reading:
     of: Literal["attention", "heads", "input", "block"] = "attention"
     queries: Literal["all", "last"] = "last"
     branch: str | None = None
+    total: bool = False
 
 
 Declaration = AttentionEdit | HeadEdit | ResidualEdit | LogitsEdit | Branch | Reading

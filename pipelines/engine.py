@@ -170,7 +170,7 @@ def run(
     step = Step()
     blocks, prompt = len(made.names), made.inputs["input_ids"].shape[1]
     with applied(lvlm, placed, sequences(lvlm, made, beams), step, later) as plan:
-        fold = Fold(made, plan, beams, len(decoders), _ends(lvlm, generation), return_logits, observe)
+        fold = Fold(made, plan, beams, len(decoders), end_tokens(lvlm, generation), return_logits, observe)
         streamer = generation.pop("streamer", None)
         if streamer is not None:
             streamer.put(made.inputs["input_ids"][: made.batch].cpu())
@@ -208,7 +208,8 @@ def setting(lvlm: LVLM, generation: Mapping[str, Any], name: str) -> Any:
     return getattr(generation.get("generation_config") or lvlm.generation_config, name, None)
 
 
-def _ends(lvlm: LVLM, generation: Mapping[str, Any]) -> tuple[int, ...]:
+def end_tokens(lvlm: LVLM, generation: Mapping[str, Any]) -> tuple[int, ...]:
+    """What ends a text in this call."""
     found = setting(lvlm, generation, "eos_token_id")
     if found is None:
         return lvlm.end_tokens

@@ -17,12 +17,12 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from . import families, pairs
 from .applied import applied
 from .declarations import Branch, Reading, Step
-from .engine import Generation, arrange, beam_count, complete, run, sequences, setting
+from .engine import Generation, arrange, beam_count, complete, end_tokens, run, sequences, setting
 from .lvlm import LVLM
 from .per_model import fitted
 from .postponed import Postponed
 from .procedures import decoders_alone
-from .record import Record, Recorder, by_token, sureness
+from .record import Record, Recorder, by_token, real, sureness
 from .registry import DECODERS, DETECTORS
 
 
@@ -54,7 +54,10 @@ def generate(
     beams = beam_count(lvlm, generation)
     _check_combination(lvlm, decoders, beams, return_logits, generation)
     readings = [d for detector in detectors for d in detector.readings(lvlm, inputs)] if beams == 1 else []
-    recorder = Recorder([r.name for r in readings if isinstance(r, Reading)], Postponed())
+    recorder = Recorder(
+        [r.name for r in readings if isinstance(r, Reading)], Postponed(), end_tokens(lvlm, generation),
+        [r.name for r in readings if isinstance(r, Reading) and r.total],
+    )  # fmt: skip
     observe = recorder if detectors and beams == 1 else None
     output, fold, prompt = run(
         lvlm, inputs, decoders, readings, return_logits, seed, observe, later=recorder.later, **generation
@@ -104,9 +107,10 @@ def teacher_force(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Tensor, detecto
             new = torch.full_like(ids, families.appended(lvlm.model, kind)).repeat(blocks, 1)
             rows[kind] = torch.cat([rows[kind], new.to(rows[kind])], 1)
     step = Step(ids=inputs["input_ids"])
-    with applied(lvlm, made.placed, sequences(lvlm, replace(made, inputs=rows), given=given), step):
-        where = families.direct_positions(lvlm.model, rows)
-        logits = lvlm.model(**rows, **where, use_cache=False, logits_to_keep=given + 1).logits[: made.batch, :-1]
+    where = replace(sequences(lvlm, replace(made, inputs=rows), given=given), real=mask.repeat(blocks, 1))
+    with applied(lvlm, made.placed, where, step):
+        positions = families.direct_positions(lvlm.model, rows)
+        logits = lvlm.model(**rows, **positions, use_cache=False, logits_to_keep=given + 1).logits[: made.batch, :-1]
     logs, entropy, margin = sureness(logits.to(ids.device))
     chosen = logs.gather(2, ids[..., None])[..., 0]
     names = [d.name for d in declared if isinstance(d, Reading)]
@@ -177,12 +181,6 @@ def ready(detectors: Any, lvlm: LVLM) -> list[Any]:
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
-def real(ids: Tensor, ends: Sequence[int]) -> Tensor:
-    """(batch, token) bool: tokens up to and including the first end token."""
-    ended = torch.isin(ids, torch.tensor(tuple(ends), device=ids.device)) if ends else torch.zeros_like(ids).bool()
-    return ended.cumsum(1) - ended.long() == 0
-
-
 def _decode(lvlm: LVLM, ids: Tensor) -> list[str]:
     if lvlm.processor is None:
         return [""] * ids.shape[0]

@@ -7,17 +7,20 @@ of them with the newest keys says the same for less.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .applied import Inside
 from .attention import AttentionCall, Given, Sequences, call_of
 from .declarations import Reading
 
-STEPS = 16  # read together; a query is as long as a state, so that what waits is kilobytes per layer and row
+if TYPE_CHECKING:
+    from .applied import Placed
+
+STEPS = 32  # read together; a query is as long as a state, so that what waits is kilobytes per layer and row
 
 
 def together(call: AttentionCall, queries: Tensor, where: Sequences) -> AttentionCall:
@@ -27,7 +30,7 @@ def together(call: AttentionCall, queries: Tensor, where: Sequences) -> Attentio
     """
     keys, newest = call.key.shape[2], call.visible(slice(-1, None))
 
-    def mask() -> Tensor:
+    def mask() -> tuple[Tensor | None, Tensor]:
         ends = torch.arange(where.seen - where.chosen, where.seen, device=queries.device)
         reached = (torch.arange(keys, device=queries.device) <= ends[:, None])[None, None]  # 1 1 step key
         before = queries.new_zeros(())
@@ -35,78 +38,110 @@ def together(call: AttentionCall, queries: Tensor, where: Sequences) -> Attentio
             reached = reached & newest
         elif newest is not None:
             before = newest
-        return torch.where(reached, before, torch.finfo(queries.dtype).min)  # added: less work than filling each head
+        lowest = torch.finfo(queries.dtype).min
+        return call.mask, torch.where(reached, before, lowest).mT.contiguous().mT  # added, and as `maps` wants it
 
-    added = where.once(("together", id(call.mask), keys, queries.device), mask)
+    _, added = where.once(("together", id(call.mask), keys, queries.device), mask)  # the mask is kept for its id's sake
     return replace(call, query=queries, mask=added, sequences=where)
 
 
-def joined(where: Sequences, steps: int) -> Sequences:
-    """The newest pass as one in which the last `steps` rows each chose a token."""
-    return replace(where, chosen=steps)
+def joined(where: Sequences, steps: int, real: Tensor | None) -> Sequences:
+    """The newest pass as one in which the last rows each chose a token. real: (sample, token), which tokens count."""
+    if real is not None:
+        real = real[:, real.shape[1] - steps :].repeat(len(where.image) // len(real), 1)
+    return replace(where, chosen=steps, real=real)
 
 
-class _Waiting:
-    """One layer's queries, what the newest was given, and who wants to see it.
+class Waiting:
+    """One layer's queries since they were last read, what the newest was given, and who wants to see it.
 
-    room: (step, row, head, head_dim), filled from the front with copies: no tensor of a step outlives it.
+    room: (step, row, head, 1, head_dim), filled from the front with copies: no tensor of a step outlives it.
     """
 
-    def __init__(self, inside: Inside, query: Tensor) -> None:
-        self.readings, self.count = inside.waiting, 0
+    def __init__(self, readings: Sequence[Placed]) -> None:
+        self.readings, self.count = readings, 0
         self.newest: Given | None = None
-        self.room = query.new_empty((STEPS, *query[:, :, -1:].shape))
-        self.slots = self.room.unbind()
+        self.room: Tensor | None = None
+        self.slots: tuple[Tensor, ...] = ()
 
-    def queries(self) -> Tensor:
-        """(row, head, step, head_dim)."""
-        return self.room[: self.count, :, :, 0].permute(1, 2, 0, 3)
+    def wait(self, given: Given) -> None:
+        """Keep the query that chooses this step's token. given: what `call_of` makes the call of.
+
+        Every layer of every step comes by here, between products that leave nothing of it in the processor's caches,
+        so that it does next to nothing; what costs is done for all layers at once, before the next pass.
+        """
+        if given[2].shape[2] > 1:  # of a prompt, whose other queries may go
+            given = (*given[:2], given[2][:, :, -1:].clone(), *given[3:])
+        self.newest = given
+
+    def slot(self) -> Tensor:
+        """Where the newest query goes: (row, head, 1, head_dim)."""
+        assert self.newest is not None
+        if self.room is None:
+            query = self.newest[2]
+            self.room = query.new_empty((STEPS, *query.shape))
+            self.slots = self.room.unbind()
+        self.count += 1
+        return self.slots[self.count - 1]
+
+    def take(self) -> Tensor:
+        """The queries that wait, which then wait no more: (row, head, step, head_dim)."""
+        assert self.room is not None
+        count, self.count = self.count, 0
+        return self.room[:count, :, :, 0].permute(1, 2, 0, 3)
 
 
 class Postponed:
     """What waits, layer by layer, in one run."""
 
     def __init__(self) -> None:
-        self.layers: dict[int, _Waiting] = {}
+        self.layers: dict[int, Waiting] = {}
 
-    def wait(self, given: Given) -> None:
-        """Keep the query that chooses this step's token. given: what `call_of` makes the call of."""
-        inside, module, query, key, value, mask, scaling, more = given
-        waiting = self.layers.get(inside.layer)
-        if waiting is None:
-            waiting = self.layers[inside.layer] = _Waiting(inside, query)
-        slot = waiting.slots[waiting.count]
-        slot.copy_(query if query.shape[2] == 1 else query[:, :, -1:])
-        waiting.newest = (inside, module, slot, key, value, mask, scaling, more)  # not a whole prompt's queries
-        waiting.count += 1
+    def of(self, layer: int, readings: Sequence[Placed]) -> Waiting:
+        """Where a layer's queries wait for these readings."""
+        waiting = self.layers.setdefault(layer, Waiting(readings))
+        waiting.readings = readings
+        return waiting
+
+    def settle(self) -> None:
+        """Copy the newest queries to the others, those of one device at once."""
+        new = [(waiting, waiting.newest[2]) for waiting in self.layers.values() if waiting.newest is not None]
+        devices = {query.device for _, query in new}
+        for device in devices:
+            here = new if len(devices) == 1 else [pair for pair in new if pair[1].device == device]
+            torch._foreach_copy_([waiting.slot() for waiting, _ in here], [query for _, query in here])
 
     def release(self) -> None:
-        """Let go of the last pass's keys before the next makes its own."""
-        for waiting in self.layers.values():
-            waiting.newest = None
+        """Copy the newest queries to the others and let go of the pass's keys, before the next makes its own."""
+        if self.layers:
+            self.settle()
+            for waiting in self.layers.values():
+                waiting.newest = None
 
-    def read(self) -> Iterator[tuple[str, int, Tensor]]:
-        """Every reading of every layer since the last time: name, layer, (row, step, ...).
+    def read(self, real: Tensor | None) -> Iterator[tuple[str, int, Tensor]]:
+        """Every reading of every layer since the last time: name, layer, (row, step, ...), or (row, 1, ...) of a total.
+
+        real: (sample, token) bool, which of the tokens so far come no later than an end; only totals ask.
 
         Raises:
             ValueError: a reading that does not give one entry per step.
         """
         where: Sequences | None = None  # one for all layers: what the first works out is there for the next
+        self.settle()
         for layer, waiting in self.layers.items():
-            steps = waiting.count
-            if waiting.newest is None or not steps:
+            if waiting.newest is None:
                 continue
-            newest = call_of(*waiting.newest)
-            where = joined(newest.sequences, steps) if where is None else where
-            call = together(newest, waiting.queries(), where)
+            newest, steps, waiting.newest = call_of(*waiting.newest), waiting.count, None
+            where = joined(newest.sequences, steps, real) if where is None else where
+            call = together(newest, waiting.take(), where)
             for placed in waiting.readings:
                 reading, rows = placed.declaration, placed.rows.to(call.query.device)
                 assert isinstance(reading, Reading)
                 value = reading.keep(call if len(rows) == len(call.query) else call.rows(rows))
-                if value.dim() < 2 or value.shape[1] != steps:
+                if value.dim() < 2 or value.shape[1] != (1 if reading.total else steps):
                     raise ValueError(
                         f"reading {reading.name!r} gave {tuple(value.shape)} for {steps} tokens: `keep` must give "
                         "(row, token, ...), a token for each row in call.producing"
+                        + (", or of a total (row, 1, ...)" if reading.total else "")
                     )
                 yield reading.name, layer, value
-            waiting.count = 0

@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 import torch
-from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from veridical.pipelines import attention
@@ -51,9 +50,8 @@ def entered(monkeypatch):
         counts[module.layer_idx] += 1
         return inner(module, *given, **named)
 
-    AttentionInterface.register(attention.NAME, counting)
-    yield counts
-    AttentionInterface.register(attention.NAME, inner)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, attention.NAME, counting)
+    return counts
 
 
 # ---------------------------------------------------------------------- nothing declared, nothing changed

@@ -117,7 +117,7 @@ def watch(given, monkeypatch, detectors):
     model, plain = given.lvlm.model, attention._attention
 
     def inside(module, *args, **kwargs):
-        layers.add(module.config.veridical_inside.layer)
+        layers.add(getattr(module, attention.CARRIES).layer)
         return plain(module, *args, **kwargs)
 
     def before(module, args, kwargs):

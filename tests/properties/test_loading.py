@@ -255,7 +255,7 @@ def test_flex_attention_is_refused_with_the_reason_where_attention_is_edited_or_
 
     mask = create_block_mask(lambda batch, head, query, key: query >= key, None, None, 4, 4, device="cpu")
     rows = torch.zeros(1, 1, 4, 8)
-    touched = SimpleNamespace(config=SimpleNamespace(**{attention.CARRIES: object()}))
+    touched = SimpleNamespace(**{attention.CARRIES: object()})
     with pytest.raises(ValueError, match=r"\(BlockMask\); a method that edits or reads .* attention='sdpa'"):
         attention._attention(touched, rows, rows, rows, mask)
 

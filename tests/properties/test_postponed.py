@@ -9,11 +9,13 @@ import pytest
 import torch
 
 import veridical
-from veridical.pipelines import attention, postponed
+from veridical.detectors.dhcp import DHCP
+from veridical.pipelines import attention, postponed, record
 from veridical.pipelines.attention import AttentionCall, Sequences
 from veridical.pipelines.declarations import Reading
 from veridical.pipelines.engine import run
-from veridical.pipelines.record import Recorder
+from veridical.pipelines.generate import teacher_force
+from veridical.pipelines.record import Recorder, real
 
 from ..parity.tiny import batch, prompt, tiny_llava
 
@@ -52,7 +54,7 @@ def test_what_waited_is_what_each_step_would_have_read(tiny, cache):
     assert float(at_once.std()) > 1e-3
 
 
-def test_a_reading_is_taken_once_per_layer_and_sixteen_steps(tiny):
+def test_a_reading_is_taken_once_per_layer_and_thirty_two_steps(tiny):
     taken = []
 
     def keep(call):
@@ -61,7 +63,7 @@ def test_a_reading_is_taken_once_per_layer_and_sixteen_steps(tiny):
 
     read(tiny, keep, postponed.Postponed())
     assert [layer for layer, _ in taken] == [0, 2] * 3
-    assert [rows.stop - rows.start for _, rows in taken] == [16] * 4 + [5] * 2
+    assert [rows.stop - rows.start for _, rows in taken] == [32] * 4 + [5] * 2
     taken.clear()
     read(tiny, keep, None)
     assert len(taken) == 2 * TOKENS
@@ -86,8 +88,86 @@ def test_no_keys_are_held_from_one_pass_to_the_next(tiny, monkeypatch):
 
 
 def test_a_reading_that_ignores_which_rows_produce_tokens_is_told_so(tiny):
-    with pytest.raises(ValueError, match=r"'mine' gave \(2, 1, .* for 16 tokens: .* each row in call.producing"):
+    with pytest.raises(ValueError, match=r"'mine' gave \(2, 1, .* for 32 tokens: .* each row in call.producing"):
         read(tiny, lambda call: call.probabilities(slice(-1, None)).transpose(1, 2), postponed.Postponed())
+
+
+# ---------------------------------------------------------------------- totals over a text
+
+
+def total(call):
+    """The rows of `padded` added up over the real tokens: (row, 1, head, key)."""
+    return (padded(call) * call.real[:, :, None, None]).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("later", [True, False], ids=["waiting", "at_once"])
+def test_a_total_is_over_the_tokens_up_to_the_end_of_each_text(tiny, later):
+    """The first text ends before the first readings are taken; the second has no end, or a later one."""
+    made, _, prompt = run(tiny.lvlm, tiny.inputs, [], [], max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
+    first, second = made[:, prompt:].tolist()
+    end = next(token for token in first[4:20] if token not in second[: postponed.STEPS + 2])
+    options = {"max_new_tokens": TOKENS, "do_sample": False, "eos_token_id": end}
+    taken = []
+    for keep, totals in ((padded, ()), (total, ("mine",))):
+        recorder = Recorder(["mine"], postponed.Postponed(), [end], totals)
+        reading = Reading("mine", [0, 2], keep=keep, total=bool(totals))
+        waits = recorder.later if later else None
+        out, _, prompt = run(tiny.lvlm, tiny.inputs, [], [reading], observe=recorder, later=waits, **options)
+        ids = out[:, prompt:]
+        mask = real(ids, [end])
+        taken.append(recorder.record(ids, mask, torch.ones(2))["mine"])
+    each, summed = taken
+    assert mask.sum(1)[0] <= 20 < postponed.STEPS < mask.sum(1)[1], "one ends early, one goes on"
+    assert summed.shape == (2, 1, *each.shape[2:])
+    expected = (each * mask[:, :, None, None, None]).sum(1, keepdim=True)
+    assert float((summed - expected).abs().max()) <= mask.shape[1] * ROWS
+    assert float((summed - each.sum(1, keepdim=True))[0].abs().max()) > 0.1, "what follows the end would count"
+
+
+def test_dhcps_total_is_that_of_its_columns(tiny, monkeypatch):
+    """One sum per text, with the map of a few rows at a time, against the columns of every token."""
+    ids = torch.arange(2 * TOKENS).view(2, -1) % 50 + 4
+    ids[0, 20:] = 2
+    monkeypatch.setattr(type(tiny.lvlm), "end_tokens", property(lambda lvlm: (2,)))
+    inputs = {name: value[[0, 0]] for name, value in tiny.inputs.items() if name != "pixel_values"}
+    inputs["pixel_values"] = tiny.inputs["pixel_values"][:1].repeat(2, 1, 1, 1)
+    columns = teacher_force(tiny.lvlm, inputs, ids, [DHCP(weights=None)])
+    expected = columns["dhcp/columns"] * columns.mask[:, :, None, None, None]
+    expected = expected.sum(1) / columns.mask.sum(1)[:, None, None, None]
+    assert columns.mask.sum(1).tolist() == [21, TOKENS]
+    for largest in (1, 2**30):
+        monkeypatch.setattr(attention, "LARGEST", (largest, largest))
+        found = DHCP(weights=None).features(tiny.lvlm, inputs, ids)
+        assert float((found - expected).abs().max()) <= ROWS
+    assert float(expected.std()) > 1e-3
+
+
+# ---------------------------------------------------------------------- how sure the model was
+
+
+def test_how_sure_the_model_was_is_worked_out_when_asked_for(tiny, monkeypatch):
+    asked = []
+    plain = record.sureness
+    monkeypatch.setattr(record, "sureness", lambda logits: asked.append(logits.shape[1]) or plain(logits))
+    options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False}
+    veridical.generate(tiny.lvlm, tiny.inputs, [], ["image_attention"], **options)
+    assert asked == []
+    out = veridical.generate(tiny.lvlm, tiny.inputs, [], ["entropy"], return_logits=True, **options)
+    assert sum(asked) == TOKENS
+    shares = out.logits.double().softmax(-1)
+    expected = -(shares * shares.log()).nan_to_num().sum(-1)
+    assert float((out.risk["entropy"] - expected).abs().max()) <= 1e-5
+    monkeypatch.setattr(record, "VALUES", 1)  # so few that each step's logits go at once
+    each = veridical.generate(tiny.lvlm, tiny.inputs, [], ["entropy"], **options)
+    assert torch.allclose(each.risk["entropy"], out.risk["entropy"], atol=1e-6)
+
+
+def test_forbidden_tokens_and_ties_leave_entropy_and_margin_numbers():
+    logits = torch.tensor([[0.0, 0.0, -torch.inf], [1.0, -torch.inf, -torch.inf], [2.0, 1.0, 0.0]])
+    logs, entropy, margin = record.sureness(logits)
+    assert torch.allclose(entropy, torch.tensor([0.693147, 0.0, 0.832395]), atol=1e-6)
+    assert torch.allclose(margin, torch.tensor([0.0, 1.0, 0.420512]), atol=1e-6)
+    assert torch.equal(logs.isinf(), logits.isinf())
 
 
 # ---------------------------------------------------------------------- sums over keys
@@ -114,11 +194,13 @@ class Masks:
 @pytest.mark.parametrize("kind", ["bool", "additive", "flash", "none"])
 @pytest.mark.parametrize("cap", [None, 5.0])
 @pytest.mark.parametrize("heads", [8, 2])
-@pytest.mark.parametrize("queries", [1, 4])
-def test_sums_over_keys_are_those_of_the_map(kind, cap, heads, queries):
-    """1e-6: a fused kernel adds up in another order."""
+@pytest.mark.parametrize("queries", [1, 4, attention.MANY + 3])
+@pytest.mark.parametrize("largest", [1, 2**30], ids=["row_by_row", "at_once"])
+def test_sums_over_keys_are_those_of_the_map(kind, cap, heads, queries, largest, monkeypatch):
+    """1e-6: with the keys first they are added up in another order."""
+    monkeypatch.setattr(attention, "LARGEST", (largest, largest))
     draw = torch.Generator().manual_seed(0)
-    rows, keys, size = 3, 4 if kind == "none" and queries > 1 else 12, 16
+    rows, keys, size = 3, queries if kind == "none" and queries > 1 else queries + 8, 16
     query = torch.randn(rows, 8, queries, size, generator=draw) * 3
     key, value = (torch.randn(rows, heads, keys, size, generator=draw) for _ in range(2))
     where = Sequences(torch.ones(rows, 4).bool(), torch.zeros(rows, 4).bool(), torch.arange(rows), seen=keys)
@@ -128,6 +210,10 @@ def test_sums_over_keys_are_those_of_the_map(kind, cap, heads, queries):
     assert float((call.sums(columns).double() - expected).abs().max()) <= ROWS
     last = slice(queries - 1, queries)
     assert float((call.sums(columns, last).double() - expected[:, last]).abs().max()) <= ROWS
+    parts = list(call.maps())
+    assert len(parts) == (rows if largest == 1 else 1)
+    whole = torch.cat([part for _, part in parts]).unflatten(3, (8 // heads, queries)).permute(0, 1, 3, 4, 2)
+    assert float((whole.flatten(1, 2) - call.probabilities()).abs().max()) <= ROWS
 
 
 def test_sums_in_half_precision_are_made_of_the_map():

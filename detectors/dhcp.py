@@ -119,8 +119,7 @@ class DHCP(Trained):
         ValueError: rows neither "mean" nor "own".
 
     What is kept is a text's (or a token's) part in the first layer, 128 numbers per layer, so that long texts cost
-    kilobytes.
-    Features are scaled and the epoch is chosen on held-out images; the released code does neither.
+    kilobytes. Features are scaled and the epoch is chosen on held-out images; the released code does neither.
     """
 
     rows: Literal["mean", "own"] = "mean"

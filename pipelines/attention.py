@@ -22,6 +22,7 @@ NAME = "veridical"
 MANY = 16  # queries from which on a map is made with its keys first
 LARGEST = (2**18, 2**25)  # numbers in a map that is made for its sums alone: on a processor, where it should stay in
 # the cache, and on an accelerator
+UNUSED = frozenset(("cache_position", "position_ids", "sliding_window", "use_cache"))  # by transformers' sdpa function
 CARRIES = "veridical_inside"  # a touched layer's attention carries what happens inside, under this name
 
 
@@ -317,7 +318,9 @@ def _attention(
         )
     plan, now, waiting = inside.plan, inside.placed, inside.waiting
     given = (inside, module, query, key, value, attention_mask, scaling, kwargs)
-    if plan.implementation == "sdpa":  # the very function that the layer would have called
+    if inside.direct and query.shape[2] == 1 and not dropout and kwargs.keys() <= UNUSED:
+        out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling).transpose(1, 2)
+    elif plan.implementation == "sdpa":  # the very function that the layer would have called
         out = ALL_ATTENTION_FUNCTIONS["sdpa"](
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )[0]

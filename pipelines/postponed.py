@@ -7,7 +7,7 @@ of them with the newest keys says the same for less.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -53,16 +53,11 @@ def joined(where: Sequences, steps: int, real: Tensor | None) -> Sequences:
 
 
 class Waiting:
-    """One layer's queries since they were last read, what the newest was given, and who wants to see it.
+    """A layer whose queries wait: what it was given in the newest pass, and who wants to see its attention."""
 
-    room: (step, row, head, 1, head_dim), filled from the front with copies: no tensor of a step outlives it.
-    """
-
-    def __init__(self, readings: Sequence[Placed]) -> None:
-        self.readings, self.count = readings, 0
+    def __init__(self, layer: int, readings: Sequence[Placed]) -> None:
+        self.layer, self.readings = layer, readings
         self.newest: Given | None = None
-        self.room: Tensor | None = None
-        self.slots: tuple[Tensor, ...] = ()
 
     def wait(self, given: Given) -> None:
         """Keep the query that chooses this step's token. given: what `call_of` makes the call of.
@@ -74,21 +69,34 @@ class Waiting:
             given = (*given[:2], given[2][:, :, -1:].clone(), *given[3:])
         self.newest = given
 
-    def slot(self) -> Tensor:
-        """Where the newest query goes: (row, head, 1, head_dim)."""
-        assert self.newest is not None
-        if self.room is None:
-            query = self.newest[2]
-            self.room = query.new_empty((STEPS, *query.shape))
-            self.slots = self.room.unbind()
-        self.count += 1
-        return self.slots[self.count - 1]
 
-    def take(self) -> Tensor:
-        """The queries that wait, which then wait no more: (row, head, step, head_dim)."""
-        assert self.room is not None
-        count, self.count = self.count, 0
-        return self.room[:count, :, :, 0].permute(1, 2, 0, 3)
+class Room:
+    """Queries of layers that are alike, step after step: (step, layer · row, head, 1, head_dim).
+
+    It is filled from the front with copies, a step's by one call: no tensor of a step outlives it.
+    """
+
+    def __init__(self, layers: Sequence[Waiting]) -> None:
+        queries = [_query(waiting) for waiting in layers]
+        self.layers, self.count, self.rows = layers, 0, len(queries[0])
+        self.room = queries[0].new_empty((STEPS, len(layers) * self.rows, *queries[0].shape[1:]))
+        self.slots = self.room.unbind()
+
+    def add(self) -> None:
+        """Copy the newest queries to the others."""
+        torch.cat([_query(waiting) for waiting in self.layers], out=self.slots[self.count])
+        self.count += 1
+
+    def take(self) -> Iterator[tuple[Waiting, Tensor]]:
+        """Each layer with its queries, (row, head, step, head_dim), which then wait no more."""
+        filled, self.count = self.room[: self.count, :, :, 0], 0
+        for waiting, queries in zip(self.layers, filled.split(self.rows, 1), strict=True):
+            yield waiting, queries.permute(1, 2, 0, 3)
+
+
+def _query(waiting: Waiting) -> Tensor:
+    assert waiting.newest is not None
+    return waiting.newest[2]
 
 
 class Postponed:
@@ -96,20 +104,36 @@ class Postponed:
 
     def __init__(self) -> None:
         self.layers: dict[int, Waiting] = {}
+        self.here: list[Waiting] = []  # the layers that `rooms` are for
+        self.rooms: list[Room] = []
 
     def of(self, layer: int, readings: Sequence[Placed]) -> Waiting:
         """Where a layer's queries wait for these readings."""
-        waiting = self.layers.setdefault(layer, Waiting(readings))
+        waiting = self.layers.setdefault(layer, Waiting(layer, readings))
         waiting.readings = readings
         return waiting
 
     def settle(self) -> None:
-        """Copy the newest queries to the others, those of one device at once."""
-        new = [(waiting, waiting.newest[2]) for waiting in self.layers.values() if waiting.newest is not None]
-        devices = {query.device for _, query in new}
-        for device in devices:
-            here = new if len(devices) == 1 else [pair for pair in new if pair[1].device == device]
-            torch._foreach_copy_([waiting.slot() for waiting, _ in here], [query for _, query in here])
+        """Copy the newest queries to the others, those of layers that are alike at once.
+
+        Raises:
+            RuntimeError: a layer whose attention waited to be read has lost keys.
+        """
+        here = [waiting for waiting in self.layers.values() if waiting.newest is not None]
+        if here and not self.rooms:
+            alike: dict[Hashable, list[Waiting]] = {}
+            for waiting in here:
+                query = _query(waiting)
+                alike.setdefault((query.shape, query.dtype, query.device), []).append(waiting)
+            self.here, self.rooms = here, [Room(layers) for layers in alike.values()]
+        if here == self.here:
+            for room in self.rooms:
+                room.add()
+        elif here or any(room.count for room in self.rooms):
+            raise RuntimeError(
+                "a layer's cache let keys go in the middle of a run, before the attention to them was read; use a "
+                "cache that keeps them, such as transformers' DynamicCache."
+            )
 
     def release(self) -> None:
         """Copy the newest queries to the others and let go of the pass's keys, before the next makes its own."""
@@ -128,20 +152,27 @@ class Postponed:
         """
         where: Sequences | None = None  # one for all layers: what the first works out is there for the next
         self.settle()
-        for layer, waiting in self.layers.items():
-            if waiting.newest is None:
-                continue
-            newest, steps, waiting.newest = call_of(*waiting.newest), waiting.count, None
-            where = joined(newest.sequences, steps, real) if where is None else where
-            call = together(newest, waiting.take(), where)
-            for placed in waiting.readings:
-                reading, rows = placed.declaration, placed.rows.to(call.query.device)
-                assert isinstance(reading, Reading)
-                value = reading.keep(call if len(rows) == len(call.query) else call.rows(rows))
-                if value.dim() < 2 or value.shape[1] != (1 if reading.total else steps):
-                    raise ValueError(
-                        f"reading {reading.name!r} gave {tuple(value.shape)} for {steps} tokens: `keep` must give "
-                        "(row, token, ...), a token for each row in call.producing"
-                        + (", or of a total (row, 1, ...)" if reading.total else "")
-                    )
-                yield reading.name, layer, value
+        for room in self.rooms:
+            steps = room.count
+            for waiting, queries in room.take():
+                if waiting.newest is None:
+                    continue
+                newest, waiting.newest = call_of(*waiting.newest), None
+                where = joined(newest.sequences, steps, real) if where is None else where
+                call = together(newest, queries, where)
+                for placed in waiting.readings:
+                    yield _read(placed, call, steps)
+
+
+def _read(placed: Placed, call: AttentionCall, steps: int) -> tuple[str, int, Tensor]:
+    """What a reading keeps of a call in which several steps are read together; returns and raises as `read`."""
+    reading, rows = placed.declaration, placed.rows.to(call.query.device)
+    assert isinstance(reading, Reading)
+    value = reading.keep(call if len(rows) == len(call.query) else call.rows(rows))
+    if value.dim() < 2 or value.shape[1] != (1 if reading.total else steps):
+        raise ValueError(
+            f"reading {reading.name!r} gave {tuple(value.shape)} for {steps} tokens: `keep` must give "
+            "(row, token, ...), a token for each row in call.producing"
+            + (", or of a total (row, 1, ...)" if reading.total else "")
+        )
+    return reading.name, call.layer, value

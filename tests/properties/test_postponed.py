@@ -92,6 +92,68 @@ def test_a_reading_that_ignores_which_rows_produce_tokens_is_told_so(tiny):
         read(tiny, lambda call: call.probabilities(slice(-1, None)).transpose(1, 2), postponed.Postponed())
 
 
+def test_layers_that_differ_wait_apart_and_come_out_as_they_went_in():
+    later, steps, draw = postponed.Postponed(), postponed.STEPS, torch.Generator().manual_seed(0)
+    kinds = {0: (4, torch.float32), 3: (8, torch.float32), 5: (4, torch.bfloat16), 6: (4, torch.float32)}
+    for layer in kinds:
+        later.of(layer, [])
+    drawn = lambda heads, kind: torch.randn(steps, 2, heads, 1, 16, generator=draw).to(kind)
+    went = {layer: drawn(*kind) for layer, kind in kinds.items()}
+    for step in range(steps):
+        for layer, waiting in later.layers.items():
+            waiting.wait((None, None, went[layer][step], None, None, None, None, {}))
+        later.release()
+    came = {waiting.layer: queries for room in later.rooms for waiting, queries in room.take()}
+    assert len(later.rooms) == 3
+    assert came.keys() == went.keys()
+    for layer, queries in came.items():
+        assert queries.dtype == kinds[layer][1]
+        assert torch.equal(queries, went[layer][:, :, :, 0].permute(1, 2, 0, 3))
+
+
+@pytest.mark.parametrize("losing", [(0,), (0, 2)], ids=["one_layer", "every_layer"])
+def test_keys_that_go_before_they_were_read_are_told_and_not_left_out(tiny, losing, monkeypatch):
+    """A cache that forgets in the middle of a run without a window that says so: the third pass has too few keys."""
+    plain, passes = attention._attention, {0: 0, 2: 0}
+
+    def forgetting(module, query, key, value, mask, *args, **kwargs):
+        passes[module.layer_idx] += 1
+        if module.layer_idx in losing and passes[module.layer_idx] >= 3:
+            key, value, mask = key[:, :, 4:], value[:, :, 4:], mask[..., 4:] if mask is not None else None
+        return plain(module, query, key, value, mask, *args, **kwargs)
+
+    monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, attention.NAME, forgetting)
+    with pytest.raises(RuntimeError, match=r"let keys go in the middle of a run.* use a cache that keeps them"):
+        read(tiny, lambda call: call.probabilities(call.producing)[..., :4].transpose(1, 2), postponed.Postponed())
+
+
+def test_one_query_goes_straight_to_torch_where_the_layers_own_function_adds_nothing(tiny, monkeypatch):
+    """Not where heads share keys, nor with an argument that may mean something to that function."""
+    asked, own = [], attention.ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def counting(module, query, *args, **kwargs):
+        asked.append(getattr(module, "layer_idx", None))  # the vision tower has none
+        return own(module, query, *args, **kwargs)
+
+    def logits():
+        asked.clear()
+        looks = Reading("mine", [0, 2], keep=padded)
+        made = run(
+            tiny.lvlm, tiny.inputs, [], [looks], return_logits=True, later=postponed.Postponed(), max_new_tokens=5,
+            min_new_tokens=5, do_sample=False,
+        )  # fmt: skip
+        return torch.stack(made[1].logits, 1), sum(layer in (0, 2) for layer in asked)
+
+    monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, "sdpa", counting)
+    straight, calls = logits()
+    shared = tiny.lvlm.model.config.text_config.num_key_value_heads < 8
+    assert calls == (10 if shared else 2), "the prompt's pass, and of the four that follow all or none"
+    monkeypatch.setattr(attention, "UNUSED", frozenset())
+    around, calls = logits()
+    assert calls == 10
+    assert torch.equal(straight, around)
+
+
 # ---------------------------------------------------------------------- totals over a text
 
 

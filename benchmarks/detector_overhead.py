@@ -16,10 +16,13 @@ import statistics
 import time
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 import veridical
+from veridical.detectors.dhcp import DHCP
+from veridical.detectors.probe import HIDDEN, MLP
 from veridical.models.card import machine
 
 DETECTORS = ["entropy", "token_probability", "image_attention", "lookback_lens", "dhcp"]
@@ -46,6 +49,14 @@ def random_llava() -> veridical.LVLM:
     model = LlavaForConditionalGeneration(config).eval().requires_grad_(False)
     model.generation_config.eos_token_id = None
     return veridical.LVLM(model, name="random")
+
+
+def random_dhcp(lvlm: veridical.LVLM) -> Any:
+    """DHCP with a random probe for the pictures of `random_inputs`: what it says means nothing, its cost does."""
+    size, draw = len(lvlm.layers) * lvlm.heads * 144, torch.Generator().manual_seed(0)
+    noise = lambda *shape: torch.randn(*shape, generator=draw)
+    probe = MLP(torch.zeros(size), torch.ones(size), noise(HIDDEN, size), noise(HIDDEN), noise(2, HIDDEN), noise(2))
+    return DHCP(weights=None)._with(probe, {})
 
 
 def random_inputs(batch: int) -> dict[str, torch.Tensor]:
@@ -88,9 +99,11 @@ def main() -> None:
         lvlm = veridical.load(asked.model)
         images = [scene("test", index).image for index in range(asked.batch)]
         inputs = lvlm.prepare(images, ["Please describe this image in detail."] * asked.batch)
+    made = {"dhcp": random_dhcp(lvlm)} if asked.model == "random" else {}
     clock, tokens = CLOCKS[asked.clock], asked.tokens
 
-    def seconds(detectors: Sequence[str]) -> float:
+    def seconds(names: Sequence[str]) -> float:
+        detectors = [made.get(name, name) for name in names]
         if lvlm.device.type == "cuda":
             torch.cuda.synchronize()
         began = clock()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import CARRIES, NAME, LayerCall, Sequences
 from .declarations import AttentionEdit, Declaration, HeadEdit, Reading, ResidualEdit, Step
@@ -144,11 +146,17 @@ def _hook_attention(
     attention = layer.self_attn
     may_wait = [p for p in inside if plan.later is not None and _may_wait(p)]
     waiting = plan.later.of(index, may_wait) if plan.later is not None and may_wait else None
-    direct = plan.implementation == "sdpa" and getattr(attention, "num_key_value_groups", 1) == 1
+    direct = plan.implementation == "sdpa" and _adds_nothing(attention)
     setattr(attention, CARRIES, Inside(plan, index, [p for p in inside if p not in may_wait], waiting, direct))
     undo.callback(delattr, attention, CARRIES)
     undo.callback(setattr, attention, "config", attention.config)
     attention.config = own.get(attention.config)
+
+
+def _adds_nothing(attention: nn.Module) -> bool:
+    """Whether transformers' own sdpa function, and no other in its place, hands one query on to torch as it is."""
+    own = ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
+    return own and getattr(attention, "num_key_value_groups", 1) == 1
 
 
 class _Configurations:

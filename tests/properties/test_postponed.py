@@ -128,30 +128,36 @@ def test_keys_that_go_before_they_were_read_are_told_and_not_left_out(tiny, losi
 
 
 def test_one_query_goes_straight_to_torch_where_the_layers_own_function_adds_nothing(tiny, monkeypatch):
-    """Not where heads share keys, nor with an argument that may mean something to that function."""
-    asked, own = [], attention.ALL_ATTENTION_FUNCTIONS["sdpa"]
+    """Not where heads share keys, nor with an argument that may mean something to it, nor where it is another's."""
+    straight, torchs = [], attention.scaled_dot_product_attention
 
-    def counting(module, query, *args, **kwargs):
-        asked.append(getattr(module, "layer_idx", None))  # the vision tower has none
-        return own(module, query, *args, **kwargs)
+    def counting(query, *args, **kwargs):
+        straight.append(query.shape[2])
+        return torchs(query, *args, **kwargs)
 
     def logits():
-        asked.clear()
-        looks = Reading("mine", [0, 2], keep=padded)
-        made = run(
-            tiny.lvlm, tiny.inputs, [], [looks], return_logits=True, later=postponed.Postponed(), max_new_tokens=5,
-            min_new_tokens=5, do_sample=False,
-        )  # fmt: skip
-        return torch.stack(made[1].logits, 1), sum(layer in (0, 2) for layer in asked)
+        straight.clear()
+        looks, later = Reading("mine", [0, 2], keep=padded), postponed.Postponed()
+        options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+        _, fold, _ = run(tiny.lvlm, tiny.inputs, [], [looks], return_logits=True, later=later, **options)
+        return torch.stack(fold.logits, 1), straight.copy()
 
-    monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, "sdpa", counting)
-    straight, calls = logits()
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", counting)
+    expected, calls = logits()
     shared = tiny.lvlm.model.config.text_config.num_key_value_heads < 8
-    assert calls == (10 if shared else 2), "the prompt's pass, and of the four that follow all or none"
-    monkeypatch.setattr(attention, "UNUSED", frozenset())
-    around, calls = logits()
-    assert calls == 10
-    assert torch.equal(straight, around)
+    assert calls == ([] if shared else [1] * 8), "two layers in each of the four passes after the prompt's"
+    with monkeypatch.context() as other:
+        other.setattr(attention, "UNUSED", frozenset())
+        found, calls = logits()
+    assert calls == []
+    assert torch.equal(found, expected)
+    asked, own = [], attention.ALL_ATTENTION_FUNCTIONS["sdpa"]
+    another = lambda module, *args, **kwargs: asked.append(module) or own(module, *args, **kwargs)
+    monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, "sdpa", another)
+    found, calls = logits()
+    assert calls == []
+    assert asked.count(tiny.lvlm.layers[0].self_attn) == 5
+    assert torch.equal(found, expected)
 
 
 # ---------------------------------------------------------------------- totals over a text

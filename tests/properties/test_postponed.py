@@ -160,6 +160,17 @@ def test_one_query_goes_straight_to_torch_where_the_layers_own_function_adds_not
     assert torch.equal(found, expected)
 
 
+def test_a_layers_own_scaling_reaches_torch(tiny, monkeypatch):
+    """Llama's is torch's default, and would not be missed."""
+    options = {"return_logits": True, "max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    usual = veridical.generate(tiny.lvlm, tiny.inputs, **options).logits
+    monkeypatch.setattr(tiny.lvlm.layers[0].self_attn, "scaling", 2.0)
+    plain = veridical.generate(tiny.lvlm, tiny.inputs, **options).logits
+    read_along = veridical.generate(tiny.lvlm, tiny.inputs, [], ["lookback_lens"], **options).logits
+    assert torch.equal(read_along, plain)
+    assert float((plain - usual).abs().max()) > 1e-3
+
+
 # ---------------------------------------------------------------------- totals over a text
 
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .pipelines.answers import Answer
-    from .pipelines.engine import Generation
+    from .pipelines.engine.run import Generation
     from .pipelines.generate import generate, mitigate, score
-    from .pipelines.load import load
     from .pipelines.lvlm import LVLM
+    from .pipelines.model.load import load
 
 __version__ = "0.1.0"
 __all__ = ["LVLM", "Answer", "Generation", "generate", "load", "mitigate", "score"]
 
 _PUBLIC = {
-    "load": "load",
+    "load": "model.load",
     "LVLM": "lvlm",
     "Answer": "answers",
-    "Generation": "engine",
+    "Generation": "engine.run",
     "generate": "generate",
     "score": "generate",
     "mitigate": "generate",

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from veridical.datasets.world import scene
 
-COMMAND = [sys.executable, "-c", "import sys\nfrom veridical.flows.command_line import app\napp(sys.argv[1:])"]
+COMMAND = [sys.executable, "-c", "import sys\nfrom veridical.cli.main import app\napp(sys.argv[1:])"]
 FEW, MANY = 4, 24
 
 

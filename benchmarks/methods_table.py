@@ -25,8 +25,9 @@ import torch
 
 from veridical.datasets.captions import DETAIL_PROMPT
 from veridical.datasets.world import scene
-from veridical.flows import comparing, steps, storage
-from veridical.models.card import machine
+from veridical.flows.evaluation import answer_file, steps
+from veridical.flows.scoring import compare
+from veridical.flows.training.embedded.card import machine
 
 GREEDY, RECALL_LOSS = "greedy", 0.01
 LENS = "detector='lookback_lens'"
@@ -67,7 +68,7 @@ CHOSEN, TIMES = "chosen.json", "time.json"
 
 def evaluated(out: Path, setting: str, split: str, benchmark: str) -> Path:
     """The folder of a setting's answers and figures, made unless it is there."""
-    folder = out / f"{split}-{benchmark}" / storage.file_name(setting)
+    folder = out / f"{split}-{benchmark}" / answer_file.file_name(setting)
     if not (folder / steps.RESULTS).exists():
         name, given = setting.partition(":")[0], [benchmark]
         limit = min(SPLITS[split, benchmark], SLOW.get((name, benchmark), SPLITS[split, benchmark]))
@@ -78,7 +79,7 @@ def evaluated(out: Path, setting: str, split: str, benchmark: str) -> Path:
 
 
 def figures(folder: Path) -> dict[str, dict[str, float]]:
-    (record,) = storage.read_json(folder / steps.RESULTS)
+    (record,) = answer_file.read_json(folder / steps.RESULTS)
     return record["metrics"]
 
 
@@ -88,7 +89,7 @@ def captioning(methods: list[str]) -> list[str]:
 
 def choose(out: Path, methods: list[str]) -> None:
     """chosen.json: method -> setting -> its figures on validation scenes, and the one that is chosen."""
-    found = storage.read_json(out / CHOSEN) if (out / CHOSEN).exists() else {}
+    found = answer_file.read_json(out / CHOSEN) if (out / CHOSEN).exists() else {}
     limit = figures(evaluated(out, GREEDY, "validation", "chair"))["recall"]["value"] - RECALL_LOSS
     for name in captioning(methods):
         tried = {}
@@ -98,17 +99,17 @@ def choose(out: Path, methods: list[str]) -> None:
         good = [one for one in tried if tried[one]["recall"] >= limit]
         best = min(good or tried, key=lambda one: tried[one]["chair_i"] if good else -tried[one]["recall"])
         found[name] = {"settings": tried, "chosen": best}
-        storage.write_json(out / CHOSEN, found)
+        answer_file.write_json(out / CHOSEN, found)
     for name in [one for one in methods if one in QUESTIONS_ONLY]:
         made = {setting: figures(evaluated(out, setting, "validation", "pope")) for setting in GRID[name]}
         tried = {setting: {"accuracy": values["accuracy"]["value"]} for setting, values in made.items()}
         found[name] = {"settings": tried, "chosen": max(tried, key=lambda one: tried[one]["accuracy"])}
-        storage.write_json(out / CHOSEN, found)
+        answer_file.write_json(out / CHOSEN, found)
 
 
 def settings(out: Path, methods: list[str]) -> list[tuple[str, str, str]]:
     """(method, setting, "default" | "chosen" | "both")."""
-    chosen, rows = storage.read_json(out / CHOSEN), []
+    chosen, rows = answer_file.read_json(out / CHOSEN), []
     for name in methods:
         first = GRID[name][0]
         best = chosen.get(name, {}).get("chosen", first)
@@ -138,7 +139,7 @@ def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) ->
 
     found: dict[str, Any] = {"machine": machine(), "threads": torch.get_num_threads(), "runs": runs, "seconds": {}}
     if (out / TIMES).exists():
-        found["seconds"] = storage.read_json(out / TIMES)["seconds"]
+        found["seconds"] = answer_file.read_json(out / TIMES)["seconds"]
     for name, setting, _ in settings(out, captioning(methods)):
         if (name, "chair") in SLOW or setting in found["seconds"]:
             continue
@@ -149,7 +150,7 @@ def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) ->
             "ratio": statistics.median(mine / plain for plain, mine in pairs),
         }
         print(name, json.dumps(found["seconds"][setting]), flush=True)
-        storage.write_json(out / TIMES, found)
+        answer_file.write_json(out / TIMES, found)
 
 
 # -- the page ------------------------------------------------------------------------------------------------------
@@ -190,15 +191,15 @@ def few(name: str, benchmark: str) -> str:
 
 def against_greedy(out: Path, setting: str, benchmark: str, figure: str, title: str = "") -> str:
     """The paired difference from plain decoding, and what it says."""
-    folders = [out / f"test-{benchmark}" / storage.file_name(one) for one in (GREEDY, setting)]
-    (plain,), (mine,) = (comparing.of_folder(folder) for folder in folders)
-    one = comparing.pair(plain, mine).tables[title][figure]
+    folders = [out / f"test-{benchmark}" / answer_file.file_name(one) for one in (GREEDY, setting)]
+    (plain,), (mine,) = (compare.of_folder(folder) for folder in folders)
+    one = compare.pair(plain, mine).tables[title][figure]
     d = one.difference
     return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] {one.verdict}"
 
 
 def caption_row(out: Path, times: dict[str, Any], name: str, setting: str, which: str) -> str:
-    f = figures(out / "test-chair" / storage.file_name(setting))
+    f = figures(out / "test-chair" / answer_file.file_name(setting))
     differ = "–" if name == GREEDY else against_greedy(out, setting, "chair", "chair_i")
     equal = "–" if name == GREEDY else against_greedy(out, setting, "chair", "chair_i", "at equal length")
     took = times.get("seconds", {}).get(setting)
@@ -210,7 +211,7 @@ def caption_row(out: Path, times: dict[str, Any], name: str, setting: str, which
 
 
 def question_row(out: Path, name: str, setting: str, which: str) -> str:
-    f = figures(out / "test-pope" / storage.file_name(setting))
+    f = figures(out / "test-pope" / answer_file.file_name(setting))
     differ = "–" if name == GREEDY else against_greedy(out, setting, "pope", "accuracy", "adversarial")
     cells = [cell(f.get(key)) for key in ACCURACIES]
     which += few(name, "pope")
@@ -218,8 +219,8 @@ def question_row(out: Path, name: str, setting: str, which: str) -> str:
 
 
 def page(out: Path, methods: list[str]) -> str:
-    times = storage.read_json(out / TIMES) if (out / TIMES).exists() else {}
-    rows, chosen = settings(out, methods), storage.read_json(out / CHOSEN)
+    times = answer_file.read_json(out / TIMES) if (out / TIMES).exists() else {}
+    rows, chosen = settings(out, methods), answer_file.read_json(out / CHOSEN)
     captions = [row for row in rows if row[0] not in QUESTIONS_ONLY]
     questions = [row for row in rows if row[0] not in CAPTIONS_ONLY]
     timed = (

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_choice, check_range
-from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Step
-from ..pipelines.matcher_load import check_matcher
+from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Step
+from ..pipelines.matching.load import check_matcher
 from .plausibility import cut
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..pipelines.families import family
-from ..pipelines.inputs import prompt_text
-from ..pipelines.matcher_cache import Cached
-from ..pipelines.matcher_load import default_matcher, load_matcher
-from ..pipelines.pictures import pictures
+from ..pipelines.inputs.pixel_values import pictures
+from ..pipelines.inputs.rows import prompt_text
+from ..pipelines.matching.cache import Cached
+from ..pipelines.matching.load import default_matcher, load_matcher
+from ..pipelines.model.families import family
 from .agla import keep_mask
 
 if TYPE_CHECKING:
     from ..pipelines.lvlm import LVLM, Inputs
-    from ..pipelines.matcher import Matcher
+    from ..pipelines.matching.base import Matcher
 
 WORDS = 50
 _MARK = "Question"
@@ -38,7 +38,7 @@ class MatchedView:
         matcher: any `Matcher`.
 
     Raises:
-        pipelines.pictures.NoPictures: when called, inputs in which the pictures cannot be made out.
+        pipelines.inputs.pixel_values.NoPictures: when called, inputs in which the pictures cannot be made out.
 
     The released code squashes the original picture to 384 × 384 and lets the model preprocess the result, so that the
     two branches see differently shaped pictures; here both see the same, and only pixels differ.

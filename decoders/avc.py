@@ -16,13 +16,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_choice, check_range
-from ..pipelines.declarations import AttentionEdit, Branch, Declaration, LogitsEdit, Reading, ResidualEdit, Step
-from ..pipelines.engine import prefill
+from ..pipelines.engine.declarations import AttentionEdit, Branch, Declaration, LogitsEdit, Reading, ResidualEdit, Step
+from ..pipelines.engine.run import prefill
 from .plausibility import cut
 from .vcd import contrast
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import AttentionCall, LayerCall, Sequences
+    from ..pipelines.engine.attention import AttentionCall, LayerCall, Sequences
     from ..pipelines.lvlm import LVLM, Inputs
 
 BLANKS = ("zeros", "ones", "noise", "mask")

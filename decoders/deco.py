@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_integers, check_layers, check_range
-from ..pipelines.declarations import Declaration, LogitsEdit, Reading, Step
+from ..pipelines.engine.declarations import Declaration, LogitsEdit, Reading, Step
 
 if TYPE_CHECKING:
     from ..pipelines.lvlm import LVLM, Inputs

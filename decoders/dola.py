@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..pipelines.checks import check_choice, check_flag, check_integers, check_layers, check_range
-from ..pipelines.declarations import Declaration, LogitsEdit, Reading, Step
+from ..pipelines.engine.declarations import Declaration, LogitsEdit, Reading, Step
 from .plausibility import cut
 
 if TYPE_CHECKING:

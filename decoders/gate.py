@@ -13,13 +13,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_choice, check_flag, check_integers, check_threshold
-from ..pipelines.declarations import AttentionEdit, Declaration, HeadEdit, LogitsEdit, Reading, ResidualEdit, Step
+from ..pipelines.engine.declarations import (
+    AttentionEdit,
+    Declaration,
+    HeadEdit,
+    LogitsEdit,
+    Reading,
+    ResidualEdit,
+    Step,
+)
+from ..pipelines.engine.online_risk import RunningRisk, prefixed
 from ..pipelines.per_model import fitted
 from ..pipelines.registry import DECODERS, DETECTORS
-from ..pipelines.running import RunningRisk, prefixed
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import LayerCall
+    from ..pipelines.engine.attention import LayerCall
     from ..pipelines.lvlm import LVLM, Inputs
 
 OVER = ("now", "mean", "max")

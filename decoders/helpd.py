@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..pipelines import families
 from ..pipelines.checks import check_at_least, check_choice, check_integers
-from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, Step
-from ..pipelines.engine import prefill
-from ..pipelines.lookahead import Lookahead, extended, last_rows, twin
+from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Reading, Step
+from ..pipelines.engine.lookahead import Lookahead, extended, last_rows, twin
+from ..pipelines.engine.run import prefill
+from ..pipelines.model import families
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import AttentionCall
+    from ..pipelines.engine.attention import AttentionCall
     from ..pipelines.lvlm import LVLM, Inputs
 
 FACTOR = 1e-7  # OPERA's, in front of every product

@@ -17,12 +17,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_integers, check_range
-from ..pipelines.declarations import AttentionEdit, Branch, Declaration, LogitsEdit, Step
+from ..pipelines.engine.declarations import AttentionEdit, Branch, Declaration, LogitsEdit, Step
 from .avc import image_tokens, place
 from .pai import boost, guide, producing_rows
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import AttentionCall
+    from ..pipelines.engine.attention import AttentionCall
     from ..pipelines.lvlm import LVLM, Inputs
 
 

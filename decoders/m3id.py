@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_range
-from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Step
+from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Step
 from .plausibility import cut
 
 if TYPE_CHECKING:

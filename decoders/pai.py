@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_integers, check_range
-from ..pipelines.declarations import AttentionEdit, Branch, Declaration, LogitsEdit, Step
+from ..pipelines.engine.declarations import AttentionEdit, Branch, Declaration, LogitsEdit, Step
 from .plausibility import cut
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import AttentionCall
+    from ..pipelines.engine.attention import AttentionCall
     from ..pipelines.lvlm import LVLM, Inputs
 
 

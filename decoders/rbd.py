@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_integers, check_range
-from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, Step
-from ..pipelines.engine import prefill
+from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Reading, Step
+from ..pipelines.engine.run import prefill
 from .avc import blank_branch, image_tokens, last_row
 from .plausibility import cut
 from .vcd import STEPS, diffused

@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_flag, check_integers, check_range
-from ..pipelines.declarations import AttentionEdit, Declaration, Reading
-from ..pipelines.engine import prefill
+from ..pipelines.engine.declarations import AttentionEdit, Declaration, Reading
+from ..pipelines.engine.run import prefill
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import AttentionCall
+    from ..pipelines.engine.attention import AttentionCall
     from ..pipelines.lvlm import LVLM, Inputs
 
 EPSILON = 1e-6

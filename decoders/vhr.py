@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_choice, check_flag, check_integers, check_layers
-from ..pipelines.declarations import Branch, Declaration, HeadEdit
-from ..pipelines.engine import prefill
+from ..pipelines.engine.declarations import Branch, Declaration, HeadEdit
+from ..pipelines.engine.run import prefill
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import AttentionCall
+    from ..pipelines.engine.attention import AttentionCall
     from ..pipelines.lvlm import LVLM, Inputs
 
 

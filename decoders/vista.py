@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_choice, check_flag, check_integers, check_layers, check_range
-from ..pipelines.declarations import Branch, Declaration, LogitsEdit, Reading, ResidualEdit, Step
-from ..pipelines.engine import prefill
+from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Reading, ResidualEdit, Step
+from ..pipelines.engine.run import prefill
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import LayerCall
+    from ..pipelines.engine.attention import LayerCall
     from ..pipelines.lvlm import LVLM, Inputs
 
 MODES = ("paper", "official")

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..pipelines.checks import check_layers
-from ..pipelines.declarations import Reading
-from ..pipelines.record import Record
+from ..pipelines.engine.declarations import Reading
+from ..pipelines.engine.record import Record
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import AttentionCall
+    from ..pipelines.engine.attention import AttentionCall
 
 
 def image_share(call: "AttentionCall") -> Float[Tensor, "batch token head"]:

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_flag
-from ..pipelines.declarations import Reading
-from ..pipelines.record import Record
+from ..pipelines.engine.declarations import Reading
+from ..pipelines.engine.record import Record
 
 
 def renormalised(logits: Float[Tensor, "... vocab"], top: int) -> Float[Tensor, "... vocab"]:

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..pipelines.checks import check_choice, check_integers
-from ..pipelines.declarations import Reading
-from ..pipelines.record import Record
+from ..pipelines.engine.declarations import Reading
+from ..pipelines.engine.record import Record
 from .probe import fit_linear
 from .trained import SHIPPED, Trained, items, made_for, prepared
 
 if TYPE_CHECKING:
-    from ..pipelines.attention import AttentionCall
+    from ..pipelines.engine.attention import AttentionCall
 
 
 def ratio(

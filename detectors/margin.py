@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..pipelines.checks import check_integers
-from ..pipelines.declarations import Reading
-from ..pipelines.record import Record
+from ..pipelines.engine.declarations import Reading
+from ..pipelines.engine.record import Record
 
 ANSWERS = ("yes", "no")
 

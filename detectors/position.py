@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.record import Record
+from ..pipelines.engine.record import Record
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.record import Record
+from ..pipelines.engine.record import Record
 
 
 @dataclass(frozen=True)

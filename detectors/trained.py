@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..pipelines.identity import identity, misfit, shipped
+from ..pipelines.model.identity import identity, misfit, shipped
 from .probe import KINDS, Probe
 
 CONFIG, TENSORS, VERSION = "config.json", "detector.safetensors", 1

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_choice
-from ..pipelines.declarations import Branch, Reading
-from ..pipelines.record import Record
+from ..pipelines.engine.declarations import Branch, Reading
+from ..pipelines.engine.record import Record
 
 Distance = Literal["norm", "squared", "cosine", "relative"]
 DISTANCES = ("norm", "squared", "cosine", "relative")

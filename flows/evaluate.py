@@ -1,4 +1,4 @@
-"""The evaluation as a Prefect flow: the functions of `flows.steps`, each a task.
+"""The evaluation as a Prefect flow: the functions of `flows.evaluation.steps`, each a task.
 
 Importing this module imports Prefect; `veridical evaluate --no-prefect` and everything else does without. Deployments
 name it as `veridical.flows.evaluate:evaluate`.
@@ -13,12 +13,13 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from . import artifacts, runners, steps
+from .evaluation import steps
+from .prefect import artifacts, runners
 
 
 def worth_trying_again(task: Any, run: Any, state: Any) -> bool:
     """Bad input stays bad; a full disk or a lost GPU may come back."""
-    from ..pipelines.load import CannotLoad
+    from ..pipelines.model.load import CannotLoad
 
     try:
         state.result()

@@ -19,7 +19,10 @@ from prefect.cache_policies import CachePolicy
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
-from . import artifacts, durable, evaluate, history, keys, regression, steps, storage
+from . import evaluate
+from .evaluation import answer_file, history, regression, steps
+from .files import atomic
+from .prefect import artifacts, cache_key
 
 EVENT = "veridical.regression"
 
@@ -31,14 +34,14 @@ class SameAnswers(CachePolicy):
     def compute_key(
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str:
-        return f"veridical-answers-{keys.answers_key(inputs['out'], inputs['benchmark'], inputs['decoder'])}"
+        return f"veridical-answers-{cache_key.answers_key(inputs['out'], inputs['benchmark'], inputs['decoder'])}"
 
 
 def _answers(out: str, benchmark: str, decoder: str) -> dict[str, Any]:
     """Answers on disk: where, the SHA-256 of the file, and how many are errors. What Prefect keeps is this alone."""
     path = Path(steps.answer(out, benchmark, decoder)).resolve()
-    errors = sum(row["error"] is not None for row in storage.read_rows(path))
-    return {"path": str(path), "sha256": durable.digest(path), "errors": errors}
+    errors = sum(row["error"] is not None for row in answer_file.read_rows(path))
+    return {"path": str(path), "sha256": atomic.digest(path), "errors": errors}
 
 
 ANSWERS = evaluate.as_task(_answers, "answers {benchmark} {decoder}").with_options(
@@ -54,16 +57,16 @@ def answer(out: str, benchmark: str, decoder: str, fresh: bool = False) -> str:
     Args:
         fresh: make them in any case.
     """
-    path = storage.answers_path(out, benchmark, decoder)
+    path = answer_file.answers_path(out, benchmark, decoder)
     made = ANSWERS.with_options(refresh_cache=fresh)(out, benchmark, decoder)
     source = Path(made["path"])
     if source == path.resolve():
         return str(path)
-    if made["errors"] or durable.digest(source) != made["sha256"]:
+    if made["errors"] or atomic.digest(source) != made["sha256"]:
         return answer(out, benchmark, decoder, fresh=True)
-    settings = storage.read_json(Path(out) / steps.MANIFEST)["settings"][benchmark][decoder]
-    storage.write_json(storage.settings_path(path), settings)
-    durable.write(path, source.read_bytes())
+    settings = answer_file.read_json(Path(out) / steps.MANIFEST)["settings"][benchmark][decoder]
+    answer_file.write_json(answer_file.settings_path(path), settings)
+    atomic.write(path, source.read_bytes())
     return str(path)
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from . import pairs
-from .families import family, q_former_first
-from .inputs import BadImage, passed_on, prompt_text
+from . import compatibility
+from .inputs.prompts import caption_prompt
+from .inputs.rows import BadImage, passed_on, prompt_text
+from .model.families import family, q_former_first
 from .per_model import fitted
 from .procedures import Call, make_chain, name_of, split
-from .prompts import caption_prompt
 from .registry import DETECTORS
 
 DESCRIBE = "Please describe this image in detail."
@@ -106,7 +106,7 @@ class Captions:
         decoders, detectors = fitted(make_chain(decoders), self.name), DETECTORS.make_all(detectors)
         generation = {"do_sample": False, "max_new_tokens": max_new_tokens, **generation}
         if (procedure := split(decoders)[0]) is not None:
-            pairs.refuse(decoders)
+            compatibility.refuse(decoders)
             if not all(isinstance(question, str) for question in questions):
                 raise ValueError(f"{name_of(procedure)} asks single questions, no conversation of several turns")
             procedure.check(questions, detectors, generation)

@@ -14,15 +14,16 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
-from . import families, pairs
-from .applied import applied
-from .declarations import Branch, Reading, Step
-from .engine import Generation, arrange, beam_count, complete, end_tokens, run, sequences, setting
+from . import compatibility
+from .engine.declarations import Branch, Reading, Step
+from .engine.deferred_readings import Postponed
+from .engine.hooks import applied
+from .engine.record import Record, Recorder, by_token, real, sureness
+from .engine.run import Generation, arrange, beam_count, complete, end_tokens, run, sequences, setting
 from .lvlm import LVLM
+from .model import families
 from .per_model import fitted
-from .postponed import Postponed
 from .procedures import decoders_alone
-from .record import Record, Recorder, by_token, real, sureness
 from .registry import DECODERS, DETECTORS
 
 
@@ -125,7 +126,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
     logits.
     """
     made = decoders_alone(decoders, "veridical.mitigate")
-    pairs.check(made, stacklevel=3)
+    compatibility.check(made, stacklevel=3)
     wrapped: list[LVLM] = []  # the model of the last call: its layout is checked once
 
     def custom_generate(
@@ -203,7 +204,7 @@ def _check_combination(
         raise ValueError("beam search with do_sample=True would draw each branch apart; choose one of the two")
     if (setting(lvlm, generation, "num_return_sequences") or 1) != 1:
         raise ValueError("num_return_sequences > 1 is not supported; repeat the inputs and give each row its own seed")
-    pairs.check(decoders, stacklevel=4)
+    compatibility.check(decoders, stacklevel=4)
 
 
 _FROM_CONFIG = (MaxLengthCriteria, MaxTimeCriteria, EosTokenCriteria)

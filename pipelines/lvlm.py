@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from . import families, quantization
 from .answers import Captions
-from .applied import refuse_if_busy
-from .inputs import image_free
+from .engine.hooks import refuse_if_busy
+from .inputs.rows import image_free
+from .model import families, quantization
 
 PROMPT = "Please describe this image in detail."
 Inputs = Mapping[str, Tensor]

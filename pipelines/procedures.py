@@ -16,18 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .answers import Answer
-    from .engine import Generation
+    from .engine.run import Generation
     from .lvlm import LVLM
 
-NAMES = {
-    "mvp": "mvp:MVP",
-    "vicrop": "vicrop:ViCrop",
-    "guided": "guided:Guided",
-    "flip": "policies:Flip",
-    "drop": "policies:Drop",
-    "reask": "policies:Reask",
-}
-PROCEDURES = Registry("procedure", "veridical.pipelines", "answers", table="veridical.pipelines.procedures")
+PROCEDURES = Registry("procedure", "veridical.decoders.procedures", "answers")
 
 
 class Procedure(Protocol):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import veridical
-from veridical.pipelines.declarations import Declaration
-from veridical.pipelines.engine import run
+from veridical.pipelines.engine.declarations import Declaration
+from veridical.pipelines.engine.run import run
 from veridical.pipelines.registry import DETECTORS
 
 from ..parity.tiny import BOS, batch, plant_sinks, prompt, tiny_llava

@@ -83,9 +83,9 @@ def test_a_procedures_calls_can_be_made_without_detectors():
 @pytest.mark.parametrize("registry", [DECODERS, PROCEDURES], ids=lambda registry: registry.kind)
 def test_the_catalogue_says_nothing_where_there_is_nothing_to_say(registry, capsys):
     """A rule of nobody's has no paper to differ from; every entry says which families it works on, in one wording."""
-    from veridical.flows import show
+    from veridical.cli.render import methods
 
-    show.methods(registry, ("changes", "cost", "paper"), long=True)
+    methods.methods(registry, ("changes", "cost", "paper"), long=True)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "paper and code:" not in lines
     said = [line for line in lines if line.startswith("families: ")]

@@ -80,7 +80,7 @@ def test_the_first_token_is_drawn_from_the_mitigated_distribution(tiny, name):
     decoder, count = tiny.acting(name), 2000
     prompt = tiny.prompts[0]
     share = behind(tiny, decoder, prompt, torch.empty(1, 0, dtype=torch.long))[0].exp()
-    from veridical.pipelines.fold import Draw
+    from veridical.pipelines.engine.logits import Draw
 
     logits = share.log().expand(count, -1)
     drawn = Draw(blocks=1, batch=count, seed=0)(torch.zeros(count, 1), logits).argmax(1)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from veridical.detectors.vhd import VHD
-from veridical.pipelines.declarations import LogitsEdit
-from veridical.pipelines.engine import run
-from veridical.pipelines.fold import Draw
+from veridical.pipelines.engine.declarations import LogitsEdit
+from veridical.pipelines.engine.logits import Draw
+from veridical.pipelines.engine.run import run
 
 from . import table
 from .setting import MODES, SEEDS, STEPS, Declares, seeded

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import veridical
-from veridical.pipelines import postponed
+from veridical.pipelines.engine import deferred_readings
 from veridical.pipelines.registry import DETECTORS
 
 from .setting import STEPS, assert_unchanged, difference, scale, snapshot
@@ -41,7 +41,7 @@ def test_scoring_a_finished_text_gives_the_risks_read_while_it_was_made(setting,
 
 def test_risks_read_several_steps_at_a_time_are_those_of_scoring_the_whole_text(tiny, detector):
     """Longer than what waits at once, and no multiple of it."""
-    count = 2 * postponed.STEPS + 3
+    count = 2 * deferred_readings.STEPS + 3
     out = tiny.generate([], detectors=[tiny.detector(detector)], max_new_tokens=count, min_new_tokens=count)
     assert out.ids.shape[1] == count
     close(veridical.score(tiny.lvlm, tiny.inputs, out.ids, [tiny.detector(detector)])[detector], risk_of(out))

@@ -11,7 +11,7 @@ import torch
 
 import veridical
 from veridical.decoders.var import VAR
-from veridical.pipelines.declarations import HeadEdit, LogitsEdit, Reading, ResidualEdit
+from veridical.pipelines.engine.declarations import HeadEdit, LogitsEdit, Reading, ResidualEdit
 from veridical.pipelines.registry import DECODERS, DETECTORS
 
 from . import devices

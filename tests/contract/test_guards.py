@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from veridical.pipelines import attention
-from veridical.pipelines.declarations import AttentionEdit, Branch, HeadEdit, LogitsEdit, Reading, ResidualEdit
+from veridical.pipelines.engine import attention
+from veridical.pipelines.engine.declarations import AttentionEdit, Branch, HeadEdit, LogitsEdit, Reading, ResidualEdit
 
 from . import setting as settings
 from . import table

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import veridical
-from veridical.pipelines.applied import _BUSY
-from veridical.pipelines.declarations import Branch
+from veridical.pipelines.engine.declarations import Branch
+from veridical.pipelines.engine.hooks import _BUSY
 
 from .setting import STEPS, Wrapped, assert_unchanged, snapshot
 

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from veridical.cli.main import app
 from veridical.datasets.world import scene
-from veridical.flows import steps
-from veridical.flows.command_line import app
+from veridical.flows.evaluation import steps
 
 
 @pytest.fixture

@@ -20,15 +20,16 @@ from pathlib import Path
 
 import torch
 
-from veridical.flows import captioning, steps
-from veridical.flows.job import LEDGER
+from veridical.flows.captioning import run
+from veridical.flows.captioning.job import LEDGER
+from veridical.flows.evaluation import steps
 
 torch.set_num_threads(1)
 SAMPLED = {"max_new_tokens": 3, "do_sample": True, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
 
 
 def job(pictures: str, out: Path, retry_errors: bool = False) -> None:
-    captioning.captioning(
+    run.captioning(
         [pictures], str(out), shard_size=10, batch_size=4, detectors=["entropy"], generation=SAMPLED,
         retry_errors=retry_errors,
     )  # fmt: skip

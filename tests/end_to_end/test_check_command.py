@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers as tf
 
-from veridical.flows import steps
+from veridical.flows.evaluation import steps
 
 from ..families.setting import setting
 from ..families.tiny_processors import processor
@@ -134,7 +134,7 @@ def test_missing_files_are_named(veridical, llava, tmp_path, gone):
 
 
 def test_a_way_of_loading_that_this_machine_lacks_is_refused_in_one_message(veridical, monkeypatch):
-    monkeypatch.setattr("veridical.pipelines.quantization.find_spec", lambda name: None)
+    monkeypatch.setattr("veridical.pipelines.model.quantization.find_spec", lambda name: None)
     for option, told in (
         (("--quantization", "bnb-4bit"), "pip install bitsandbytes"),
         (("--attention", "flash_attention_2"), "use 'sdpa'"),

@@ -9,13 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from veridical.cli.commands import data
 from veridical.datasets.coco import choose, coco_examples, coco_pope, find_coco, load_json, write_coco
 from veridical.datasets.pope import STRATEGIES
-from veridical.flows import coco_download, resumed
-from veridical.flows.coco_download import LEDGER, fetch
-from veridical.flows.commands import data
-from veridical.flows.download import DownloadFailed
-from veridical.flows.resumed import Expected, download
+from veridical.flows.files import coco, resumed
+from veridical.flows.files.coco import LEDGER, fetch
+from veridical.flows.files.downloads import DownloadFailed
+from veridical.flows.files.resumed import Expected, download
 
 COUNT, LIMIT = 30, 6
 ARCHIVE = "/annotations/annotations_trainval2014.zip"
@@ -94,7 +94,7 @@ def world(tmp_path_factory):
 def server(world, monkeypatch):
     files, _ = world
     expected = Expected(len(files[ARCHIVE]), hashlib.sha256(files[ARCHIVE]).hexdigest())
-    monkeypatch.setattr(coco_download, "ARCHIVES", {"2014": expected})
+    monkeypatch.setattr(coco, "ARCHIVES", {"2014": expected})
     monkeypatch.setattr(resumed, "PAUSE", 0.01)
     running = Server(files)
     yield running
@@ -335,8 +335,8 @@ def test_the_command_refuses_what_cannot_be(server, tmp_path, veridical):
 def test_the_commands_server_is_cocos():
     import inspect
 
-    assert inspect.signature(data.coco).parameters["host"].default == coco_download.HOST
-    assert all(len(expected.sha256) == 64 for expected in coco_download.ARCHIVES.values())
+    assert inspect.signature(data.coco).parameters["host"].default == coco.HOST
+    assert all(len(expected.sha256) == 64 for expected in coco.ARCHIVES.values())
 
 
 # -- lists of images -----------------------------------------------------------------------------------------------

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from veridical.cli import errors
+from veridical.cli.render.method_facts import said
 from veridical.decoders import NAMES as DECODERS
 from veridical.detectors import NAMES as DETECTORS
-from veridical.flows import captioning, failures
-from veridical.flows.said import said
-from veridical.models import EMBEDDED, build
+from veridical.flows.captioning import run
+from veridical.flows.training.embedded import build
+from veridical.models import EMBEDDED
 from veridical.pipelines import registry as registries
 from veridical.pipelines.procedures import PROCEDURES
 
@@ -44,7 +46,7 @@ def test_every_help_has_worked_examples(veridical, command):
 )
 def test_help_and_the_list_need_neither_torch_nor_prefect_nor_a_terminal_with_dashes(command, without):
     code = (
-        f"import sys\nsys.argv = ['veridical', '{command}']\nfrom veridical.flows.command_line import main\n"
+        f"import sys\nsys.argv = ['veridical', '{command}']\nfrom veridical.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    code = end.code or 0\n"
         f"print(code, sorted(set('{without}'.split()) & set(sys.modules)))"
     )
@@ -61,10 +63,10 @@ def test_what_the_list_reads_in_the_source_is_what_the_class_says(registry):
 
 
 def test_notes_are_ours_alone_and_each_once(capsys):
-    with failures.notes():
+    with errors.notes():
         for _ in range(2):
             warnings.warn("a library's", UserWarning, stacklevel=1)
-            warnings.warn("ours", captioning.LeftOut, stacklevel=1)
+            warnings.warn("ours", run.LeftOut, stacklevel=1)
     assert capsys.readouterr().err == "note: ours\n"
 
 
@@ -187,7 +189,7 @@ def test_bad_input_is_one_message_and_exit_code_2(veridical, pictures, broken, t
 
 
 def test_debug_shows_the_traceback(pictures):
-    command = [sys.executable, "-c", "from veridical.flows.command_line import main; main()", "--debug", "caption"]
+    command = [sys.executable, "-c", "from veridical.cli.main import main; main()", "--debug", "caption"]
     shown = subprocess.run([*command, str(pictures.none)], capture_output=True, text=True, check=False)
     assert shown.returncode != 0
     assert "Traceback" in shown.stderr
@@ -195,7 +197,7 @@ def test_debug_shows_the_traceback(pictures):
 
 
 def test_an_unexpected_error_is_one_line_too(veridical, pictures, monkeypatch):
-    monkeypatch.setattr("veridical.flows.steps.load_model", lambda *settings: {}["weights"])
+    monkeypatch.setattr("veridical.flows.evaluation.steps.load_model", lambda *settings: {}["weights"])
     shown = veridical("caption", pictures.a)
     assert shown.exit_code == 1
     assert "unexpected KeyError: 'weights'" in shown.stderr

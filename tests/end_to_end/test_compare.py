@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from veridical.flows import comparing, steps
+from veridical.flows.evaluation import steps
+from veridical.flows.scoring import compare
 from veridical.metrics.compare import Runs
 
 
@@ -171,11 +172,11 @@ def test_bad_input_is_one_message(veridical, small_run, tmp_path, files):
 
 # -- several runs --------------------------------------------------------------------------------------------------
 def run(method, *values):
-    return [comparing.System("", "chair", method, {}, {}, {"chair_s": value}) for value in values]
+    return [compare.System("", "chair", method, {}, {}, {"chair_s": value}) for value in values]
 
 
 def test_runs_have_mean_and_sd_and_a_student_interval_run_by_run():
-    [found] = comparing.over_runs([*run("greedy", 0.50, 0.54, 0.52), *run("vcd", 0.40, 0.42, 0.41)])
+    [found] = compare.over_runs([*run("greedy", 0.50, 0.54, 0.52), *run("vcd", 0.40, 0.42, 0.41)])
     assert found.figures["greedy"]["chair_s"] == Runs(pytest.approx(0.52), pytest.approx(0.02), 3)
     gap = found.differences["vcd"]["chair_s"]
     assert gap.difference.value == pytest.approx(-0.11)  # -0.10, -0.12, -0.11: sd 0.01, t = 4.3027
@@ -184,8 +185,8 @@ def test_runs_have_mean_and_sd_and_a_student_interval_run_by_run():
 
 
 def test_two_runs_or_equal_runs_rank_nothing():
-    [two] = comparing.over_runs([*run("greedy", 0.50, 0.51), *run("vcd", 0.10, 0.11001)])
-    [same] = comparing.over_runs([*run("greedy", 0.5, 0.5, 0.5), *run("vcd", 0.25, 0.25, 0.25)])
+    [two] = compare.over_runs([*run("greedy", 0.50, 0.51), *run("vcd", 0.10, 0.11001)])
+    [same] = compare.over_runs([*run("greedy", 0.5, 0.5, 0.5), *run("vcd", 0.25, 0.25, 0.25)])
     assert {one.differences["vcd"]["chair_s"].verdict for one in (two, same)} == {"inside the noise"}
     assert (two.repeated, same.repeated) == ([], ["greedy", "vcd"])
 
@@ -195,18 +196,18 @@ def test_runs_with_other_images_are_repetitions_but_other_prompts_are_warned_abo
         return {"chair": {"prompt": prompt, "image_ids": images, "generation": {"max_new_tokens": 64}}}
 
     def of(*abouts):
-        return [comparing.System(f"run {n}", "chair", "greedy", {}, about, {"chair_s": n / 10})
+        return [compare.System(f"run {n}", "chair", "greedy", {}, about, {"chair_s": n / 10})
                 for n, about in enumerate(abouts)]  # fmt: skip
 
-    [alike] = comparing.over_runs(of(asked("Describe.", [1, 2]), asked("Describe.", [3, 4])))
+    [alike] = compare.over_runs(of(asked("Describe.", [1, 2]), asked("Describe.", [3, 4])))
     assert alike.warnings == []
-    [unlike] = comparing.over_runs(of(asked("Describe.", [1, 2]), asked("What is it?", [1, 2])))
+    [unlike] = compare.over_runs(of(asked("Describe.", [1, 2]), asked("What is it?", [1, 2])))
     assert unlike.warnings == ["run 0 and run 1: prompts differ (chair.prompt): 'Describe.' against 'What is it?'."]
 
 
 def test_a_benchmark_without_pairs_is_noted_and_no_reason_to_fail():
-    one, two = (comparing.System(name, "counting", "greedy", {}, {}, {"accuracy": 0.5}) for name in "ab")
-    found = comparing.pair(one, two)
+    one, two = (compare.System(name, "counting", "greedy", {}, {}, {"accuracy": 0.5}) for name in "ab")
+    found = compare.pair(one, two)
     assert (found.tables, found.warnings) == ({}, [])
     assert found.notes == ["counting has no paired comparison; its figures stand in results.json"]
 
@@ -214,7 +215,7 @@ def test_a_benchmark_without_pairs_is_noted_and_no_reason_to_fail():
 def test_runs_of_folders_are_printed_and_equal_ones_are_noted(veridical, small_run):
     shown = veridical("compare", small_run, small_run, "--runs")
     assert shown.exit_code == 0
-    value = comparing.of_folder(small_run)[2].figures["chair_s"]
+    value = compare.of_folder(small_run)[2].figures["chair_s"]
     assert f"{value:.3f} ± 0.000 (2 runs)" in shown.stdout
     assert "chair, greedy: all runs are alike" in shown.stderr
     assert steps.RESULTS == "results.json"

@@ -10,10 +10,10 @@ import pytest
 import veridical as package
 from veridical.datasets.captions import DETAIL_PROMPT
 from veridical.datasets.world import scene
-from veridical.flows import detection, detection_table
-from veridical.flows.rated import rate
+from veridical.flows.detection import steps, table
+from veridical.flows.detection.word_risk import rate
 from veridical.models import DETECTORS, EMBEDDED
-from veridical.pipelines.identity import fingerprint, shipped
+from veridical.pipelines.model.identity import fingerprint, shipped
 
 TRAINED, TESTED = 24, 10
 
@@ -167,7 +167,7 @@ def trained(tmp_path_factory):
         "task": "captions", "trained": "lookback_lens:weights=none", "detectors": ["entropy"], "images": TRAINED,
         "test_images": TESTED, "max_new_tokens": 40,
     }  # fmt: skip
-    return detection.detection(str(out), **request), request
+    return steps.detection(str(out), **request), request
 
 
 def read(folder, name):
@@ -191,14 +191,14 @@ def test_training_leaves_a_detector_and_a_table_with_its_controls(trained, lvlm)
 
 
 def test_no_image_is_in_both_parts(trained):
-    asked = detection.Request.read(trained[0])
+    asked = steps.Request.read(trained[0])
     parts = [{example.image for example in asked.examples(part)} for part in ("train", "test")]
     assert list(map(len, parts)) == [TRAINED, TESTED]
     assert parts[0].isdisjoint(parts[1])
 
 
 def test_one_split_for_both_parts_is_cut_by_image(trained):
-    asked = detection.Request(task="pope", images=6, test_images=4, split="validation", test_split="validation")
+    asked = steps.Request(task="pope", images=6, test_images=4, split="validation", test_split="validation")
     parts = [{example.image_id for example in asked.examples(part)} for part in ("train", "test")]
     assert list(map(len, parts)) == [6, 4]
     assert parts[0].isdisjoint(parts[1])
@@ -209,16 +209,16 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(trained, tmp_path, mon
     folder, request = trained
     copytree(Path(folder) / "texts", tmp_path / "again" / "texts")
     monkeypatch.setattr("veridical.pipelines.generate.generate", None)  # nothing may be generated
-    detection.detection(str(tmp_path / "again"), **request)
+    steps.detection(str(tmp_path / "again"), **request)
     assert (tmp_path / "again" / "detector.safetensors").read_bytes() == (
         Path(folder) / "detector.safetensors"
     ).read_bytes()
     with pytest.raises(ValueError, match="seed was 0, now 1"):
-        detection.detection(str(tmp_path / "again"), **{**request, "seed": 1})
+        steps.detection(str(tmp_path / "again"), **{**request, "seed": 1})
 
 
 def test_what_was_trained_is_used_by_its_folder_and_saved_alone(veridical, trained, pictures, tmp_path):
-    alone = detection.save(trained[0], str(tmp_path / "alone"))
+    alone = steps.save(trained[0], str(tmp_path / "alone"))
     assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["config.json", "detector.safetensors"]
     shown = [
         veridical("detect", pictures.a, "--text", "A dog and a cat.", "-t", f"lookback_lens:weights={folder}", "--json")
@@ -229,7 +229,7 @@ def test_what_was_trained_is_used_by_its_folder_and_saved_alone(veridical, train
 
 
 def test_the_table_names_a_probe_by_what_it_was_trained_on_and_not_by_its_folder(trained):
-    told = detection_table.markdown(read(trained[0], "results.json"))
+    told = table.markdown(read(trained[0], "results.json"))
     assert "| `lookback_lens`, trained on words |" in told
     assert str(trained[0]) not in told
 

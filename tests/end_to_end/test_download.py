@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from veridical.flows.download import DownloadFailed, fetch
+from veridical.flows.files.downloads import DownloadFailed, fetch
 
 
 def test_a_file_with_the_known_digest_is_written(tmp_path):

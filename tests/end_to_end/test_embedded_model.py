@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import veridical
+from veridical.flows.training.embedded.examination import examine
 from veridical.models import EMBEDDED
-from veridical.models.examination import examine
 
 IMAGES = 80
 

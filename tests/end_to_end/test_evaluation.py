@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from veridical.flows import report, steps, storage
-from veridical.flows.benchmarks import BENCHMARKS
+from veridical.flows.benchmarks.table import BENCHMARKS
+from veridical.flows.evaluation import answer_file, report, steps
 
 DECODERS = ("greedy", "vcd", "vista:strength=0.05")
 FILES = ("greedy.jsonl", "vcd.jsonl", "vista-strength=0.05.jsonl")
@@ -97,7 +97,7 @@ def test_the_command_needs_no_prefect_server(tmp_path, plain):
     """Prefect's home is empty and nothing is configured; --no-prefect does not even import it."""
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
     code = (
-        "import sys\nfrom veridical.flows.command_line import app\nout, *command = sys.argv[1:]\n"
+        "import sys\nfrom veridical.cli.main import app\nout, *command = sys.argv[1:]\n"
         "for extra in (['--no-prefect'], []):\n"
         "    app([*command, '--out', out + str(len(extra)), *extra], standalone_mode=False)\n"
         "    print('prefect' in sys.modules)"
@@ -150,7 +150,7 @@ def test_a_finished_run_asks_nothing_again(copy, monkeypatch):
 )
 def test_other_settings_in_the_same_folder_are_refused(copy, changes, said):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    with pytest.raises(storage.OtherSettings, match="made with other settings") as refused:
+    with pytest.raises(answer_file.OtherSettings, match="made with other settings") as refused:
         steps.evaluation(**asked(copy, **changes))
     assert said in str(refused.value)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
@@ -248,7 +248,7 @@ def test_scoring_and_reporting_need_no_model(copy):
 
 def test_decoders_have_safe_and_different_file_names():
     decoders = ["vcd", "vista:strength=0.1", "sla:window=(-7,-2)", "sla:window=(-7, -2)", "vsv+vcd", "a/../b", "a-..-b"]
-    names = [storage.file_name(decoder) for decoder in decoders]
+    names = [answer_file.file_name(decoder) for decoder in decoders]
     assert all(re.fullmatch(r"[A-Za-z0-9._=,+-]+", name) for name in names)
     assert len(set(names)) == len(names)
 

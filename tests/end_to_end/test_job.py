@@ -15,21 +15,12 @@ import pytest
 from PIL import Image
 from typer.main import get_command
 
-from veridical.flows import (
-    captioning,
-    careful,
-    durable,
-    job,
-    lock,
-    reading,
-    shard_files,
-    shards,
-    sources,
-    steps,
-    storage,
-)
-from veridical.flows.command_line import app
-from veridical.flows.fetch import fetch
+from veridical.cli.main import app
+from veridical.flows.captioning import batch_retry, image_loader, job, run, shard, shard_format
+from veridical.flows.captioning import images as sources
+from veridical.flows.evaluation import answer_file, steps
+from veridical.flows.files import atomic, lock
+from veridical.flows.files.fetch import fetch
 
 DECODERS = ("greedy", "vcd")
 SHORT = {"max_new_tokens": 4}
@@ -49,7 +40,7 @@ def images(tmp_path_factory) -> Path:
 def plain(images, tmp_path_factory) -> Path:
     """A finished job; to be looked at, not changed."""
     out = tmp_path_factory.mktemp("plain") / "out"
-    captioning.captioning([str(images)], str(out), **asked())
+    run.captioning([str(images)], str(out), **asked())
     return out
 
 
@@ -70,11 +61,11 @@ def lvlm():
 
 # -- what it writes ------------------------------------------------------------------------------------------------
 def test_rows_say_what_the_model_says_of_each_image(images, plain):
-    rows = shard_files.read(plain / "captions.parquet")
+    rows = shard_format.read(plain / "captions.parquet")
     assert [(row["id"], row["decoder"]) for row in rows] == [(f"{n}.png", d) for n in range(7) for d in DECODERS]
     row = rows[3]
     [answer] = lvlm().caption(
-        images / "1.png", ["vcd"], ["entropy"], prompt=captioning.DETAIL_PROMPT, **SHORT
+        images / "1.png", ["vcd"], ["entropy"], prompt=run.DETAIL_PROMPT, **SHORT
     )  # fmt: skip
     assert (row["caption"], row["tokens"]) == (answer.text, answer.tokens)
     assert row["risk"]["entropy"] == pytest.approx(answer.risk["entropy"], abs=1e-4)
@@ -86,7 +77,7 @@ def test_rows_say_what_the_model_says_of_each_image(images, plain):
 def test_the_ledger_and_the_summary_add_up(plain):
     lines = [json.loads(line) for line in (plain / "ledger.jsonl").read_text("utf-8").splitlines()]
     assert [(line["shard"], line["rows"], line["errors"]) for line in lines] == [(0, 6, 0), (1, 6, 2), (2, 2, 0)]
-    summary = storage.read_json(plain / "summary.json")
+    summary = answer_file.read_json(plain / "summary.json")
     assert summary["images"] == 7
     assert summary["decoders"]["vcd"] == {"rows": 7, "errors": 1, "tokens": 24}
     timed = [json.loads(line) for line in (plain / "timings.jsonl").read_text("utf-8").splitlines()]
@@ -95,8 +86,8 @@ def test_the_ledger_and_the_summary_add_up(plain):
 
 
 def test_json_lines_hold_the_same_as_parquet(images, plain, tmp_path):
-    captioning.captioning([str(images)], str(tmp_path / "out"), **asked(form="jsonl"))
-    rows, same = shard_files.read(tmp_path / "out" / "captions.jsonl"), shard_files.read(plain / "captions.parquet")
+    run.captioning([str(images)], str(tmp_path / "out"), **asked(form="jsonl"))
+    rows, same = shard_format.read(tmp_path / "out" / "captions.jsonl"), shard_format.read(plain / "captions.parquet")
     without = lambda row: {name: value for name, value in row.items() if name != "settings"}
     assert list(map(without, rows)) == list(map(without, same))
 
@@ -112,10 +103,10 @@ def test_a_list_and_a_table_are_sources_too(images, tmp_path):
 
 
 def test_the_merged_file_is_the_same_however_its_rows_come(plain, tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_files, "_GROUP", 4)
-    rows = shard_files.read(plain / "captions.parquet")
+    monkeypatch.setattr(shard_format, "_GROUP", 4)
+    rows = shard_format.read(plain / "captions.parquet")
     for name, size in (("a.parquet", 1), ("b.parquet", 9)):
-        with shard_files.merging(tmp_path / name) as add:
+        with shard_format.merging(tmp_path / name) as add:
             for start in range(0, len(rows), size):
                 add(rows[start : start + size])
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
@@ -127,18 +118,18 @@ def test_batches_are_of_like_length_longest_first_and_in_the_plans_order():
     count = lambda image_sizes: {"num_image_tokens": [height // 10 for height, _ in image_sizes]}
     model = SimpleNamespace(processor=SimpleNamespace(_get_num_multimodal_tokens=count))
     heights = [10, 30, 20, 30, 10, 99]
-    seen = [reading.Seen(n, None, size=(h, 1), error="bad" if h == 99 else None) for n, h in enumerate(heights)]
-    assert [[one.place for one in batch] for batch in reading.batches(seen, model, 2)] == [[1, 3], [2, 0], [4]]
+    seen = [image_loader.Seen(n, None, size=(h, 1), error="bad" if h == 99 else None) for n, h in enumerate(heights)]
+    assert [[one.place for one in batch] for batch in image_loader.batches(seen, model, 2)] == [[1, 3], [2, 0], [4]]
     model.processor = object()  # one that cannot say: pixels
-    assert [[one.place for one in batch] for batch in reading.batches(seen, model, 3)] == [[1, 3, 2], [0, 4]]
+    assert [[one.place for one in batch] for batch in image_loader.batches(seen, model, 3)] == [[1, 3, 2], [0, 4]]
 
 
 def test_an_image_is_sampled_with_its_place_in_the_plan(images, tmp_path):
     hot = {"do_sample": True, "temperature": 1.5, "top_k": 0, "top_p": 1.0, **SHORT}
-    captioning.captioning([str(images)], str(tmp_path / "out"), **asked(decoders=["greedy"], seed=5, generation=hot))
-    for place, row in enumerate(shard_files.read(tmp_path / "out" / "captions.parquet")):
+    run.captioning([str(images)], str(tmp_path / "out"), **asked(decoders=["greedy"], seed=5, generation=hot))
+    for place, row in enumerate(shard_format.read(tmp_path / "out" / "captions.parquet")):
         if row["error"] is None:
-            [alone] = lvlm().answer(images / row["id"], captioning.DETAIL_PROMPT, seed=5 + place, **hot)
+            [alone] = lvlm().answer(images / row["id"], run.DETAIL_PROMPT, seed=5 + place, **hot)
             assert row["caption"] == alone.text
 
 
@@ -147,8 +138,8 @@ def test_a_caption_does_not_depend_on_what_else_is_in_its_batch(images, tmp_path
     found = {}
     for size in (1, 3, 7):
         out = tmp_path / str(size)
-        captioning.captioning([str(images)], str(out), **asked(batch_size=size, shard_size=7, generation=generation))
-        found[size] = shard_files.read(out / "captions.parquet")
+        run.captioning([str(images)], str(out), **asked(batch_size=size, shard_size=7, generation=generation))
+        found[size] = shard_format.read(out / "captions.parquet")
     for size in (3, 7):
         for row, alone in zip(found[size], found[1], strict=True):
             same = ("id", "decoder", "caption", "tokens", "error")
@@ -165,7 +156,7 @@ def test_answer_takes_a_seed_for_each_image(images):
 def test_a_finished_job_asks_nothing_again(images, copy, monkeypatch):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     monkeypatch.setattr(type(lvlm()), "answer", lambda *arguments, **options: pytest.fail("asked again"))
-    captioning.captioning([str(images)], str(copy), **asked())
+    run.captioning([str(images)], str(copy), **asked())
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
@@ -173,8 +164,8 @@ def test_a_finished_job_asks_nothing_again(images, copy, monkeypatch):
 def test_a_shard_that_was_damaged_is_made_again(images, plain, copy, damage):
     path = copy / "shards" / "000001.parquet"
     path.write_bytes(b"x") if damage == "other bytes" else path.unlink()
-    assert captioning.remaining(str(copy)) == [1]
-    captioning.captioning([str(images)], str(copy), **asked())
+    assert run.remaining(str(copy)) == [1]
+    run.captioning([str(images)], str(copy), **asked())
     assert path.read_bytes() == (plain / "shards" / "000001.parquet").read_bytes()
     assert (copy / "captions.parquet").read_bytes() == (plain / "captions.parquet").read_bytes()
 
@@ -185,29 +176,29 @@ def test_a_shard_with_the_rows_of_another_is_refused(images, copy):
     lines[1]["sha256"] = lines[0]["sha256"]
     (copy / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     with pytest.raises(ValueError, match=r"000001\.parquet has not one row per planned image and decoder"):
-        captioning.finish(str(copy))
+        run.finish(str(copy))
 
 
 def test_the_plan_stays_when_images_come_and_go(images, tmp_path):
     folder = Path(shutil.copytree(images, tmp_path / "images"))
     out = tmp_path / "out"
-    captioning.captioning([str(folder)], str(out), **asked())
+    run.captioning([str(folder)], str(out), **asked())
     shutil.copy(folder / "0.png", folder / "new.png")
     (folder / "0.png").unlink()
-    captioning.captioning([str(folder)], str(out), **asked())
-    assert storage.read_json(out / "summary.json")["images"] == 7
+    run.captioning([str(folder)], str(out), **asked())
+    assert answer_file.read_json(out / "summary.json")["images"] == 7
 
 
 def test_only_errors_are_tried_again(images, tmp_path):
     folder, out = Path(shutil.copytree(images, tmp_path / "images")), tmp_path / "out"
-    captioning.captioning([str(folder)], str(out), **asked())
+    run.captioning([str(folder)], str(out), **asked())
     shutil.copy(folder / "0.png", folder / "4.png")
-    before = shard_files.read(out / "captions.parquet")
+    before = shard_format.read(out / "captions.parquet")
     others = {n: (out / "shards" / f"00000{n}.parquet").stat().st_mtime_ns for n in (0, 2)}
-    captioning.captioning([str(folder)], str(out), **asked())
-    assert shard_files.read(out / "captions.parquet") == before, "not without being told to"
-    captioning.captioning([str(folder)], str(out), **asked(retry_errors=True))
-    after = shard_files.read(out / "captions.parquet")
+    run.captioning([str(folder)], str(out), **asked())
+    assert shard_format.read(out / "captions.parquet") == before, "not without being told to"
+    run.captioning([str(folder)], str(out), **asked(retry_errors=True))
+    after = shard_format.read(out / "captions.parquet")
     assert [row["id"] for row, old in zip(after, before, strict=True) if row != old] == ["4.png", "4.png"]
     assert all(row["error"] is None and row["caption"] for row in after)
     assert others == {n: (out / "shards" / f"00000{n}.parquet").stat().st_mtime_ns for n in (0, 2)}
@@ -226,8 +217,8 @@ def test_only_errors_are_tried_again(images, tmp_path):
 )
 def test_other_settings_in_the_same_folder_are_refused(images, copy, changes, said):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    with pytest.raises(storage.OtherSettings) as refused:
-        captioning.captioning([str(images)], str(copy), **asked(**changes))
+    with pytest.raises(answer_file.OtherSettings) as refused:
+        run.captioning([str(images)], str(copy), **asked(**changes))
     assert said in str(refused.value)
     assert "Choose another --out" in str(refused.value)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
@@ -236,10 +227,10 @@ def test_other_settings_in_the_same_folder_are_refused(images, copy, changes, sa
 def test_a_worker_with_other_versions_is_refused(copy, monkeypatch):
     versions = {**job.about.versions(), "torch": "0.1"}
     monkeypatch.setattr(job.about, "versions", lambda: versions)
-    shards.check_worker.cache_clear()
-    with pytest.raises(storage.OtherSettings, match=r'version of torch was ".*", now "0\.1"'):
-        shards.caption_shard(str(copy), 0)
-    shards.check_worker.cache_clear()
+    shard.check_worker.cache_clear()
+    with pytest.raises(answer_file.OtherSettings, match=r'version of torch was ".*", now "0\.1"'):
+        shard.caption_shard(str(copy), 0)
+    shard.check_worker.cache_clear()
 
 
 def test_the_model_is_loaded_as_it_was_asked_for(monkeypatch):
@@ -254,19 +245,19 @@ def test_the_model_is_loaded_as_it_was_asked_for(monkeypatch):
 
 def test_what_a_procedure_cannot_do_is_said_before_the_first_image(images, tmp_path):
     with pytest.raises(ValueError, match=r"MVP chooses between .* closed questions"):
-        captioning.captioning([str(images)], str(tmp_path / "out"), **asked(decoders=["mvp"]))
+        run.captioning([str(images)], str(tmp_path / "out"), **asked(decoders=["mvp"]))
     assert not (tmp_path / "out" / "job.json").exists()
 
 
 def test_two_jobs_cannot_work_in_one_folder(images, copy):
     with lock.locked(copy), pytest.raises(lock.InUse, match=f"in use by process {os.getpid()}"):
-        captioning.captioning([str(images)], str(copy), **asked())
+        run.captioning([str(images)], str(copy), **asked())
 
 
 def test_flow_and_function_take_the_same_arguments():
-    from veridical.flows.overnight import overnight
+    from veridical.flows.caption import overnight
 
-    flow, function = inspect.signature(overnight.fn).parameters, inspect.signature(captioning.captioning).parameters
+    flow, function = inspect.signature(overnight.fn).parameters, inspect.signature(run.captioning).parameters
     plain_value = lambda value: list(value) if isinstance(value, tuple) else value
     assert {name: p.default for name, p in flow.items()} == {
         name: plain_value(p.default) for name, p in function.items() if name != "steps"
@@ -284,14 +275,14 @@ def test_images_of_a_list_are_fetched_where_that_is_allowed(images, tmp_path, mo
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(images)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(reading, "fetch", partial(fetch, resolve=lambda host, port: "127.0.0.1"))
+    monkeypatch.setattr(image_loader, "fetch", partial(fetch, resolve=lambda host, port: "127.0.0.1"))
     names = tmp_path / "list.txt"
     base = f"http://pictures.example:{server.server_port}"
     names.write_text(f"{base}/0.png\n{base}/none.png\n", encoding="utf-8")
-    captioning.captioning([str(names)], str(tmp_path / "out"), **asked(decoders=["greedy"], allow_urls=True))
+    run.captioning([str(names)], str(tmp_path / "out"), **asked(decoders=["greedy"], allow_urls=True))
     server.shutdown()
     server.server_close()
-    good, bad = shard_files.read(tmp_path / "out" / "captions.parquet")
+    good, bad = shard_format.read(tmp_path / "out" / "captions.parquet")
     assert good["caption"]
     assert bad["error"].endswith("none.png could not be fetched: the server answered 404")
 
@@ -315,7 +306,7 @@ def test_the_command_says_where_the_captions_are_and_what_failed(veridical, imag
 def test_image_files_can_be_a_job_and_a_good_one_exits_with_0(veridical, images, tmp_path):
     shown = veridical(*command(images / "0.png", tmp_path / "out", "--format", "jsonl"))
     assert shown.exit_code == 0, shown.stderr
-    assert [row["id"] for row in shard_files.read(tmp_path / "out" / "captions.jsonl")] == [str(images / "0.png")]
+    assert [row["id"] for row in shard_format.read(tmp_path / "out" / "captions.jsonl")] == [str(images / "0.png")]
 
 
 @pytest.mark.parametrize(
@@ -341,14 +332,14 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(veridical, im
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(careful.ModelFailed("broken: start again"), "Error: broken: start again\n"),
-     (durable.DiskFull(errno.ENOSPC, "no room to write x"), "no room to write x")],
+    [(batch_retry.ModelFailed("broken: start again"), "Error: broken: start again\n"),
+     (atomic.DiskFull(errno.ENOSPC, "no room to write x"), "no room to write x")],
 )  # fmt: skip
 def test_a_job_that_stopped_says_so_in_one_line_and_exits_with_1(veridical, images, tmp_path, monkeypatch, error, said):
     def stop(**asked):
         raise error
 
-    monkeypatch.setattr(captioning, "captioning", stop)
+    monkeypatch.setattr(run, "captioning", stop)
     shown = veridical(*command(images, tmp_path / "out"))
     assert (shown.exit_code, shown.stderr.count("\n")) == (1, 1)
     assert said in shown.stderr
@@ -357,10 +348,10 @@ def test_a_job_that_stopped_says_so_in_one_line_and_exits_with_1(veridical, imag
 
 def test_the_document_names_the_columns_the_options_and_the_defaults_that_there_are():
     document = (Path(__file__).parents[2] / "docs" / "overnight.md").read_text("utf-8")
-    assert [name for name in shard_files.COLUMNS if f"`{name}`" not in document] == []
+    assert [name for name in shard_format.COLUMNS if f"`{name}`" not in document] == []
     options = {p.name for p in get_command(app).commands["caption"].params}
     named = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", document)}
     assert named - options <= {"format", "runs", "help"}
-    for number in (captioning.MAX_PIXELS, captioning.MAX_BYTES):
+    for number in (run.MAX_PIXELS, run.MAX_BYTES):
         assert f"({number:,})" in document
     assert all(suffix in document for suffix in sources.SUFFIXES)

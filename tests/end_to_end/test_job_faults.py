@@ -15,9 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from veridical.flows import captioning, careful, durable, reading, shard_files, shards, sources, steps
+from veridical.flows.captioning import batch_retry, image_loader, shard_format
+from veridical.flows.captioning import images as sources
+from veridical.flows.captioning import run as captioning
+from veridical.flows.captioning import shard as shards
+from veridical.flows.evaluation import steps
+from veridical.flows.files import atomic
 from veridical.pipelines.answers import Answer
-from veridical.pipelines.inputs import read_bytes, read_image, read_size
+from veridical.pipelines.inputs.rows import read_bytes, read_image, read_size
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -87,7 +92,7 @@ def run(images: Path, out: Path, **options: object) -> list[dict]:
     options = {"shard_size": 4, "batch_size": 2, "form": "jsonl", **options}
     with pytest.warns(captioning.LeftOut) if (images / "notes.txt").exists() else nullcontext():
         captioning.captioning([str(images)], str(out), **options)
-    return shard_files.read(out / f"captions.{options['form']}")
+    return shard_format.read(out / f"captions.{options['form']}")
 
 
 def some(folder: Path, count: int = 6) -> Path:
@@ -189,7 +194,7 @@ def test_what_a_killed_worker_left_half_written_is_gone_when_the_job_is_done(tmp
     out = tmp_path / "out"
 
     def killed_first(folder, shard, retry_errors):
-        durable.write(out / "shards" / ".000000.parquet.1.partial", b"PAR1")
+        atomic.write(out / "shards" / ".000000.parquet.1.partial", b"PAR1")
         return shards.caption_shard(folder, shard, retry_errors)
 
     rows = run(some(tmp_path / "images"), out, steps=captioning.Steps(shard=killed_first))
@@ -226,8 +231,8 @@ def test_a_reader_thread_that_fails_costs_one_image(tmp_path, canned, monkeypatc
             raise MemoryError
         return decode(content, name, most)
 
-    monkeypatch.setattr("veridical.pipelines.inputs.read_size", fails_at_once)
-    monkeypatch.setattr("veridical.pipelines.inputs.read_bytes", fails_later)
+    monkeypatch.setattr("veridical.pipelines.inputs.rows.read_size", fails_at_once)
+    monkeypatch.setattr("veridical.pipelines.inputs.rows.read_bytes", fails_later)
     rows = run(some(tmp_path / "images"), tmp_path / "out")
     errors = {row["id"]: row["error"] for row in rows if row["error"]}
     assert sorted(errors) == ["1.png", "4.png"]
@@ -250,7 +255,7 @@ def test_a_full_disk_stops_the_job_and_the_next_start_ends_in_the_same_bytes(tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(durable.DiskFull, match=r"no room to write .* Nothing that was finished is lost"):
+        with pytest.raises(atomic.DiskFull, match=r"no room to write .* Nothing that was finished is lost"):
             run(folder, out)
     assert not list(out.rglob("*.partial"))
     assert not (out / "summary.json").exists()
@@ -261,11 +266,11 @@ def test_a_full_disk_stops_the_job_and_the_next_start_ends_in_the_same_bytes(tmp
 
 def test_a_file_size_limit_of_the_system_is_told_like_a_full_disk(tmp_path, canned, monkeypatch):
     """As under `ulimit -f`: the refusal is the kernel's own."""
-    monkeypatch.setattr(shard_files, "encode", lambda rows, form: b"x" * 40_000_000)
+    monkeypatch.setattr(shard_format, "encode", lambda rows, form: b"x" * 40_000_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000_000, hard))
     try:
-        with pytest.raises(durable.DiskFull, match=r"no room to write 000000\.jsonl"):
+        with pytest.raises(atomic.DiskFull, match=r"no room to write 000000\.jsonl"):
             run(some(tmp_path / "images"), tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -338,7 +343,7 @@ def test_a_model_that_is_broken_stops_the_job_instead_of_filling_it_with_errors(
         raise error
 
     model(monkeypatch, broken)
-    with pytest.raises(careful.ModelFailed, match=said):
+    with pytest.raises(batch_retry.ModelFailed, match=said):
         run(some(tmp_path / "images"), tmp_path / "out")
     assert not list((tmp_path / "out").glob("shards/*"))
 
@@ -383,7 +388,7 @@ def test_ids_cannot_lead_out_of_the_folder(tmp_path, canned):
     captioning.captioning([str(tmp_path / "table.parquet")], str(tmp_path / "a" / "out"))
     fresh = set(tmp_path.rglob("*")) - before
     assert all(path == tmp_path / "a" or (tmp_path / "a" / "out") in (path, *path.parents) for path in fresh)
-    rows = shard_files.read(tmp_path / "a" / "out" / "captions.parquet")
+    rows = shard_format.read(tmp_path / "a" / "out" / "captions.parquet")
     assert [(row["id"], row["path"]) for row in rows] == [
         ("../../x", str(folder / "0.png")), ("/etc/x", str(folder / "1.png"))
     ]  # fmt: skip
@@ -395,7 +400,7 @@ def test_urls_in_a_list_are_refused_unless_they_are_allowed_and_then_only_public
     with pytest.raises(ValueError, match=r"a\.png is a URL, one of 2; nothing is fetched without --allow-urls"):
         captioning.captioning([str(names)], str(tmp_path / "out"))
     captioning.captioning([str(names)], str(tmp_path / "out"), allow_urls=True)
-    for row in shard_files.read(tmp_path / "out" / "captions.parquet"):
+    for row in shard_format.read(tmp_path / "out" / "captions.parquet"):
         assert "which is not an address of the open internet" in row["error"]
-    seen = reading.look(sources.Picture("a", "http://a.example/"), 0, reading.Limits(1, 1, allow_urls=False))
+    seen = image_loader.look(sources.Picture("a", "http://a.example/"), 0, image_loader.Limits(1, 1, allow_urls=False))
     assert "nothing is fetched without --allow-urls" in seen.error, "a plan that was changed by hand changes nothing"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from veridical.flows import shard_files
+from veridical.flows.captioning import shard_format
 
 NURSERY = Path(__file__).with_name("job_nursery.py")
 VARYING = {"ledger.jsonl", "timings.jsonl", "lock"}  # seconds, and who was at work
@@ -56,7 +56,7 @@ def test_300_images_killed_at_12_random_moments_end_in_the_same_bytes(nursery):
     assert sorted(killed) == sorted(whole)
     assert [name for name in whole if killed[name] != whole[name]] == []
     assert len(whole) == 30 + 5, "shards; plan, job, captions, errors, summary"
-    rows = shard_files.read(base / "killed" / "captions.parquet")
+    rows = shard_format.read(base / "killed" / "captions.parquet")
     named = sorted(path.relative_to(base / "many").as_posix() for path in (base / "many").rglob("*.png"))
     assert [row["id"] for row in rows] == named, "no row lost, none twice"
     assert sum(row["error"] is not None for row in rows) == len(range(5, 300, 37))
@@ -76,7 +76,7 @@ def test_a_kill_before_any_write_or_rename_loses_nothing(nursery):
 def test_a_kill_while_errors_are_asked_again_changes_no_other_row(nursery):
     """Its shard is asked with another batch than the first time: rows that were kept must not be made anew."""
     base, told = nursery
-    before, after = (shard_files.read(base / part / "0" / "captions.parquet") for part in ("points", "retry"))
+    before, after = (shard_format.read(base / part / "0" / "captions.parquet") for part in ("points", "retry"))
     changed = [(old["error"] is not None, new["error"]) for old, new in zip(before, after, strict=True) if old != new]
     assert changed == [(True, None)]
     assert told["retry"] > 15
@@ -89,12 +89,13 @@ def test_a_flow_that_is_killed_goes_on_and_ends_in_the_same_bytes(tmp_path, pref
     """Killed as a process, continued as a flow; compared with plain functions."""
     from prefect import get_client
 
-    from veridical.flows import captioning, job
-    from veridical.flows.overnight import overnight
+    from veridical.flows.caption import overnight
+    from veridical.flows.captioning import job
+    from veridical.flows.captioning import run as captioning
 
     images, out = pictures(tmp_path / "pictures", 40), tmp_path / "flow"
     words = ["caption", str(images), "--out", str(out), "--shard-size", "4", "--max-new-tokens", "4"]
-    code = "import sys\nfrom veridical.flows.command_line import app\napp(sys.argv[1:])"
+    code = "import sys\nfrom veridical.cli.main import app\napp(sys.argv[1:])"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words], env={**os.environ, "PREFECT_API_URL": prefect_server},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -123,7 +124,7 @@ def test_a_flow_that_is_killed_goes_on_and_ends_in_the_same_bytes(tmp_path, pref
 
 
 def test_bad_input_inside_the_flow_keeps_its_message(tmp_path, prefect_server):
-    from veridical.flows.overnight import overnight
+    from veridical.flows.caption import overnight
 
     with pytest.raises(ValueError, match=r"^form='csv' is neither of parquet, jsonl$"):
         overnight([str(tmp_path)], str(tmp_path / "out"), form="csv")

@@ -7,7 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from veridical.flows import captioning, reading, shard_files, sources, steps
+from veridical.flows.captioning import image_loader, run, shard_format
+from veridical.flows.captioning import images as sources
+from veridical.flows.evaluation import steps
 from veridical.pipelines.answers import Answer
 
 
@@ -57,7 +59,7 @@ def test_lines_of_a_list_are_names_whatever_is_in_them(tmp_path):
 def test_a_misspelt_name_makes_no_job_that_stands_in_the_way_of_the_right_one(tmp_path, monkeypatch, names, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=said):
-        captioning.captioning(names, str(tmp_path / "out"))
+        run.captioning(names, str(tmp_path / "out"))
     assert not (tmp_path / "out" / "job.json").exists()
 
 
@@ -77,18 +79,20 @@ def test_a_folder_whose_name_is_no_text_is_refused_with_a_way_out(veridical, pic
 
 
 def test_an_address_that_is_no_text_is_an_error_row_that_can_be_written():
-    seen = reading.look(sources.Picture("a", os.fsdecode(b"http://127.0.0.1/\xff")), 0, reading.Limits(9, 9, True))
+    seen = image_loader.look(
+        sources.Picture("a", os.fsdecode(b"http://127.0.0.1/\xff")), 0, image_loader.Limits(9, 9, True)
+    )
     assert seen.error is not None
     assert seen.error.startswith("http://127.0.0.1/\\xff could not be fetched")
     seen.error.encode()
 
 
-@pytest.mark.parametrize("form", shard_files.FORMATS)
+@pytest.mark.parametrize("form", shard_format.FORMATS)
 def test_a_risk_that_is_no_number_is_left_open_in_both_formats(picture, tmp_path, monkeypatch, form):
     """JSON has neither NaN nor infinity: one such risk would stop a job in the middle of the night."""
     told = Answer("a", risk={"mine": [float("inf"), float("nan"), 0.5]})
     lvlm = steps.load_model("embedded", "auto", "auto", None, None, None)
     monkeypatch.setattr(type(lvlm), "answer", lambda self, images, *arguments, **options: [told])
-    captioning.captioning([str(picture)], str(tmp_path / "out"), form=form)
-    [row] = shard_files.read(tmp_path / "out" / f"captions.{form}")
+    run.captioning([str(picture)], str(tmp_path / "out"), form=form)
+    [row] = shard_format.read(tmp_path / "out" / f"captions.{form}")
     assert row["risk"] == {"mine": [None, None, 0.5]}

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from veridical.datasets.world import SIZE, scene
-from veridical.flows import steps
-from veridical.flows.train_matcher import main, train_matcher
+from veridical.flows.evaluation import steps
+from veridical.flows.training.matcher.card import table
+from veridical.flows.training.matcher.examination import asked, box_mask, examine
+from veridical.flows.training.matcher.lessons import Lessons
+from veridical.flows.training.matcher.run import main, train_matcher
+from veridical.flows.training.matcher.training import Recipe, Trainer
 from veridical.models import MATCHER
-from veridical.models.matcher_card import table
-from veridical.models.matcher_examination import asked, box_mask, examine
-from veridical.models.matcher_lessons import Lessons
-from veridical.models.matcher_training import Recipe, Trainer
-from veridical.pipelines.load import CannotLoad
-from veridical.pipelines.matcher import Match
-from veridical.pipelines.matcher_load import load_matcher
-from veridical.pipelines.matcher_open_clip import OpenClipMatcher
+from veridical.pipelines.matching.base import Match
+from veridical.pipelines.matching.load import load_matcher
+from veridical.pipelines.matching.open_clip import OpenClipMatcher
+from veridical.pipelines.model.load import CannotLoad
 
 SCENES = 40
 
@@ -60,7 +60,7 @@ def test_relevance_lies_on_the_object_that_was_asked_for(figures):
 def test_the_card_says_it_of_200_scenes_and_nothing_that_40_contradict(figures):
     card = (MATCHER / "README.md").read_text(encoding="utf-8")
     assert "The first 200 scenes of the test split" in card
-    assert "python -m veridical.flows.train_matcher" in card
+    assert "python -m veridical.flows.training.matcher.run" in card
     number = r"(-?[\d.]+)"
     rows = re.findall(rf"^\| (.+) \| {number} \| {number} – {number} \| (\d+) \|$", card, re.MULTILINE)
     assert [row[0] for row in rows] == [line.split(" | ")[0][2:] for line in table(figures).splitlines()[2:]]
@@ -124,7 +124,7 @@ def test_what_is_masked_is_not_what_was_asked_for():
     """Six scenes: the boxes of what is asked for keep more of themselves than the rest of the picture does."""
     import veridical
     from veridical.decoders.agla import AGLA
-    from veridical.pipelines.pictures import pictures
+    from veridical.pipelines.inputs.pixel_values import pictures
 
     lvlm = veridical.load("embedded", device="cpu")
     inside, outside = [], []

@@ -14,8 +14,9 @@ from veridical.datasets import seen
 from veridical.datasets.coco import write_coco
 from veridical.datasets.examples import Example
 from veridical.datasets.world import scene
-from veridical.flows import benchmarks_asked, steps, turns
-from veridical.flows.benchmarks import BENCHMARKS, Source
+from veridical.flows.benchmarks import questions as benchmarks_asked
+from veridical.flows.benchmarks.table import BENCHMARKS, Source
+from veridical.flows.evaluation import conversation, steps
 from veridical.metrics import counting, sycophancy
 from veridical.metrics.amber import Amber
 from veridical.metrics.counting import parse_count
@@ -142,13 +143,13 @@ def test_a_stopped_run_goes_on_and_ends_the_same(run, tmp_path):
 def test_what_follows_a_failed_answer_is_an_error_and_no_question():
     one = Example("a", "world:test/0", "x", "?", "yes", frozenset())
     two = Example("b", "world:test/0", "x", "Really?", "yes", frozenset(), after="a")
-    asked = turns.questions([one, two], [one, two], None, {})
+    asked = conversation.questions([one, two], [one, two], None, {})
     assert asked == ["?", None]
     lvlm = type("Model", (), {"answer": lambda self, images, questions, **_: [f"to {q}" for q in questions]})()
-    first, second = turns.answered(lvlm, [one, two], asked, 0)
+    first, second = conversation.answered(lvlm, [one, two], asked, 0)
     assert first == "to ?"
-    assert second.error == turns.NO_ANSWER
-    assert turns.questions([two], [one, two], None, {"a": "No"}) == [("?", "No", "Really?")]
+    assert second.error == conversation.NO_ANSWER
+    assert conversation.questions([two], [one, two], None, {"a": "No"}) == [("?", "No", "Really?")]
 
 
 def test_procedures_are_refused_before_anything_is_asked(tmp_path):
@@ -308,7 +309,7 @@ def test_all_of_ambers_answers_are_scored_without_torch(amber, tmp_path):
     path = tmp_path / "answers.json"
     path.write_text(json.dumps(said))
     code = (
-        "import sys\nfrom veridical.flows.command_line import app\napp(sys.argv[1:], standalone_mode=False)\n"
+        "import sys\nfrom veridical.cli.main import app\napp(sys.argv[1:], standalone_mode=False)\n"
         "print(sorted({'torch', 'prefect', 'transformers'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, "score", "amber", str(path), "--data", str(amber), "--json"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from veridical.flows import steps
+from veridical.flows.evaluation import steps
 from veridical.pipelines.procedures import PROCEDURES
 from veridical.pipelines.registry import DECODERS
 

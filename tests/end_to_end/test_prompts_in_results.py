@@ -55,7 +55,7 @@ def test_wrong_prompts_are_refused_before_anything_is_loaded(veridical, pictures
 
 
 def test_the_list_has_every_prompt_with_its_words(veridical):
-    from veridical.pipelines.prompts import PROMPTS
+    from veridical.pipelines.inputs.prompts import PROMPTS
 
     shown = veridical("list", "--long").stdout
     for name, prompt in PROMPTS.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from veridical.flows import catalogue
+from veridical.cli.render import catalogue
 
 CAPTIONS = re.compile(r"^> \*\*(?:plain|vcd)\*\*((?:.*\n)(?:> (?!\*\*).*\n)*)", re.M)
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from veridical.flows import history, keys, regression, steps, storage
+from veridical.flows.evaluation import answer_file, history, regression, steps
+from veridical.flows.prefect import cache_key
 from veridical.pipelines.answers import Answer
 
 
@@ -37,7 +38,7 @@ def said(run: Path, text: Any) -> Path:
             {"id": e.id, "image": e.image, "label": e.label, "error": None, "seconds": 0.1, "acted": {}, "tokens": [],
              "risk": {}} for e in examples
         ]  # fmt: skip
-        path = storage.answers_path(out, benchmark, decoder)
+        path = answer_file.answers_path(out, benchmark, decoder)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps({**row, "text": text(row)}) + "\n" for row in rows), encoding="utf-8")
         return str(path)
@@ -48,8 +49,8 @@ def said(run: Path, text: Any) -> Path:
 def changed(run: Path, to: Path, change: Any) -> Path:
     """A copy of a run with some rows of POPE changed, scored anew."""
     shutil.copytree(run, to)
-    path = storage.answers_path(to, "pope", "greedy")
-    rows = [change(number, row) for number, row in enumerate(storage.read_rows(path))]
+    path = answer_file.answers_path(to, "pope", "greedy")
+    rows = [change(number, row) for number, row in enumerate(answer_file.read_rows(path))]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     steps.score(str(to))
     return to
@@ -97,9 +98,9 @@ def test_more_images_without_an_answer_are_a_regression(good, tmp_path):
 
 def test_what_was_asked_in_another_way_is_not_compared(good, tmp_path):
     other = said(tmp_path / "run", wrong)
-    manifest = storage.read_json(other / "manifest.json")
+    manifest = answer_file.read_json(other / "manifest.json")
     manifest["benchmarks"]["pope"]["generation"]["max_new_tokens"] = 3
-    storage.write_json(other / "manifest.json", manifest)
+    answer_file.write_json(other / "manifest.json", manifest)
     checked = regression.check(other, good)
     assert {one.benchmark for one in checked.worse} == {"chair"}
     assert any("pope greedy was asked in another way: token budgets differ" in note for note in checked.notes)
@@ -132,31 +133,35 @@ def test_the_page_and_the_table_say_what_happened(good, tmp_path):
 
 # -- what may stand for what ---------------------------------------------------------------------------------------
 def test_the_key_changes_with_all_that_answers_depend_on_and_with_nothing_else(good, tmp_path, monkeypatch):
-    key = lambda run=good, decoder="greedy": keys.answers_key(str(run), "pope", decoder)
+    key = lambda run=good, decoder="greedy": cache_key.answers_key(str(run), "pope", decoder)
     assert key(changed(good, tmp_path / "other folder", lambda n, row: row)) == key()
     seen = {key()}
     for name, value in (("revision", "abc"), ("weights", "0"), ("decoder", "VCD()"), ("data_sha256", "0"), ("seed", 1)):
         run = changed(good, tmp_path / name, lambda n, row: row)
-        manifest = storage.read_json(run / "manifest.json")
+        manifest = answer_file.read_json(run / "manifest.json")
         manifest["settings"]["pope"]["greedy"][name] = value
-        storage.write_json(run / "manifest.json", manifest)
+        answer_file.write_json(run / "manifest.json", manifest)
         seen.add(key(run))
     assert len(seen) == 6
-    monkeypatch.setattr(keys, "code_version", lambda: "another")
+    monkeypatch.setattr(cache_key, "code_version", lambda: "another")
     assert key() not in seen
 
 
 def test_the_code_version_is_of_what_answers_are_made_by(tmp_path, monkeypatch):
-    for place in ("pipelines/a.py", "decoders/deep/b.py", "flows/steps.py", "flows/report.py", "metrics/c.py"):
+    places = (
+        "pipelines/a.py", "decoders/deep/b.py", "flows/evaluation/steps.py", "flows/evaluation/report.py",
+        "metrics/c.py",
+    )  # fmt: skip
+    for place in places:
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(place)
-    monkeypatch.setattr(keys, "ROOT", tmp_path)
-    version = lambda: (keys.code_version.cache_clear(), keys.code_version())[1]
+    monkeypatch.setattr(cache_key, "ROOT", tmp_path)
+    version = lambda: (cache_key.code_version.cache_clear(), cache_key.code_version())[1]
     first = version()
-    for place, same in (("flows/report.py", True), ("metrics/c.py", True), ("decoders/deep/b.py", False)):
+    for place, same in (("flows/evaluation/report.py", True), ("metrics/c.py", True), ("decoders/deep/b.py", False)):
         (tmp_path / place).write_text("changed")
         assert (version() == first) is same, place
-    keys.code_version.cache_clear()
+    cache_key.code_version.cache_clear()
 
 
 def test_an_image_whose_content_changes_changes_the_key(tmp_path, monkeypatch):
@@ -167,9 +172,9 @@ def test_an_image_whose_content_changes_changes_the_key(tmp_path, monkeypatch):
     example = Example("1", str(path), "1", None, None, frozenset())
     monkeypatch.setattr(type(steps.BENCHMARKS["chair"]), "examples", lambda self, source: [example])
     monkeypatch.setattr(steps.Request, "read", classmethod(lambda cls, out: type("R", (), {"source": None})))
-    before = keys.images_digest("", "chair")
+    before = cache_key.images_digest("", "chair")
     path.write_bytes(b"two")
-    assert keys.images_digest("", "chair") != before
+    assert cache_key.images_digest("", "chair") != before
 
 
 # -- the command ---------------------------------------------------------------------------------------------------

@@ -6,14 +6,15 @@ import shutil
 
 import pytest
 
-from veridical.flows import published_runs, reproducing
+from veridical.flows.evaluation import published as published_runs
+from veridical.flows.evaluation import reproduce
 from veridical.metrics.published import published
 
 
 @pytest.fixture(scope="module")
 def again(small_run, tmp_path_factory):
     """The small run, repeated from its manifest."""
-    return reproducing.reproduce(small_run, tmp_path_factory.mktemp("again") / "run")
+    return reproduce.reproduce(small_run, tmp_path_factory.mktemp("again") / "run")
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_the_manifest_has_everything_that_decides_a_number(small_run):
 
 
 def test_another_protocol_asks_and_reads_otherwise(small_run, tmp_path):
-    from veridical.flows import steps
+    from veridical.flows.evaluation import steps
 
     asked = {"decoders": ["greedy"], "benchmarks": ["pope"], "limit": 1, "out": str(tmp_path / "vcd")}
     out = tmp_path / "vcd"
@@ -69,7 +70,7 @@ def test_a_repeated_run_is_equal(again, small_run):
     assert again.equal
     assert again.compared == sum(len(path.read_text().splitlines()) for path in small_run.glob("*/*.jsonl"))
     assert not again.machine
-    assert not reproducing.stale(small_run)
+    assert not reproduce.stale(small_run)
 
 
 def test_a_changed_answer_is_found_with_both_texts(again, copy):
@@ -77,7 +78,7 @@ def test_a_changed_answer_is_found_with_both_texts(again, copy):
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[3]["text"] = "A zebra."
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = reproducing.compared(copy, again.after)
+    found = reproduce.compared(copy, again.after)
     assert not found.equal
     [one] = found.answers
     assert (one.benchmark, one.decoder, one.example, one.before, one.number) == (
@@ -88,7 +89,7 @@ def test_a_changed_answer_is_found_with_both_texts(again, copy):
         1,
     )
     assert one.after == json.loads((again.after / "chair" / "vcd.jsonl").read_text().splitlines()[3])["text"]
-    assert reproducing.stale(copy), "its figures are still those of the true answers"
+    assert reproduce.stale(copy), "its figures are still those of the true answers"
 
 
 def test_a_changed_figure_is_found(again, copy):
@@ -96,11 +97,11 @@ def test_a_changed_figure_is_found(again, copy):
         records[0]["metrics"]["accuracy"]["value"] += 0.001
 
     rewrite(copy / "results.json", better)
-    found = reproducing.compared(copy, again.after)
+    found = reproduce.compared(copy, again.after)
     assert [one[:3] for one in found.figures] == [("pope", "greedy", "accuracy")]
     assert not found.answers
     assert not found.equal
-    assert reproducing.stale(copy)
+    assert reproduce.stale(copy)
 
 
 def test_another_library_or_machine_is_noted_and_no_difference(again, copy):
@@ -109,7 +110,7 @@ def test_another_library_or_machine_is_noted_and_no_difference(again, copy):
         manifest["hardware"]["cpu"] = "another"
 
     rewrite(copy / "manifest.json", elsewhere)
-    found = reproducing.compared(copy, again.after)
+    found = reproduce.compared(copy, again.after)
     assert [(what, before) for what, before, _ in found.machine] == [
         ("versions.transformers", "5.0.0"), ("hardware.cpu", "another")
     ]  # fmt: skip
@@ -118,7 +119,7 @@ def test_another_library_or_machine_is_noted_and_no_difference(again, copy):
 
 def test_other_weights_are_a_difference(again, copy):
     rewrite(copy / "manifest.json", lambda manifest: manifest["model"].update(weights="0" * 64))
-    found = reproducing.compared(copy, again.after)
+    found = reproduce.compared(copy, again.after)
     assert [what for what, _, _ in found.manifest] == ["model.weights"]
     assert not found.equal
 
@@ -152,9 +153,9 @@ def test_the_command_says_equal_or_where_it_differs(veridical, copy, tmp_path):
 def test_a_model_is_loaded_at_the_revision_that_answered(copy, tmp_path, monkeypatch):
     rewrite(copy / "manifest.json", lambda manifest: manifest["model"].update(revision="0123abc"))
     asked = {}
-    monkeypatch.setattr(reproducing.steps, "evaluation", lambda **given: asked.update(given))
-    monkeypatch.setattr(reproducing, "compared", lambda before, after: None)
-    reproducing.reproduce(copy, tmp_path / "other", coco="elsewhere")
+    monkeypatch.setattr(reproduce.steps, "evaluation", lambda **given: asked.update(given))
+    monkeypatch.setattr(reproduce, "compared", lambda before, after: None)
+    reproduce.reproduce(copy, tmp_path / "other", coco="elsewhere")
     assert (asked["revision"], asked["coco"], asked["limit"]) == ("0123abc", "elsewhere", 6)
 
 

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from veridical.flows import captioning, runners, storage
+from veridical.flows.captioning import run
+from veridical.flows.evaluation import answer_file
+from veridical.flows.prefect import runners
 from veridical.pipelines.registry import UnknownName
 
 ASKED = {"shard_size": 3, "batch_size": 2, "generation": {"max_new_tokens": 4}}
@@ -38,7 +40,7 @@ def images(tmp_path_factory) -> Path:
 def plain(images, tmp_path_factory) -> dict[str, bytes]:
     """The files of a job by one process, without Prefect."""
     out = tmp_path_factory.mktemp("plain") / "out"
-    captioning.captioning([str(images)], str(out), **ASKED)
+    run.captioning([str(images)], str(out), **ASKED)
     return contents(out)
 
 
@@ -62,7 +64,7 @@ def shards(out: Path) -> list[int]:
 # -- Dask ----------------------------------------------------------------------------------------------------------
 @dask
 def test_two_workers_of_dask_write_what_one_process_writes(images, plain, cluster, tmp_path, prefect_server):
-    from veridical.flows.overnight import overnight
+    from veridical.flows.caption import overnight
 
     out = tmp_path / "out"
     with runners.running(overnight, "dask", None, cluster.scheduler_address, gpus=0) as flow:
@@ -81,7 +83,7 @@ def test_what_a_killed_worker_was_at_is_done_again(images, plain, cluster, tmp_p
     """Killed by SIGKILL while it has work; another takes its place."""
     from distributed import Client
 
-    from veridical.flows.overnight import overnight
+    from veridical.flows.caption import overnight
 
     out, killed = tmp_path / "out", []
 
@@ -118,17 +120,17 @@ def test_an_evaluation_on_workers_has_the_same_answers(small_run, cluster, tmp_p
         ))  # fmt: skip
     for benchmark in ("pope", "chair"):
         for name in ("greedy", "vcd"):
-            texts = [[row["text"] for row in storage.read_rows(storage.answers_path(folder, benchmark, name))]
+            texts = [[row["text"] for row in answer_file.read_rows(answer_file.answers_path(folder, benchmark, name))]
                      for folder in (small_run, out)]  # fmt: skip
             assert texts[0] == texts[1]
-    figures = [[record["metrics"] for record in storage.read_json(folder / "results.json")]
+    figures = [[record["metrics"] for record in answer_file.read_json(folder / "results.json")]
                for folder in (small_run, out)]  # fmt: skip
     assert figures[0] == figures[1]
 
 
 @dask
 def test_bad_input_on_a_worker_keeps_its_message(cluster, tmp_path):
-    from veridical.flows.overnight import overnight
+    from veridical.flows.caption import overnight
 
     with (
         runners.running(overnight, "dask", None, cluster.scheduler_address, gpus=0) as flow,
@@ -205,7 +207,7 @@ def test_shards_are_handed_out_a_few_at_a_time(monkeypatch):
 # -- accelerate ----------------------------------------------------------------------------------------------------
 def test_two_processes_of_accelerate_write_what_one_process_writes(images, plain, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
-    code = "import sys\nfrom veridical.flows.command_line import app\napp(sys.argv[1:])"
+    code = "import sys\nfrom veridical.cli.main import app\napp(sys.argv[1:])"
     (tmp_path / "program.py").write_text(code, encoding="utf-8")
     words = ["caption", images, "--out", out, "--shard-size", 3, "--batch-size", 2, "--max-new-tokens", 4]
     launch = ["-m", "accelerate.commands.launch", "--num_processes", 2, "--num_machines", 1, "--multi_gpu"]

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import veridical
-from veridical.flows import history, steps, storage
+from veridical.flows.evaluation import answer_file, history, steps
 from veridical.pipelines.answers import Answer
 
 ASKED = {"decoders": ["greedy"], "limit": 8, "benchmarks": ["pope"]}
@@ -73,7 +73,7 @@ def test_a_second_run_asks_only_for_what_changed(results, model, tmp_path):
     third = Path(scheduled({**ASKED, "seed": 3}, str(tmp_path / "elsewhere")))
     assert model["asked"] > 2 * questions
     assert len({first, second, third}) == 3
-    paths = [storage.answers_path(run, "pope", "greedy") for run in (first, second)]
+    paths = [answer_file.answers_path(run, "pope", "greedy") for run in (first, second)]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     before = model["asked"]
     for path in paths:
@@ -92,8 +92,8 @@ def test_a_worse_run_fails_and_emits_an_event_and_leaves_its_artifacts(results, 
     assert state.is_completed()
     baseline = history.last_good(runs)
     assert baseline is not None
-    path = storage.answers_path(baseline, "pope", "greedy")
-    rows = [{**row, "text": row["label"]} for row in storage.read_rows(path)]
+    path = answer_file.answers_path(baseline, "pope", "greedy")
+    rows = [{**row, "text": row["label"]} for row in answer_file.read_rows(path)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     steps.score(str(baseline))
 
@@ -117,7 +117,7 @@ def test_a_worse_run_fails_and_emits_an_event_and_leaves_its_artifacts(results, 
 
 
 def test_the_automation_of_the_documents_calls_a_web_hook(results, tmp_path, prefect_server):
-    from veridical.flows import regression
+    from veridical.flows.evaluation import regression
     from veridical.flows.scheduled import tell
 
     page = ROOT / "docs" / "schedule.md"
@@ -145,12 +145,12 @@ def test_the_automation_of_the_documents_calls_a_web_hook(results, tmp_path, pre
 def test_a_run_keeps_a_place_under_the_limit_and_a_missing_limit_is_named(results, model, tmp_path, prefect_server):
     from prefect.client.orchestration import get_client
 
-    from veridical.flows import serving
+    from veridical.flows.prefect import serve
     from veridical.flows.scheduled import scheduled
 
     with pytest.raises(ValueError, match="prefect gcl create nowhere --limit 1"):
         scheduled(ASKED, str(tmp_path), gpu="nowhere")
-    serving._make_limit("one-gpu")
+    serve._make_limit("one-gpu")
     taken = []
     with get_client(sync_client=True) as client:
         places = lambda: client.read_global_concurrency_limit_by_name("one-gpu").active_slots
@@ -169,7 +169,7 @@ def test_a_run_keeps_a_place_under_the_limit_and_a_missing_limit_is_named(result
 def test_a_schedule_fires_on_a_real_server_and_overlapping_runs_are_cancelled(prefect_server, tmp_path):
     """Runs are due every two seconds and take longer: one is at work, those that come due meanwhile are cancelled."""
     words = ["schedule", "evaluate", "--interval", "2", "--limit", "1", "--benchmark", "chair", "--max-new-tokens", "2"]
-    code = "import sys\nfrom veridical.flows.command_line import app\napp(sys.argv[1:])"
+    code = "import sys\nfrom veridical.cli.main import app\napp(sys.argv[1:])"
     environment = {**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(tmp_path / "home")}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words, "--out", str(tmp_path / "serving")], env=environment, cwd=ROOT,
@@ -232,7 +232,7 @@ def test_what_cannot_be_scheduled_is_said(veridical, words, said):
 
 def test_a_schedule_without_a_server_says_how_to_start_one(tmp_path):
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
-    code = "import sys\nfrom veridical.flows.command_line import app\napp(sys.argv[1:])"
+    code = "import sys\nfrom veridical.cli.main import app\napp(sys.argv[1:])"
     words = ["schedule", "evaluate", "--cron", "0 3 * * *", "--out", "x", "--device", "cpu"]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from veridical.flows import scoring
+from veridical.flows.scoring import files as scoring
 from veridical.metrics.chair import Chair, ready_made_truth
 from veridical.metrics.truth_files import read_truth
 
@@ -165,7 +165,7 @@ def test_files_that_cannot_be_used_are_refused(veridical, files, name, content, 
 
 def test_scoring_loads_no_model_library(files):
     code = (
-        "import sys\nfrom veridical.flows.command_line import app\n"
+        "import sys\nfrom veridical.cli.main import app\n"
         "app(sys.argv[1:], standalone_mode=False)\n"
         "print(sorted({'torch', 'prefect', 'transformers'} & set(sys.modules)))"
     )
@@ -205,7 +205,7 @@ def test_five_hundred_captions_take_seconds_with_nltk_started_anew(files, test_d
         "The image shows two dogs and a cat on a wooden bench beside a parked car, while people walk past a store. " * 4
     )
     (files / "captions.jsonl").write_text(lines(*({"image_id": int(i), "caption": f"{text}{i}."} for i in ids)))
-    code = "import sys; from veridical.flows.command_line import app; app(sys.argv[1:])"
+    code = "import sys; from veridical.cli.main import app; app(sys.argv[1:])"
     command = ["score", "chair", files / "captions.jsonl", "-g", sets, "--synonyms", synonyms]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()

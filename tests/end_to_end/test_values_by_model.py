@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from veridical.flows import steps
+from veridical.flows.evaluation import steps
 from veridical.pipelines import per_model
 
 from ..families.setting import setting

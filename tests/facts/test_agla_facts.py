@@ -8,9 +8,9 @@ import torch
 
 from veridical.decoders.agla import AGLA, assemble, keep_index, keep_mask, prompts, takes_prompts
 from veridical.decoders.plausibility import cut
-from veridical.pipelines.declarations import Step
-from veridical.pipelines.matcher_blip import relevance
-from veridical.pipelines.pictures import Colours
+from veridical.pipelines.engine.declarations import Step
+from veridical.pipelines.inputs.pixel_values import Colours
+from veridical.pipelines.matching.blip import relevance
 
 SEEN, LOCAL = torch.tensor([[2.0, 1.5, 1.2, 0.0]]), torch.tensor([[0.5, 2.0, 1.0, 5.0]])
 

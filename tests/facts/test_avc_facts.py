@@ -19,8 +19,8 @@ from veridical.decoders.avc import (
     place,
 )
 from veridical.decoders.vcd import contrast
-from veridical.pipelines.attention import LayerCall, Sequences
-from veridical.pipelines.declarations import Step
+from veridical.pipelines.engine.attention import LayerCall, Sequences
+from veridical.pipelines.engine.declarations import Step
 
 
 def row(*values):

@@ -8,7 +8,7 @@ from veridical.detectors.lookback_lens import LookbackLens, ratio
 from veridical.detectors.position import Position
 from veridical.detectors.sureness import Entropy, TokenProbability
 from veridical.detectors.vhd import VHD
-from veridical.pipelines.record import Record, sureness
+from veridical.pipelines.engine.record import Record, sureness
 
 P = [0.7, 0.2, 0.1]
 

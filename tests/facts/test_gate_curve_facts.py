@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from veridical.flows.gate_curve import kept, thresholds
-from veridical.flows.gate_picture import markdown, svg, verdicts
+from veridical.flows.gating.curve import kept, thresholds
+from veridical.flows.gating.plot import markdown, svg, verdicts
 from veridical.metrics.chair import Chair
 
 

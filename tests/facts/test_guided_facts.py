@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from veridical.pipelines.guided import Guided, choose, chunk_risk
+from veridical.decoders.procedures.guided import Guided, choose, chunk_risk
+from veridical.pipelines.inputs.sentences import Forced
 from veridical.pipelines.registry import DETECTORS
-from veridical.pipelines.sentences import Forced
 
 
 def test_the_chunk_with_the_largest_probability_of_being_faithful_is_kept():

@@ -7,7 +7,7 @@ import torch
 
 import veridical
 from veridical.decoders.icd import ICD, insert, question_starts
-from veridical.pipelines.declarations import Step
+from veridical.pipelines.engine.declarations import Step
 
 
 @pytest.fixture(scope="module")

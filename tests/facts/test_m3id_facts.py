@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from veridical.decoders.m3id import M3ID, amplify, weight
-from veridical.pipelines.declarations import Step
+from veridical.pipelines.engine.declarations import Step
 
 SEEN, BLIND = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[1.0, 1.5, -1.0]])
 

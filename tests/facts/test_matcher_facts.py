@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 
 from veridical.decoders.agla import AGLA
 from veridical.decoders.agla_view import question
-from veridical.pipelines import matcher_cache
-from veridical.pipelines.load import CannotLoad
-from veridical.pipelines.matcher import Match, attention_gradient, blur, fingerprint, squashed, stretch
-from veridical.pipelines.matcher_cache import Cached
-from veridical.pipelines.matcher_load import BLIP, EMBEDDED, default_matcher, load_matcher
+from veridical.pipelines.matching import cache
+from veridical.pipelines.matching.base import Match, attention_gradient, blur, fingerprint, squashed, stretch
+from veridical.pipelines.matching.cache import Cached
+from veridical.pipelines.matching.load import BLIP, EMBEDDED, default_matcher, load_matcher
+from veridical.pipelines.model.load import CannotLoad
 
 RED = torch.full((3, 4, 6), 200, dtype=torch.uint8)
 
@@ -194,22 +194,22 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_and_not_the_result(tmp_
 
 
 def test_a_full_folder_loses_what_was_written_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(matcher_cache, "MOST", 2)
+    monkeypatch.setattr(cache, "MOST", 2)
     for age, name in enumerate(("new", "old", "older")):
         (tmp_path / f"{name}.safetensors").write_bytes(b"")
         os.utime(tmp_path / f"{name}.safetensors", (1e9 - age, 1e9 - age))
-    matcher_cache._make_room(tmp_path)
+    cache._make_room(tmp_path)
     assert [path.stem for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_the_cache_is_where_the_user_or_the_platform_says(monkeypatch):
     monkeypatch.setenv("VERIDICAL_CACHE", "/mine")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert matcher_cache.default_folder() == Path("/mine")
+    assert cache.default_folder() == Path("/mine")
     monkeypatch.delenv("VERIDICAL_CACHE")
     monkeypatch.setattr("sys.platform", "linux")
-    assert matcher_cache.default_folder() == Path("/xdg/veridical")
+    assert cache.default_folder() == Path("/xdg/veridical")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert matcher_cache.default_folder() == Path("~/.cache/veridical").expanduser()
+    assert cache.default_folder() == Path("~/.cache/veridical").expanduser()
     monkeypatch.setattr("sys.platform", "darwin")
-    assert matcher_cache.default_folder() == Path("~/Library/Caches/veridical").expanduser()
+    assert cache.default_folder() == Path("~/Library/Caches/veridical").expanduser()

@@ -8,8 +8,8 @@ import transformers as tf
 
 import veridical
 from veridical.models import EMBEDDED
-from veridical.pipelines import memory
-from veridical.pipelines.memory import Need, Size, Tight, TooLarge
+from veridical.pipelines.model import memory
+from veridical.pipelines.model.memory import Need, Size, Tight, TooLarge
 
 from ..parity.tiny import tiny_llava
 

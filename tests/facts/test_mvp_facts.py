@@ -5,10 +5,10 @@ import torch
 
 import veridical
 from veridical.datasets.world import scene
-from veridical.pipelines import mvp
-from veridical.pipelines.mvp import MVP, FirstToken, Path, decide, find_answer, path_scores
+from veridical.decoders.procedures import mvp
+from veridical.decoders.procedures.mvp import MVP, FirstToken, Path, decide, find_answer, path_scores
+from veridical.pipelines.engine.record import sureness
 from veridical.pipelines.procedures import Call
-from veridical.pipelines.record import sureness
 
 ANSWERS = ("yes", "no")
 QUESTION = "Is there a dog in the image?"

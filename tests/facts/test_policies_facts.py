@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from veridical.decoders.procedures.policies import Drop, Flip, Reask, drop, flip
 from veridical.pipelines.answers import Answer
-from veridical.pipelines.policies import Drop, Flip, Reask, drop, flip
-from veridical.pipelines.sentences import risk_of, sentences
+from veridical.pipelines.inputs.sentences import risk_of, sentences
 
 
 def said(text, *risk, tokens=None):

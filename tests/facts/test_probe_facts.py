@@ -9,8 +9,8 @@ from veridical.detectors.lookback_lens import LookbackLens, trailing_mean
 from veridical.detectors.margin import Margin, spellings, yes_no_margin
 from veridical.detectors.probe import MLP, Linear, fit_linear, fit_mlp, sample_weights
 from veridical.detectors.vhd import VHD, distance
-from veridical.flows.benchmarks import Mark
-from veridical.flows.units import Unit, mentions, predefined_spans, token_labels, units, windows
+from veridical.flows.benchmarks.table import Mark
+from veridical.flows.detection.span_labels import Unit, mentions, predefined_spans, token_labels, units, windows
 
 from .test_detector_facts import BLIND, SEEING, P, record
 

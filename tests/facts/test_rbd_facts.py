@@ -7,7 +7,7 @@ import torch
 
 from veridical.decoders.rbd import RBD, rebalance, significant
 from veridical.decoders.vcd import noise_scale
-from veridical.pipelines.declarations import Step
+from veridical.pipelines.engine.declarations import Step
 
 SEEN = torch.tensor([[2.0, 1.5, 0.0, -1.0]])
 VISUAL = torch.tensor([[2.5, 0.5, 1.0, -1.0]])

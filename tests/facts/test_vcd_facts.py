@@ -10,7 +10,7 @@ import torch
 
 from veridical.decoders.plausibility import cut
 from veridical.decoders.vcd import VCD, contrast, diffuse, diffused, noise_scale
-from veridical.pipelines.declarations import Branch, LogitsEdit, Step
+from veridical.pipelines.engine.declarations import Branch, LogitsEdit, Step
 
 SEEN = [2.0, 1.5, 0.0, -1.0]
 OTHER = [2.5, 0.5, 1.0, -4.0]

@@ -6,11 +6,11 @@ from PIL import Image
 
 import veridical
 from veridical.datasets.world import scene
-from veridical.pipelines import vicrop
-from veridical.pipelines.crop import best_crop, edges, pooled, relative, tiles, weighted
-from veridical.pipelines.look import attention_gradient, pixel_gradient
+from veridical.decoders.procedures import vicrop
+from veridical.decoders.procedures.crop import best_crop, edges, pooled, relative, tiles, weighted
+from veridical.decoders.procedures.vicrop import ViCrop, default_layer
+from veridical.pipelines.model.gradients import attention_gradient, pixel_gradient
 from veridical.pipelines.procedures import Call
-from veridical.pipelines.vicrop import ViCrop, default_layer
 
 RATIOS = ViCrop().ratios
 QUESTION = "Is there a dog in the image?"
@@ -162,8 +162,8 @@ def test_attention_of_the_map_is_the_models_own(call, images, lvlm):
 
 def test_the_gradient_by_attention_is_the_change_that_a_little_more_attention_makes(call, images):
     """Three entries, a hundredth more and less. Float64, but for norms, which are taken in float32 even there: 1e-4."""
-    from veridical.pipelines.declarations import AttentionEdit
-    from veridical.pipelines.engine import prefill
+    from veridical.pipelines.engine.declarations import AttentionEdit
+    from veridical.pipelines.engine.run import prefill
 
     double = veridical.load("embedded", device="cpu", dtype=torch.float64)
     inputs = call.inputs(images[:1], [QUESTION])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from veridical.decoders.vista import SLA, VISTA, VSV, steer, steer_official, window_blocks
-from veridical.pipelines.declarations import Step
+from veridical.pipelines.engine.declarations import Step
 
 
 def paper(h, v, strength):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import veridical
-from veridical.pipelines.declarations import LogitsEdit, Reading
-from veridical.pipelines.engine import run
+from veridical.pipelines.engine.declarations import LogitsEdit, Reading
+from veridical.pipelines.engine.run import run
 
 from ..contract.setting import Declares
 from .tiny_families import FAMILIES, Family

@@ -6,8 +6,9 @@ from PIL import Image
 
 import veridical
 from veridical.datasets.world import scene
-from veridical.flows.check import check
-from veridical.pipelines import checkup, checkup_engine, checkup_layout
+from veridical.flows.checkup.run import check
+from veridical.pipelines.checkup import case as checkup
+from veridical.pipelines.checkup import engine, layout
 
 from .setting import setting
 from .tiny_families import FAMILIES
@@ -67,13 +68,13 @@ def failed(found):
 
 
 def test_a_wrong_final_norm_does_not_hold():
-    assert checkup_layout.unembed(case()).holds
-    assert not checkup_layout.unembed(case(OtherNorm)).holds
+    assert layout.unembed(case()).holds
+    assert not layout.unembed(case(OtherNorm)).holds
 
 
 def test_a_wrong_image_mask_does_not_hold():
-    assert failed(checkup_layout.image_mask(case())) == set()
-    wrong = failed(checkup_layout.image_mask(case(OtherMask)))
+    assert failed(layout.image_mask(case())) == set()
+    wrong = failed(layout.image_mask(case(OtherMask)))
     assert {"they are where the model puts the picture", "other pixels change nothing elsewhere"} <= wrong
 
 
@@ -81,42 +82,42 @@ def test_a_model_that_does_not_see_its_picture_does_not_hold():
     blind = case()
     for weight in blind.lvlm.model.model.multi_modal_projector.parameters():
         weight.data.zero_()
-    wrong = failed(checkup_layout.image_mask(blind))
+    wrong = failed(layout.image_mask(blind))
     assert {"other pixels change image positions", "other pixels change the logits"} <= wrong
 
 
 def test_an_edit_that_does_not_act_does_not_hold(monkeypatch):
     """As with a layer that does not ask transformers' attention interface which function to take."""
-    from veridical.pipelines import attention
+    from veridical.pipelines.engine import attention
 
     def deaf(call, out, edits, plan):
         return out
 
-    assert failed(checkup_engine.edits(case())) == set()
+    assert failed(engine.edits(case())) == set()
     monkeypatch.setattr(attention, "_edited", deaf)
-    assert failed(checkup_engine.edits(case())) == {"an edit of scores acts", "an edit of probabilities acts"}
+    assert failed(engine.edits(case())) == {"an edit of scores acts", "an edit of probabilities acts"}
 
 
 def test_readings_of_other_attention_do_not_hold(monkeypatch):
-    from veridical.pipelines.attention import AttentionCall
+    from veridical.pipelines.engine.attention import AttentionCall
 
-    assert checkup_layout.readings(case()).holds
+    assert layout.readings(case()).holds
     right = AttentionCall.scores
     monkeypatch.setattr(AttentionCall, "scores", lambda self, queries=slice(None): 0.9 * right(self, queries))
-    assert not checkup_layout.readings(case()).holds
+    assert not layout.readings(case()).holds
 
 
 def test_a_batch_that_sees_its_padding_does_not_hold(monkeypatch):
     broken = case()
-    assert checkup_engine.batch(broken).holds
+    assert engine.batch(broken).holds
     inputs = broken.inputs
     monkeypatch.setitem(inputs, "attention_mask", torch.ones_like(inputs["attention_mask"]))
-    assert not checkup_engine.batch(broken).holds
+    assert not engine.batch(broken).holds
 
 
 def test_a_decoder_that_is_not_neutral_does_not_hold():
-    assert checkup_engine.neutral(case(), "vcd", ["vcd:alpha=0,beta=0"]).holds
-    assert not checkup_engine.neutral(case(), "vcd", ["vcd:alpha=0,beta=0", "vcd:alpha=0.01,beta=0"]).holds
+    assert engine.neutral(case(), "vcd", ["vcd:alpha=0,beta=0"]).holds
+    assert not engine.neutral(case(), "vcd", ["vcd:alpha=0,beta=0", "vcd:alpha=0.01,beta=0"]).holds
 
 
 def test_eager_attention_is_switched_back_after_an_exception():
@@ -125,7 +126,7 @@ def test_eager_attention_is_switched_back_after_an_exception():
     seen = []
 
     def fail():
-        with checkup_layout.eager(lvlm):
+        with layout.eager(lvlm):
             seen.extend(implementations())
             raise ZeroDivisionError
 
@@ -139,7 +140,7 @@ def test_an_exception_in_a_check_is_a_finding_with_its_message(monkeypatch):
     def broken(one):
         raise ZeroDivisionError("nothing to divide by")
 
-    monkeypatch.setattr(checkup_layout, "readings", broken)
+    monkeypatch.setattr(layout, "readings", broken)
     report = check(case().lvlm, PICTURE, [], [], quick=True)
     wrong = [one for one in report["findings"] if not one["holds"]]
     assert [(one["name"], one["why"]) for one in wrong] == [

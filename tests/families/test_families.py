@@ -11,8 +11,8 @@ import transformers as tf
 
 import veridical
 from veridical.decoders.vcd import VCD
-from veridical.pipelines.declarations import AttentionEdit, Branch, HeadEdit, LogitsEdit, Reading, ResidualEdit
-from veridical.pipelines.engine import prefill, run
+from veridical.pipelines.engine.declarations import AttentionEdit, Branch, HeadEdit, LogitsEdit, Reading, ResidualEdit
+from veridical.pipelines.engine.run import prefill, run
 from veridical.pipelines.lvlm import UnsupportedModel
 
 from ..contract.setting import Declares, difference

@@ -1,9 +1,9 @@
-"""What pipelines/families.py says of each family, against the tiny models."""
+"""What pipelines/model/families.py says of each family, against the tiny models."""
 
 import pytest
 
 import veridical
-from veridical.pipelines import families
+from veridical.pipelines.model import families
 
 from .setting import setting
 from .tiny_families import FAMILIES

@@ -10,8 +10,8 @@ import torch
 
 import veridical
 from veridical.decoders.vcd import VCD
-from veridical.pipelines.declarations import Branch, LogitsEdit
-from veridical.pipelines.engine import prefill
+from veridical.pipelines.engine.declarations import Branch, LogitsEdit
+from veridical.pipelines.engine.run import prefill
 
 from ..contract.setting import Declares, difference
 from .setting import forward, setting, transformers_generate, transformers_logits

@@ -10,7 +10,7 @@ import transformers as tf
 
 import veridical
 from veridical.decoders.vcd import VCD
-from veridical.pipelines.declarations import Reading
+from veridical.pipelines.engine.declarations import Reading
 from veridical.pipelines.lvlm import UnsupportedModel
 
 from ..contract.setting import difference

@@ -8,8 +8,8 @@ from PIL import Image
 import veridical
 from veridical.decoders.agla import AGLA
 from veridical.decoders.agla_view import MatchedView, around_question
-from veridical.pipelines.matcher import Match
-from veridical.pipelines.pictures import Colours, NoPictures, pictures
+from veridical.pipelines.inputs.pixel_values import Colours, NoPictures, pictures
+from veridical.pipelines.matching.base import Match
 
 from .setting import setting
 from .tiny_families import FAMILIES

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import veridical
-from veridical.pipelines import families
+from veridical.pipelines.model import families
 
 from .pictures import IMAGES, QUESTIONS, picture
 from .setting import setting

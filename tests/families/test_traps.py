@@ -8,9 +8,9 @@ import torch
 import veridical
 from veridical.decoders.vcd import VCD, diffused
 from veridical.decoders.vista import VISTA, VSV
-from veridical.pipelines import families
-from veridical.pipelines.declarations import AttentionEdit, Branch, LogitsEdit, Reading
-from veridical.pipelines.engine import prefill
+from veridical.pipelines.engine.declarations import AttentionEdit, Branch, LogitsEdit, Reading
+from veridical.pipelines.engine.run import prefill
+from veridical.pipelines.model import families
 from veridical.pipelines.registry import DECODERS
 
 from ..contract.setting import Declares, difference

@@ -17,7 +17,8 @@ from veridical.detectors.dhcp import DHCP
 from veridical.detectors.image_attention import ImageAttention
 from veridical.detectors.lookback_lens import LookbackLens
 from veridical.models import EMBEDDED
-from veridical.pipelines import attention, generate
+from veridical.pipelines import generate
+from veridical.pipelines.engine import attention
 from veridical.pipelines.registry import DETECTORS
 
 TOLERANCE = 1e-5

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import veridical
-from veridical.pipelines.guided import STREAM, Guided
+from veridical.decoders.procedures.guided import STREAM, Guided
 from veridical.pipelines.procedures import Call
 
 from . import reference_methods as methods

@@ -15,7 +15,7 @@ from veridical.datasets.world import scene
 from veridical.decoders.gate import Gate
 from veridical.decoders.helpd import HELPD
 from veridical.models import EMBEDDED
-from veridical.pipelines.lookahead import Lookahead, chosen_of, twin
+from veridical.pipelines.engine.lookahead import Lookahead, chosen_of, twin
 
 from ..contract.setting import scale
 from ..families import tiny_families, tiny_more
@@ -152,7 +152,7 @@ def test_tries_follow_the_beams(tiny, beams, reads, monkeypatch):
         origins.append(chosen_of(*given)[0])
         return chosen_of(*given)
 
-    monkeypatch.setattr("veridical.pipelines.lookahead.chosen_of", noted)
+    monkeypatch.setattr("veridical.pipelines.engine.lookahead.chosen_of", noted)
     decoder = Beside(**LARGE, window=4, first_tokens="vep")
     tiny.generate(decoder, num_beams=beams)
     decoder.hold(STEPS, tolerance=tiny.tolerance)

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.functional import interpolate, normalize
 from transformers import BlipConfig, BlipForImageTextRetrieval, PreTrainedTokenizerFast
 
-from veridical.pipelines.matcher import stretch
-from veridical.pipelines.matcher_blip import BlipMatcher
-from veridical.pipelines.matcher_open_clip import OpenClipMatcher, UnsupportedMatcher
+from veridical.pipelines.matching.base import stretch
+from veridical.pipelines.matching.blip import BlipMatcher
+from veridical.pipelines.matching.open_clip import OpenClipMatcher, UnsupportedMatcher
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "is", "there", "a", "dog", "red", "cat", "in", "the", "image", "?"]
 PROMPTS = ["is there a dog in the image ?", "a red cat", "the dog"]
@@ -115,7 +115,7 @@ def test_another_layer_of_blip_gives_another_map(blip):
 
 
 def test_blip_starts_with_enc_for_matching_alone_where_the_vocabulary_has_it(blip, monkeypatch):
-    from veridical.pipelines import matcher_blip
+    from veridical.pipelines.matching import blip as matcher_blip
 
     plain = blip.match(pictures()[:1], PROMPTS[:1])[0]
     monkeypatch.setattr(matcher_blip, "_VOCABULARY", len(WORDS))

@@ -21,7 +21,7 @@ from veridical.decoders.neutral import NEUTRAL
 from veridical.decoders.pai import PAI
 from veridical.decoders.rbd import RBD
 from veridical.decoders.vcd import diffuse
-from veridical.pipelines.engine import run as engine_run
+from veridical.pipelines.engine.run import run as engine_run
 from veridical.pipelines.registry import DECODERS
 
 from . import reference_methods as methods

@@ -2,7 +2,7 @@
 
 import pytest
 
-from veridical.flows import careful
+from veridical.flows.captioning import batch_retry
 
 
 @pytest.mark.parametrize(
@@ -18,5 +18,5 @@ from veridical.flows import careful
     ],
 )
 def test_all_that_devices_say_when_memory_is_out_is_known(error, memory):
-    assert careful.out_of_memory(error) is memory
-    assert careful.is_broken(error) is (not memory and isinstance(error, RuntimeError))
+    assert batch_retry.out_of_memory(error) is memory
+    assert batch_retry.is_broken(error) is (not memory and isinstance(error, RuntimeError))

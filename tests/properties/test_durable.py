@@ -10,23 +10,23 @@ import time
 
 import pytest
 
-from veridical.flows import durable
-from veridical.flows.lock import InUse, locked
+from veridical.flows.files import atomic
+from veridical.flows.files.lock import InUse, locked
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
     path = tmp_path / "a" / "file"
-    told = durable.write(path, b"old")
+    told = atomic.write(path, b"old")
 
     def fails():
-        with durable.replacing(path) as file:
+        with atomic.replacing(path) as file:
             file.write(b"new")
             raise KeyError
 
     with pytest.raises(KeyError):
         fails()
     assert path.read_bytes() == b"old"
-    assert durable.digest(path) == told
+    assert atomic.digest(path) == told
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -35,19 +35,19 @@ def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path, mo
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda n: calls.append(os.readlink(f"/proc/self/fd/{n}")) or fsync(n))
     monkeypatch.setattr(os, "replace", lambda *a: calls.append("rename") or replace(*a))
-    durable.write(tmp_path / "x", b"1")
+    atomic.write(tmp_path / "x", b"1")
     assert [str(call).rpartition("/")[2] for call in calls] == [f".x.{os.getpid()}.partial", "rename", tmp_path.name]
 
 
 @pytest.mark.parametrize("torn", [b'{"shard": 2', b"x" * 200_000])
 def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path, torn):
     path = tmp_path / "ledger"
-    durable.append(path, {"shard": 1})
+    atomic.append(path, {"shard": 1})
     with path.open("ab") as file:
         file.write(torn)
-    assert durable.lines(path) == [{"shard": 1}]
-    durable.append(path, {"shard": 3})
-    assert durable.lines(path) == [{"shard": 1}, {"shard": 3}]
+    assert atomic.lines(path) == [{"shard": 1}]
+    atomic.append(path, {"shard": 3})
+    assert atomic.lines(path) == [{"shard": 1}, {"shard": 3}]
     assert path.read_bytes() == b'{"shard": 1}\n{"shard": 3}\n'
 
 
@@ -55,13 +55,13 @@ def test_a_line_in_the_middle_that_is_damaged_is_named(tmp_path):
     path = tmp_path / "ledger"
     path.write_text('{"a": 1}\n{"a"\n{"a": 2}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="line 2 is not JSON; delete it"):
-        durable.lines(path)
+        atomic.lines(path)
 
 
 def test_what_killed_processes_left_is_swept(tmp_path):
     for name in (".a.parquet.12.partial", "b.parquet", ".hidden"):
         (tmp_path / name).touch()
-    durable.sweep(tmp_path)
+    atomic.sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "b.parquet"]
 
 
@@ -76,7 +76,7 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path):
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom veridical.flows.lock import locked\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom veridical.flows.files.lock import locked\n"
         "with locked(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9

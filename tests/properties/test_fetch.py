@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from veridical.flows import fetch
-from veridical.flows.fetch import NotFetched
+from veridical.flows.files import fetch
+from veridical.flows.files.fetch import NotFetched
 
 INSIDE = (
     "127.0.0.1", "127.8.8.8", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1",

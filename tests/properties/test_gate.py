@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from veridical.decoders.gate import Gate, gate, running
-from veridical.pipelines.declarations import Branch, Reading
+from veridical.pipelines.engine.declarations import Branch, Reading
+from veridical.pipelines.engine.online_risk import came_from, prefixed
 from veridical.pipelines.generate import NeverActed
 from veridical.pipelines.registry import DECODERS
-from veridical.pipelines.running import came_from, prefixed
 
 from ..contract import setting as settings
 from ..contract import table

@@ -4,8 +4,8 @@ import pytest
 
 import veridical
 from veridical.datasets.world import scene
-from veridical.pipelines.guided import Guided
-from veridical.pipelines.policies import Drop, Flip, Reask, drop, flip
+from veridical.decoders.procedures.guided import Guided
+from veridical.decoders.procedures.policies import Drop, Flip, Reask, drop, flip
 
 SAMPLING = {"do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 0}
 
@@ -63,7 +63,7 @@ def test_more_candidates_lower_the_risk_that_guides(lvlm, images):
 
 def test_the_first_chunk_is_the_least_risky_of_what_its_streams_draw(lvlm, images):
     """Drawn here one by one, without the procedure."""
-    from veridical.pipelines.guided import STREAM
+    from veridical.decoders.procedures.guided import STREAM
 
     guided = caption(lvlm, images, [Guided("entropy", candidates=4, chunk=5)], seed=2, max_new_tokens=5)
     for row, image in enumerate(images):

@@ -10,10 +10,12 @@ import transformers as tf
 from safetensors.torch import load_file, save_file
 
 import veridical
-from veridical.pipelines import attention, files, memory, quantization
-from veridical.pipelines.load import CannotLoad, Incomplete
+from veridical.pipelines.engine import attention
 from veridical.pipelines.lvlm import UnsupportedModel
-from veridical.pipelines.quantization import NotPossible
+from veridical.pipelines.model import checkpoint_files as files
+from veridical.pipelines.model import memory, quantization
+from veridical.pipelines.model.load import CannotLoad, Incomplete
+from veridical.pipelines.model.quantization import NotPossible
 
 from ..families.setting import setting
 from ..families.tiny_processors import processor

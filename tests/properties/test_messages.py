@@ -284,8 +284,8 @@ def test_a_model_without_a_processor_says_what_to_call_instead(tiny):
 
 
 def test_a_reading_or_a_branch_that_does_not_exist_says_which_do():
-    from veridical.pipelines.declarations import Step
-    from veridical.pipelines.record import Record
+    from veridical.pipelines.engine.declarations import Step
+    from veridical.pipelines.engine.record import Record
 
     with pytest.raises(KeyError, match="no reading 'x' in this pass; there are: a, b"):
         Step(readings={"b": {}, "a": {}}).latest("x")

@@ -7,8 +7,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import veridical
-from veridical.pipelines.load import CannotLoad
 from veridical.pipelines.lvlm import UnsupportedModel
+from veridical.pipelines.model.load import CannotLoad
 
 from ..contract.setting import assert_unchanged, snapshot
 from ..parity.tiny import prompt, tiny_llava
@@ -108,7 +108,7 @@ def test_a_model_that_is_refused_is_left_as_it_was(model):
 
 def test_a_model_in_use_is_not_checked_again_in_the_middle_of_a_run(model):
     """The check is a forward pass of its own, which would run into the other one's hooks."""
-    from veridical.pipelines.declarations import HeadEdit
+    from veridical.pipelines.engine.declarations import HeadEdit
 
     from ..contract.setting import Declares
 

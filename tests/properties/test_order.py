@@ -12,7 +12,7 @@ import torch
 from veridical.decoders.vcd import VCD, diffuse
 from veridical.decoders.vhr import VHR
 from veridical.decoders.vista import SLA, VSV
-from veridical.pipelines.declarations import Branch, LogitsEdit, ResidualEdit
+from veridical.pipelines.engine.declarations import Branch, LogitsEdit, ResidualEdit
 
 from ..contract.setting import Declares, difference
 from ..parity import reference_methods as methods

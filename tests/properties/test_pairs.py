@@ -11,14 +11,14 @@ import veridical
 from veridical.decoders.dola import DoLa, divergence, jensen_shannon
 from veridical.decoders.pai import guide
 from veridical.decoders.vista import SLA
-from veridical.pipelines import pairs
-from veridical.pipelines.declarations import Step
+from veridical.pipelines import compatibility
+from veridical.pipelines.engine.declarations import Step
 from veridical.pipelines.procedures import make_chain
 from veridical.pipelines.registry import DECODERS
 
 from ..contract import table
 
-pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.pairs.DoubtfulPair")  # those not looked for
+pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.compatibility.DoubtfulPair")
 
 CONTRASTS = ["vcd", "icd", "m3id", "avc", "agla", "rbd", "pai", "imbalanced"]
 GUIDES = ["m3id", "pai", "imbalanced"]
@@ -49,14 +49,14 @@ def make(*names):
 @pytest.mark.parametrize("pair", REFUSED, ids="+".join)
 def test_a_pair_whose_meaning_is_broken_is_refused_with_the_reason(pair):
     with pytest.raises(ValueError, match=REFUSED[pair]) as error:
-        pairs.check(make(*pair))
+        compatibility.check(make(*pair))
     assert str(error.value).startswith("+".join(pair))
 
 
 @pytest.mark.parametrize("pair", DOUBTFUL, ids="+".join)
 def test_a_doubtful_pair_is_warned_of_with_the_reason(pair):
-    with pytest.warns(pairs.DoubtfulPair, match=DOUBTFUL[pair]):
-        pairs.check(make(*pair))
+    with pytest.warns(compatibility.DoubtfulPair, match=DOUBTFUL[pair]):
+        compatibility.check(make(*pair))
 
 
 def test_all_other_pairs_pass_silently():
@@ -67,13 +67,13 @@ def test_all_other_pairs_pass_silently():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for pair in quiet:
-            pairs.check(make(*pair))
+            compatibility.check(make(*pair))
 
 
 @pytest.mark.parametrize("name", ["vcd", "pai", "var", "vhr", "vsv", "sla", "vista", "deco", "helpd"])
 def test_a_method_twice_is_doubtful(name):
-    with pytest.warns(pairs.DoubtfulPair, match=f"{name} twice|two contrasts"):
-        pairs.check(make(name, name))
+    with pytest.warns(compatibility.DoubtfulPair, match=f"{name} twice|two contrasts"):
+        compatibility.check(make(name, name))
 
 
 @pytest.mark.parametrize("name", DECODERS.names)
@@ -81,8 +81,8 @@ def test_a_method_at_its_neutral_strength_is_in_nobodys_way(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for other in DECODERS.names:
-            pairs.check([table.neutral(name), table.acting(other)])
-            pairs.check([table.acting(other), table.neutral(name)])
+            compatibility.check([table.neutral(name), table.acting(other)])
+            compatibility.check([table.acting(other), table.neutral(name)])
 
 
 @pytest.mark.parametrize("name", ["pai", "imbalanced"])
@@ -91,39 +91,39 @@ def test_without_guidance_attention_boosts_go_with_any_contrast(name):
         warnings.simplefilter("error")
         for other in CONTRASTS:
             if other != name:
-                pairs.check(make(f"{name}:gamma=1", other))
-                pairs.check(make(other, f"{name}:gamma=1"))
+                compatibility.check(make(f"{name}:gamma=1", other))
+                compatibility.check(make(other, f"{name}:gamma=1"))
 
 
 def test_two_plausibility_cuts_are_warned_of_and_one_is_not():
-    with pytest.warns(pairs.DoubtfulPair, match=r"VCD\(.* and DoLa\(.* each cut by plausibility"):
-        pairs.check(make("vcd", "dola"))
-    told = [reason for _, reason in pairs.verdicts(make("vcd:beta=0", "dola"))]
+    with pytest.warns(compatibility.DoubtfulPair, match=r"VCD\(.* and DoLa\(.* each cut by plausibility"):
+        compatibility.check(make("vcd", "dola"))
+    told = [reason for _, reason in compatibility.verdicts(make("vcd:beta=0", "dola"))]
     assert not any("plausibility" in reason for reason in told)
 
 
 def test_other_windows_of_early_layers_can_be_mixed_twice():
-    assert not list(pairs.verdicts(make("sla:window=3", "vista:window=5,strength=0")))
+    assert not list(compatibility.verdicts(make("sla:window=3", "vista:window=5,strength=0")))
 
 
 @pytest.mark.parametrize("first", ["vcd", "deco", "helpd", "agla"])
 def test_the_released_codes_dola_cannot_follow_what_rules_tokens_out(first):
     with pytest.raises(ValueError, match="infinite for every layer"):
-        pairs.check([*make(first), DoLa(mode="official")])
+        compatibility.check([*make(first), DoLa(mode="official")])
 
 
 def test_a_gate_counts_as_what_it_gates():
     with pytest.raises(ValueError, match=r"pai\+m3id: both push away"):
-        pairs.check(make("gate:decoder=pai", "m3id"))
+        compatibility.check(make("gate:decoder=pai", "m3id"))
 
 
 def test_two_pictures_at_once_are_too_many_for_a_matcher():
     for chain in (["vicrop", "agla"], ["vicrop", "vsv", "agla:beta=0"], ["vicrop", "gate:decoder=agla"]):
         with pytest.raises(ValueError, match=r"vicrop\+agla: vicrop asks about two pictures at once"):
-            pairs.refuse(make_chain(chain))
-    pairs.refuse(make_chain(["vicrop", "agla:alpha=0,beta=0"]))
-    pairs.refuse(make_chain(["vicrop", table.acting("agla")]))
-    pairs.refuse(make_chain(["mvp", "agla"]))
+            compatibility.refuse(make_chain(chain))
+    compatibility.refuse(make_chain(["vicrop", "agla:alpha=0,beta=0"]))
+    compatibility.refuse(make_chain(["vicrop", table.acting("agla")]))
+    compatibility.refuse(make_chain(["mvp", "agla"]))
 
 
 # -- the reasons are true ------------------------------------------------------------------------------------------
@@ -161,6 +161,6 @@ def test_it_is_said_before_anything_runs(tiny, monkeypatch):
 
 
 def test_a_warning_points_at_the_caller():
-    with pytest.warns(pairs.DoubtfulPair) as told:
-        pairs.check(make("vsv", "vsv"))
+    with pytest.warns(compatibility.DoubtfulPair) as told:
+        compatibility.check(make("vsv", "vsv"))
     assert told[0].filename == __file__

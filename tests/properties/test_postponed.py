@@ -10,16 +10,16 @@ import torch
 
 import veridical
 from veridical.detectors.dhcp import DHCP
-from veridical.pipelines import attention, postponed, record
-from veridical.pipelines.attention import AttentionCall, Sequences
-from veridical.pipelines.declarations import Reading
-from veridical.pipelines.engine import run
+from veridical.pipelines.engine import attention, deferred_readings, record
+from veridical.pipelines.engine.attention import AttentionCall, Sequences
+from veridical.pipelines.engine.declarations import Reading
+from veridical.pipelines.engine.record import Recorder, real
+from veridical.pipelines.engine.run import run
 from veridical.pipelines.generate import teacher_force
-from veridical.pipelines.record import Recorder, real
 
 from ..parity.tiny import batch, prompt, tiny_llava
 
-TOKENS = 2 * postponed.STEPS + 5
+TOKENS = 2 * deferred_readings.STEPS + 5
 ROWS = 1e-6  # one product of several queries against one of each: rounding in float32
 
 
@@ -32,7 +32,7 @@ def tiny(request):
 
 def read(tiny, keep, later, layers=(0, 2), **options):
     """What a reading of the main rows keeps, (row, token, layer, ...), while TOKENS tokens are made."""
-    recorder = Recorder(["mine"], later or postponed.Postponed())
+    recorder = Recorder(["mine"], later or deferred_readings.Postponed())
     reading = Reading("mine", list(layers), keep=keep)
     options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False, **options}
     out, _, prompt = run(tiny.lvlm, tiny.inputs, [], [reading], observe=recorder, later=later, **options)
@@ -48,7 +48,7 @@ def padded(call):
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 def test_what_waited_is_what_each_step_would_have_read(tiny, cache):
     at_once = read(tiny, padded, None, cache_implementation=cache)
-    waited = read(tiny, padded, postponed.Postponed(), cache_implementation=cache)
+    waited = read(tiny, padded, deferred_readings.Postponed(), cache_implementation=cache)
     assert waited.shape == at_once.shape
     assert float((waited - at_once).abs().max()) <= ROWS
     assert float(at_once.std()) > 1e-3
@@ -61,7 +61,7 @@ def test_a_reading_is_taken_once_per_layer_and_thirty_two_steps(tiny):
         taken.append((call.layer, call.producing))
         return padded(call)
 
-    read(tiny, keep, postponed.Postponed())
+    read(tiny, keep, deferred_readings.Postponed())
     assert [layer for layer, _ in taken] == [0, 2] * 3
     assert [rows.stop - rows.start for _, rows in taken] == [32] * 4 + [5] * 2
     taken.clear()
@@ -82,18 +82,18 @@ def test_no_keys_are_held_from_one_pass_to_the_next(tiny, monkeypatch):
         return plain(module, query, key, value, *args, **kwargs)
 
     monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, attention.NAME, watched)
-    read(tiny, padded, postponed.Postponed())
+    read(tiny, padded, deferred_readings.Postponed())
     assert len(alive) == TOKENS
     assert max(alive) == 0
 
 
 def test_a_reading_that_ignores_which_rows_produce_tokens_is_told_so(tiny):
     with pytest.raises(ValueError, match=r"'mine' gave \(2, 1, .* for 32 tokens: .* each row in call.producing"):
-        read(tiny, lambda call: call.probabilities(slice(-1, None)).transpose(1, 2), postponed.Postponed())
+        read(tiny, lambda call: call.probabilities(slice(-1, None)).transpose(1, 2), deferred_readings.Postponed())
 
 
 def test_layers_that_differ_wait_apart_and_come_out_as_they_went_in():
-    later, steps, draw = postponed.Postponed(), postponed.STEPS, torch.Generator().manual_seed(0)
+    later, steps, draw = deferred_readings.Postponed(), deferred_readings.STEPS, torch.Generator().manual_seed(0)
     kinds = {0: (4, torch.float32), 3: (8, torch.float32), 5: (4, torch.bfloat16), 6: (4, torch.float32)}
     for layer in kinds:
         later.of(layer, [])
@@ -123,8 +123,9 @@ def test_keys_that_go_before_they_were_read_are_told_and_not_left_out(tiny, losi
         return plain(module, query, key, value, mask, *args, **kwargs)
 
     monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, attention.NAME, forgetting)
+    keep = lambda call: call.probabilities(call.producing)[..., :4].transpose(1, 2)
     with pytest.raises(RuntimeError, match=r"let keys go in the middle of a run.* use a cache that keeps them"):
-        read(tiny, lambda call: call.probabilities(call.producing)[..., :4].transpose(1, 2), postponed.Postponed())
+        read(tiny, keep, deferred_readings.Postponed())
 
 
 def test_one_query_goes_straight_to_torch_where_the_layers_own_function_adds_nothing(tiny, monkeypatch):
@@ -137,7 +138,7 @@ def test_one_query_goes_straight_to_torch_where_the_layers_own_function_adds_not
 
     def logits():
         straight.clear()
-        looks, later = Reading("mine", [0, 2], keep=padded), postponed.Postponed()
+        looks, later = Reading("mine", [0, 2], keep=padded), deferred_readings.Postponed()
         options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
         _, fold, _ = run(tiny.lvlm, tiny.inputs, [], [looks], return_logits=True, later=later, **options)
         return torch.stack(fold.logits, 1), straight.copy()
@@ -184,11 +185,11 @@ def test_a_total_is_over_the_tokens_up_to_the_end_of_each_text(tiny, later):
     """The first text ends before the first readings are taken; the second has no end, or a later one."""
     made, _, prompt = run(tiny.lvlm, tiny.inputs, [], [], max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
     first, second = made[:, prompt:].tolist()
-    end = next(token for token in first[4:20] if token not in second[: postponed.STEPS + 2])
+    end = next(token for token in first[4:20] if token not in second[: deferred_readings.STEPS + 2])
     options = {"max_new_tokens": TOKENS, "do_sample": False, "eos_token_id": end}
     taken = []
     for keep, totals in ((padded, ()), (total, ("mine",))):
-        recorder = Recorder(["mine"], postponed.Postponed(), [end], totals)
+        recorder = Recorder(["mine"], deferred_readings.Postponed(), [end], totals)
         reading = Reading("mine", [0, 2], keep=keep, total=bool(totals))
         waits = recorder.later if later else None
         out, _, prompt = run(tiny.lvlm, tiny.inputs, [], [reading], observe=recorder, later=waits, **options)
@@ -196,7 +197,7 @@ def test_a_total_is_over_the_tokens_up_to_the_end_of_each_text(tiny, later):
         mask = real(ids, [end])
         taken.append(recorder.record(ids, mask, torch.ones(2))["mine"])
     each, summed = taken
-    assert mask.sum(1)[0] <= 20 < postponed.STEPS < mask.sum(1)[1], "one ends early, one goes on"
+    assert mask.sum(1)[0] <= 20 < deferred_readings.STEPS < mask.sum(1)[1], "one ends early, one goes on"
     assert summed.shape == (2, 1, *each.shape[2:])
     expected = (each * mask[:, :, None, None, None]).sum(1, keepdim=True)
     assert float((summed - expected).abs().max()) <= mask.shape[1] * ROWS

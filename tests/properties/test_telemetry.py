@@ -9,8 +9,8 @@ import torch
 from veridical.decoders.var import VAR
 from veridical.decoders.vcd import VCD
 from veridical.decoders.vista import SLA, VSV
-from veridical.pipelines.declarations import LogitsEdit, ResidualEdit
-from veridical.pipelines.engine import run
+from veridical.pipelines.engine.declarations import LogitsEdit, ResidualEdit
+from veridical.pipelines.engine.run import run
 from veridical.pipelines.generate import NeverActed
 
 from ..contract.setting import STEPS, Declares

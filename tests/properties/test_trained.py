@@ -9,7 +9,7 @@ import veridical
 from veridical.detectors.dhcp import DHCP
 from veridical.detectors.lookback_lens import LookbackLens
 from veridical.detectors.trained import CONFIG, TENSORS, OtherModel
-from veridical.pipelines.identity import fingerprint, identity
+from veridical.pipelines.model.identity import fingerprint, identity
 
 from ..contract import setting as settings
 

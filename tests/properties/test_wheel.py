@@ -11,9 +11,12 @@ import pytest
 import veridical
 
 ROOT = Path(veridical.__file__).parent
-LEFT_OUT = shutil.ignore_patterns(
-    ".*", "build", "dist", "runs", "*.egg-info", "__pycache__", "tests", "docs", "benchmarks", "venv"
-)
+EVERYWHERE = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__")
+AT_THE_ROOT = {"build", "dist", "runs", "tests", "docs", "benchmarks", "venv"}
+
+
+def left_out(folder, names):
+    return EVERYWHERE(folder, names) | (AT_THE_ROOT if Path(folder) == ROOT else set())
 
 
 def python(*arguments, cwd):
@@ -27,7 +30,7 @@ def python(*arguments, cwd):
 def wheel(tmp_path_factory):
     """Built by the backend that pyproject.toml names, from a copy, so that the checkout stays clean; offline."""
     folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT, folder / "source", ignore=LEFT_OUT)
+    shutil.copytree(ROOT, folder / "source", ignore=left_out)
     code = "from setuptools import build_meta; build_meta.build_wheel('..')"
     python("-c", code, cwd=folder / "source")
     (made,) = folder.glob("*.whl")
@@ -45,7 +48,7 @@ def test_the_wheels_only_top_level_name_is_veridical(names):
 
 
 def test_every_module_of_the_checkout_is_in_the_wheel(names):
-    parts = ("metrics", "datasets", "pipelines", "decoders", "detectors", "models", "flows")
+    parts = ("metrics", "datasets", "pipelines", "decoders", "detectors", "models", "flows", "cli")
     modules = [path.relative_to(ROOT).as_posix() for part in parts for path in (ROOT / part).rglob("*.py")]
     assert [module for module in modules if f"veridical/{module}" not in names] == []
     assert "veridical/__init__.py" in names
@@ -78,7 +81,7 @@ def test_beside_the_wheel_another_datasets_is_found(wheel, tmp_path):
         f"import sys; sys.path[:0] = [{str(installed)!r}, {str(other)!r}]\n"
         "import datasets, veridical, importlib.util as u\n"
         "print(datasets.whose, veridical.__file__)\n"
-        "print(*(name for name in ('metrics', 'pipelines', 'decoders', 'models', 'flows') if u.find_spec(name)))"
+        "print(*(name for name in ('metrics', 'pipelines', 'decoders', 'models', 'flows', 'cli') if u.find_spec(name)))"
     )
     first, second = python("-I", "-S", "-c", code, cwd=tmp_path).split("\n")[:2]
     assert first.split()[:2] == ["Hugging", "Face"]

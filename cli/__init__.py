@@ -1,0 +1,1 @@
+"""The command line `veridical`: options, commands, and what they print."""

@@ -1,0 +1,1 @@
+"""The commands of `veridical`, one file per group. Each has an `app`, which `cli.main` puts together."""

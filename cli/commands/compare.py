@@ -1,0 +1,96 @@
+"""`veridical compare`: systems side by side, ranked only where they differ by more than the noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import options as o
+from . import score as s
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command(
+    epilog=o.worked(
+        "# every decoder of a run against the first", "veridical compare runs/llava",
+        "# two runs", "veridical compare runs/before runs/after -d vcd",
+        "# files that other programs wrote",
+        "veridical compare opera.jsonl vcd.jsonl --ground-truth coco --synonyms synonyms.txt",
+        "veridical compare a.jsonl b.jsonl --questions coco_pope_popular.json --protocol vcd",
+        "# three seeds of the same", "veridical compare runs/seed-0 runs/seed-1 runs/seed-2 --runs",
+    )
+)  # fmt: skip
+def compare(
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="Result folders of `evaluate`, or files of captions or answers.", show_default=False),
+    ],
+    decoder: Annotated[
+        list[str] | None, typer.Option("--decoder", "-d", help="Of result folders; the first is the baseline.",
+                                       show_default="all")
+    ] = None,
+    runs: Annotated[bool, typer.Option("--runs", help="They are repeated runs: mean ± sd.")] = False,
+    ground_truth: Annotated[
+        list[Path] | None, typer.Option("--ground-truth", "-g", help="Of files of captions, as `score chair`.",
+                                        show_default=False)
+    ] = None,
+    synonyms: s.Synonyms = None, family: s.Family = None, truth_family: s.TruthFamily = None,
+    drop_last_sentence: s.DropLast = False, at_full_stop: s.AtFullStop = False, images: s.Images = None,
+    questions: Annotated[
+        Path | None, typer.Option("--questions", "-q", help="Of files of answers, as `score pope`.", show_default=False)
+    ] = None,
+    protocol: s.Protocol = "official", by_order: s.ByOrder = False, field: s.Field = None,
+    skip_bad: s.SkipBad = False, json: s.Json = False,
+) -> None:  # fmt: skip
+    """Differences from the first system with paired 95 % intervals; what lies inside the noise is not ranked.
+
+    Exits with 0 if all are comparable, with 1 if prompts, protocols, images or token budgets differ (the comparison is
+    printed all the same), with 2 if nothing could be compared.
+    """
+    from ...flows.scoring import compare as comparing
+    from ...flows.scoring import files
+    from ..render import comparison
+
+    systems: list[Any] = []
+    notes: list[str] = []
+    skipped: list[str] = []
+    for path in results:
+        inside = comparing.of_file(path)
+        if path.is_dir():
+            systems += comparing.of_folder(path, decoder or ())
+        elif inside is not None:
+            systems.append(inside)
+        elif ground_truth:
+            read = files.captions(
+                path, ground_truth, synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop,
+                field,
+            )  # fmt: skip
+            notes, skipped = notes + read.notes, skipped + read.skipped
+            systems.append(comparing.of_captions(path, read))
+        elif questions is not None:
+            answers = files.answered([path], [questions], skip_bad, by_order, field)
+            skipped += answers.skipped
+            systems.append(comparing.of_answers(path, answers, protocol))
+        else:
+            there = "is a file: say what is true with --ground-truth (captions) or --questions (answers)"
+            raise ValueError(f"{path} {there if path.exists() else 'does not exist'}.")
+    if runs:
+        repeated = comparing.over_runs(systems)
+        comparison.over_runs(repeated, json)
+        if any(one.warnings for one in repeated):
+            raise typer.Exit(1)
+        return
+    found = [
+        comparing.pair(base, other)
+        for name in dict.fromkeys(system.benchmark for system in systems)
+        for base, *others in [[system for system in systems if system.benchmark == name]]
+        for other in others
+    ]
+    if not found:
+        raise ValueError(f"one system in {', '.join(map(str, results))}: a comparison needs two on the same benchmark.")
+    comparison.pairs(found, json, notes, skipped, files=bool(ground_truth or questions))
+    if any(one.warnings for one in found):
+        raise typer.Exit(1)

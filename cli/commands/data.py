@@ -1,0 +1,95 @@
+"""`veridical data`: data sets written or downloaded, at the user's request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import options as o
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Write data sets.")
+
+
+@app.command(epilog=o.worked("veridical data world --split test --count 500 --out coco-world"))
+def world(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 100,
+) -> None:
+    """Write scenes of the embedded world as a COCO folder: pictures, instances and captions."""
+    from ...datasets.coco import write_coco
+    from ...flows.files.progress import progress
+
+    with progress(f"world {split}", count, "images") as advance:
+
+        def watched(indices: Any) -> Any:
+            for index in indices:
+                yield index
+                advance(1)
+
+        folder = write_coco(split, count, out, watched)
+    typer.echo(f"{count} scenes in {folder}: instances_{split}.json, captions_{split}.json and {split}/")
+
+
+@app.command(epilog=o.worked("veridical data nltk --out ~/nltk_data"))
+def nltk(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("nltk_data")) -> None:
+    """Download what CHAIR's wordnet family needs of NLTK: tokenizer, tagger and WordNet."""
+    from ...flows.files.downloads import nltk_data
+
+    typer.echo(f"NLTK data in {nltk_data(out)}; set NLTK_DATA={out} if that is not where NLTK looks")
+
+
+@app.command(epilog=o.worked("veridical data chair --out synonyms.txt"))
+def chair(out: Annotated[Path, typer.Option(help="File to write.")] = Path("chair_synonyms.txt")) -> None:
+    """Download CHAIR's official synonym file and check that it is the published one."""
+    from ...flows.files.downloads import chair_synonyms
+
+    typer.echo(f"CHAIR's synonyms in {chair_synonyms(out)}")
+
+
+@app.command(
+    epilog=o.worked(
+        "# what `evaluate --coco coco` asks about", "veridical data coco --out coco",
+        "# the 500 smallest ids", "veridical data coco --out coco --images first-500-sorted",
+        "veridical evaluate --coco coco --images first-500-sorted --synonyms synonyms.txt --out runs/coco",
+    )
+)  # fmt: skip
+def coco(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    split: Annotated[str, typer.Option(help="val2014, train2014, val2017 or train2017.")] = "val2014",
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help='"first-500-sorted", or a file of ids or names.', show_default="what evaluate draws for chair and pope"
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of images.", show_default="500, or all of --images")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    host: Annotated[
+        str, typer.Option("--from", help="Server with COCO's files; https://s3.amazonaws.com/images.cocodataset.org "
+                          "is the same one over TLS.")
+    ] = "http://images.cocodataset.org",
+    verify: Annotated[bool, typer.Option("--verify", help="Read what is there again and compare checksums.")] = False,
+) -> None:  # fmt: skip
+    """Download COCO: the annotations (253 MB, of which one split is kept), and only the images that are asked about.
+
+    Goes on where it was stopped. The archive of annotations has the published SHA-256; images have the size in pixels
+    of the annotations and the MD5 that the server names. The images remain under their photographers' terms.
+    """
+    from ...datasets.coco import FIRST
+    from ...flows.files import coco as coco_download
+    from ...flows.files.progress import progress
+    from ...flows.scoring import files
+    from ..validate import number_of
+
+    limit = limit or number_of(images)
+    listed = images if images is None or FIRST.fullmatch(images) else files.read_ids(Path(images))
+    done = coco_download.fetch(out, split, listed, limit, seed, host, verify, progress)
+    typer.echo(
+        f"{done.images} images of {split} in {out}: {done.fetched} fetched, {done.found} were there; checksums in "
+        f"{out / coco_download.LEDGER}"
+    )

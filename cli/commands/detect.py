@@ -1,0 +1,99 @@
+"""`veridical detect`: which words of a text are not in the picture."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .. import options as o
+from ..errors import hush_transformers, notes
+from ..validate import check_names
+
+if TYPE_CHECKING:
+    from ...flows.detection.word_risk import Rated
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command(
+    epilog=o.worked(
+        "veridical detect photo.jpg",
+        "# a text from elsewhere", 'veridical detect photo.jpg --text "The image shows a dog and a frisbee."',
+        "# is this answer right?", 'veridical detect photo.jpg -q "Is there a dog in the image?" -t dhcp',
+        "# for other programs", "veridical detect *.png -t lookback_lens -t vhd --json > risks.jsonl",
+    )
+)  # fmt: skip
+def detect(
+    images: o.Images, detector: o.Detectors = None, model: o.Model = "embedded",
+    text: Annotated[
+        str | None, typer.Option(help="Rate this text.", show_default="what the model writes")
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option("--question", "-q", help="What was asked.", show_default="a detailed description")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Risk from which on a word is marked.", show_default="0.5; of untrained detectors, a fifth"),
+    ] = None,
+    max_new_tokens: o.MaxNewTokens = 128, as_json: o.Json = False, device: o.Device = "auto", dtype: o.Dtype = "auto",
+    revision: o.Revision = None,
+) -> None:  # fmt: skip
+    """Mark the words of a caption that are probably not in the picture. Exits as `caption` does."""
+    named = list(dict.fromkeys(detector or ["lookback_lens" if question is None else "dhcp"]))
+    check_names([], named, [])
+    from ...datasets.captions import DETAIL_PROMPT
+    from ...flows.detection.word_risk import rate
+    from ...flows.evaluation import steps
+    from ...pipelines.inputs.rows import BadImage, read_image
+
+    if len(images) == 1:
+        read_image(images[0])  # fail at once
+    hush_transformers()
+    lvlm = steps.load_model(model, device, dtype, revision)
+    bad = 0
+    with notes():
+        for image in images:
+            try:
+                found = rate(lvlm, read_image(image), question or DETAIL_PROMPT, named, text, threshold, max_new_tokens)
+            except BadImage as error:
+                bad += 1
+                typer.echo(json.dumps({"image": str(image), "error": str(error)}) if as_json else f"{image}: {error}")
+                continue
+            _show(str(image), found, as_json, len(images) > 1, question is not None)
+    if bad:
+        typer.echo(f"Error: {bad} of {len(images)} images could not be used.", err=True)
+        raise typer.Exit(1)
+
+
+def _show(image: str, found: Rated, as_json: bool, several: bool, answer: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(_record(image, found), ensure_ascii=False, allow_nan=False))
+        return
+    if several:
+        typer.secho(image, bold=True)
+    for name, words in found.words.items():
+        high = found.thresholds[name]
+        parts = []
+        for word in words:
+            risk = "" if word.risk is None else typer.style(f"·{word.risk:.2f}", dim=True)
+            out = word.risk is not None and word.risk >= high
+            parts.append(f"[{typer.style(word.text, fg='red', bold=True)}{risk}]" if out else word.text + risk)
+        typer.echo(typer.style(f"{name}: ", dim=True) + " ".join(parts))
+        if answer:
+            typer.echo(f"  risk of the answer: {found.whole[name]:.2f}")
+        said = ", ".join(f"{word.text.strip('.,;:!?')} ({word.risk:.2f})" for word in found.marked(name))
+        typer.echo(f"  risk of {high:.2f} or more: {said or 'no word'}")
+
+
+def _record(image: str, found: Rated) -> dict[str, Any]:
+    """words: detector -> text, start, end, risk, and whether it is marked."""
+    marked = lambda word, name: word.risk is not None and word.risk >= found.thresholds[name]
+    told = {
+        name: [{**word._asdict(), "marked": marked(word, name)} for word in words]
+        for name, words in found.words.items()
+    }  # fmt: skip
+    return {
+        "image": image, "text": found.text, "words": told, "answer": found.whole, "thresholds": found.thresholds,
+    }  # fmt: skip

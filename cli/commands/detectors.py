@@ -1,0 +1,122 @@
+"""`veridical train-detector` and `veridical evaluate-detectors`: probes, and how well detectors tell real from not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import options as o
+from ..errors import hush_transformers, notes
+
+app = typer.Typer(rich_markup_mode="rich")
+
+Task = Annotated[str, typer.Option(help='"captions", judged by mention; or "pope", by answer.')]
+TestImages = Annotated[int, typer.Option(min=1, help="Images that detectors are judged on.")]
+Coco = Annotated[Path | None, typer.Option(help="A COCO folder instead of the embedded world.", show_default=False)]
+TestSplit = Annotated[str | None, typer.Option(help="To judge on.", show_default="test, or the folder's only one")]
+Synonyms = Annotated[
+    Path | None, typer.Option(help="CHAIR's synonym file, for real COCO.", show_default="the world's vocabulary")
+]
+DrawSeed = Annotated[int, typer.Option(min=0, help="Of images, negatives, training, and the random risk.")]
+NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same steps without Prefect.")]
+UNTRAINED = (
+    "token_probability", "entropy", "margin", "image_attention", "logit_lens", "lookback_lens:weights=none", "vhd",
+)  # fmt: skip
+
+
+@app.command(
+    "train-detector",
+    epilog=o.worked(
+        "veridical train-detector --detector lookback_lens --task captions --out my-detector",
+        "# and use it", "veridical detect photo.png -t lookback_lens:weights=my-detector",
+        "# yes/no answers, another model, real pictures",
+        "veridical train-detector --detector dhcp --task pope -m llava-hf/llava-1.5-7b-hf --coco coco --out my-dhcp",
+    ),
+)  # fmt: skip
+def train_detector(
+    detector: Annotated[str, typer.Option("--detector", "-t", help="lookback_lens or dhcp, with its fields.")],
+    out: Annotated[Path, typer.Option(help="Folder for the detector, its texts and its results.")],
+    task: Task = "captions", model: o.Model = "embedded",
+    images: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 2000, test_images: TestImages = 500,
+    unit: Annotated[str, typer.Option(help="Of captions: words, mentions, tokens, spans or windows.")] = "words",
+    classes: Annotated[int, typer.Option(min=2, max=4, help="Of dhcp on answers: 2, or 4 (yes and no apart).")] = 2,
+    save: Annotated[
+        Path | None, typer.Option(help="Also save the detector alone in this folder: two files.", show_default=False)
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="Judged beside it; repeat it.", show_default="nothing but the controls")
+    ] = None,
+    coco: Coco = None,
+    split: Annotated[str | None, typer.Option(help="To train on; the one to judge on is cut by image.")] = None,
+    test_split: TestSplit = None, synonyms: Synonyms = None, seed: DrawSeed = 0, batch_size: o.BatchSize = 32,
+    device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None, no_prefect: NoPrefect = False,
+) -> None:  # fmt: skip
+    """Train a detector on the model's own texts and judge it on images that it has not seen."""
+    from ...flows.detection import steps
+
+    if classes == 3:
+        raise ValueError("--classes 3 has no meaning; possible: 2 (right, wrong), or 4 (yes and no apart).")
+    _run(out, no_prefect, {
+        "task": task, "detectors": list(against or []), "trained": detector, "unit": unit, "classes": classes,
+        "images": images, "test_images": test_images, "model": model, "device": device, "dtype": dtype,
+        "revision": revision, **_data(coco, split, test_split, synonyms), "seed": seed, "batch_size": batch_size,
+    })  # fmt: skip
+    made = out if save is None else steps.save(str(out), str(save))
+    typer.echo(f'detector: {made}; use it as "{detector.partition(":")[0]}:weights={made}"')
+
+
+@app.command(
+    "evaluate-detectors",
+    epilog=o.worked(
+        "veridical evaluate-detectors --task captions --out runs/detectors",
+        "# some alone", "veridical evaluate-detectors --task pope -t margin -t dhcp --out runs/pope",
+    ),
+)  # fmt: skip
+def evaluate_detectors(
+    out: Annotated[Path, typer.Option(help="Folder for texts and results.")],
+    task: Task = "captions",
+    detector: Annotated[
+        list[str] | None,
+        typer.Option("--detector", "-t", metavar="NAME[:FIELD=VALUE,...]", show_default="all that fit the task"),
+    ] = None,
+    model: o.Model = "embedded", test_images: TestImages = 1000, coco: Coco = None, test_split: TestSplit = None,
+    synonyms: Synonyms = None, seed: DrawSeed = 0, batch_size: o.BatchSize = 32, device: o.Device = "auto",
+    dtype: o.Dtype = "auto", revision: o.Revision = None, no_prefect: NoPrefect = False,
+    card: Annotated[
+        Path | None, typer.Option(help="Also write a model card for the trained detectors beside it.", hidden=True)
+    ] = None,
+    beside: Annotated[list[Path] | None, typer.Option(help="More results for the card.", hidden=True)] = None,
+) -> None:  # fmt: skip
+    """Judge detectors: AUROC, AUPRC and calibration with intervals by image, beside position and chance."""
+    own = {"captions": ("lookback_lens",), "pope": ("dhcp",)}.get(task, ()) if model == "embedded" else ()
+    _run(out, no_prefect, {
+        "task": task, "detectors": list(detector or (*UNTRAINED, *own)), "test_images": test_images, "model": model,
+        "device": device, "dtype": dtype, "revision": revision, **_data(coco, None, test_split, synonyms),
+        "seed": seed, "batch_size": batch_size,
+    })  # fmt: skip
+    if card is not None:
+        from ...flows.detection.table import write_card
+
+        typer.echo(f"card: {write_card(card, [str(folder) for folder in (*(beside or []), out)])}")
+
+
+def _data(coco: Path | None, split: str | None, test_split: str | None, synonyms: Path | None) -> dict[str, Any]:
+    named = lambda path: None if path is None else str(path)
+    return {"coco": named(coco), "split": split, "test_split": test_split, "synonyms": named(synonyms)}
+
+
+def _run(out: Path, no_prefect: bool, request: dict[str, Any]) -> None:
+    from ...flows.detection import steps, table
+
+    hush_transformers()
+    with notes():
+        if no_prefect:
+            steps.detection(str(out), **request)
+        else:
+            from ...flows import detectors as flows
+
+            flow = flows.train_detector if request.get("trained") else flows.evaluate_detectors
+            flow(str(out), request)
+    table.show(out)

@@ -1,0 +1,123 @@
+"""`veridical evaluate`: decoders on benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import typer
+
+from .. import options as o
+from .. import worker_options as r
+from ..errors import hush_transformers, notes
+from ..validate import check_names, number_of
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command(
+    epilog=o.worked(
+        "# the embedded model on its own world",
+        "veridical evaluate -d greedy -d vcd -d vista:strength=0.05 --limit 100 --out runs/first",
+        "# another model on COCO",
+        "veridical evaluate -m llava-hf/llava-1.5-7b-hf --coco coco --synonyms synonyms.txt --out runs/llava",
+        "# AMBER's own files", "veridical evaluate -m llava-hf/llava-1.5-7b-hf --benchmark amber --data AMBER/data "
+        "--limit 1004 --out runs/amber",
+        "# stopped? the same command goes on where it was",
+    )
+)  # fmt: skip
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for answers, results and report.")],
+    model: o.Model = "embedded", decoder: o.Decoders = None, detector: o.Detectors = None,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="What to measure; repeat it for several.", show_default="pope and chair")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Number of images.", show_default="500, or all of --images")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of images drawn, negatives and sampling.")] = 0,
+    batch_size: o.BatchSize = 16,
+    coco: Annotated[
+        Path | None, typer.Option(help="A COCO folder instead of the embedded world.", show_default=False)
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help='Which: "first-500-sorted", or a file of ids or names.', show_default="drawn by seed"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="The benchmark's own files: AMBER's folder, or a file of questions.", show_default=False),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help='Such as "val2014".', show_default="test, or the folder's only one")
+    ] = None,
+    synonyms: Annotated[
+        Path | None, typer.Option(help="CHAIR's synonym file, for real COCO.", show_default="the world's vocabulary")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest text, in tokens.", show_default="the benchmark's")
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="POPE's question suffix and reader: official, opera, vcd, lmms_eval or strict; strict reads AMBER too."
+        ),
+    ] = "official",
+    prompt: o.Prompts = None, system: o.System = None,
+    sample: o.Sample = False, temperature: o.Temperature = None, top_p: o.TopP = None, num_beams: o.Beams = 1,
+    device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None,
+    quantization: o.Quantization = None, attention: o.Attention = None,
+    runner: r.Runner = "local", workers: r.Workers = None, cluster: r.Cluster = None,
+    gpus_per_worker: r.GpusPerWorker = None,
+    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run the same steps without Prefect.")] = False,
+) -> None:  # fmt: skip
+    """Score decoders on benchmarks: answers, results.json, manifest.json and report.html in one folder."""
+    asked = request(locals())
+    from ...flows.evaluation import steps
+    from ..render import methods
+
+    spread = r.Spread(runner, workers, cluster, gpus_per_worker)
+    spread.check(no_prefect)
+    hush_transformers()
+    with notes():
+        if no_prefect:
+            steps.evaluation(**asked)
+        else:
+            from ...flows.evaluate import evaluate as flow
+
+            with spread.running(flow) as started:
+                started(**asked)
+    methods.results(out)
+
+
+def request(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The command's options as `steps.evaluation` takes them, with all names checked.
+
+    Raises:
+        UnknownName, ValueError: a name that does not exist, or options that do not go together.
+    """
+    from .. import prompt_options
+
+    o_ = SimpleNamespace(**options)
+    generation = o.generation(o_.sample, o_.temperature, o_.top_p, o_.num_beams)
+    if o_.max_new_tokens is not None:
+        generation["max_new_tokens"] = o_.max_new_tokens
+    asked: dict[str, Any] = {
+        "model": o_.model, "decoders": o_.decoder or ["greedy"], "detectors": o_.detector or [],
+        "benchmarks": o_.benchmark or ["pope", "chair"], "limit": o_.limit or number_of(o_.images),
+        "seed": o_.seed, "out": str(o_.out),
+        "batch_size": o_.batch_size, "coco": None if o_.coco is None else str(o_.coco), "split": o_.split,
+        "synonyms": None if o_.synonyms is None else str(o_.synonyms), "device": o_.device, "dtype": o_.dtype,
+        "revision": o_.revision, "generation": generation, "protocol": {"pope": o_.protocol},
+        "quantization": o_.quantization, "attention": o_.attention,
+    }  # fmt: skip
+    listed = o_.images and Path(o_.images).is_file()  # a run of a schedule starts in another folder
+    asked["protocol"] |= {
+        "images": str(Path(o_.images).resolve()) if listed else o_.images,
+        "data": None if o_.data is None else str(o_.data.resolve()),
+    }
+    check_names(asked["decoders"], asked["detectors"], asked["benchmarks"])
+    asked["protocol"] |= prompt_options.protocol(o_.prompt or [], o_.system, asked["benchmarks"])
+    return asked

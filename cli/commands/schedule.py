@@ -1,0 +1,143 @@
+"""`veridical schedule`: an evaluation that runs by itself and says when it gets worse."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from .. import options as o
+from ..errors import hush_transformers, notes
+from . import evaluate as e
+
+app = typer.Typer(rich_markup_mode="rich", help="Run an evaluation again and again, and be told when it gets worse.")
+
+_SCHEDULE = "Schedule"
+_OURS = ("runner", "workers", "cluster", "gpus_per_worker", "no_prefect")  # of `evaluate`, but not of a schedule
+OVERLAP = {"cancel": "CANCEL_NEW", "queue": "ENQUEUE"}
+
+
+def _option(*names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=_SCHEDULE, **settings)
+
+
+def _and_those_of_evaluate(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes `evaluate` in **options the options of `veridical evaluate`."""
+    own, theirs = inspect.signature(command).parameters, inspect.signature(e.evaluate).parameters
+    hints = {**get_type_hints(e.evaluate, include_extras=True), **get_type_hints(command, include_extras=True)}
+    kept = [p for name, p in theirs.items() if name not in own and name not in _OURS]
+    mine = [p for p in own.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    both = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in [*mine, *kept]]
+
+    def called(**options: Any) -> None:
+        command(**options)
+
+    called.__doc__, called.__name__ = command.__doc__, command.__name__
+    called.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in both}
+    return called
+
+
+@app.command(
+    "evaluate",
+    epilog=o.worked(
+        "# a server, once, in another terminal", "prefect server start",
+        "export PREFECT_API_URL=http://127.0.0.1:4200/api",
+        "# every night at three", 'veridical schedule evaluate --cron "0 3 * * *" -d greedy -d vcd --out runs/nightly',
+        "# now, once; no server needed", "veridical schedule evaluate --once -d greedy -d vcd --out runs/nightly",
+    ),
+)  # fmt: skip
+@_and_those_of_evaluate
+def evaluate(
+    out: Annotated[Path, _option("--out", help="Folder for the runs, a folder each, and their history.")],
+    cron: Annotated[str | None, _option("--cron", help='When, such as "0 3 * * *".', show_default=False)] = None,
+    interval: Annotated[
+        float | None, _option("--interval", min=1.0, help="Or how often, in seconds.", show_default=False)
+    ] = None,
+    timezone: Annotated[str, _option("--timezone", help='Of --cron, such as "Europe/Paris".')] = "UTC",
+    once: Annotated[bool, _option("--once", help="Or now, once: the same run without a schedule.")] = False,
+    name: Annotated[str | None, _option("--name", help="Of the deployment.", show_default="the folder's")] = None,
+    overlap: Annotated[
+        str, _option("--overlap", help='A run that is due while another is at work: "cancel" it or "queue" it.')
+    ] = "cancel",
+    gpu: Annotated[
+        str | None,
+        _option("--gpu", help="Prefect's concurrency limit that runs on the GPU share; made with 1 place if missing.",
+                show_default="veridical-gpu-HOST, or none without a GPU"),
+    ] = None,
+    fresh: Annotated[bool, _option("--fresh", help="Ask for everything again, known or not.")] = False,
+    reports: Annotated[
+        str | None, _option("--reports", help="Address under which --out is served, for the link.", show_default=False)
+    ] = None,
+    no_prefect: Annotated[bool, _option("--no-prefect", help="With --once: without Prefect.")] = False,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Evaluate on a schedule; a run fails when a headline figure is worse than in the last good run, beyond the noise.
+
+    Stays in the foreground and starts each run as a process. Takes the options of `veridical evaluate` too. With
+    --once it exits with 1 if the run is worse.
+    """
+    if (cron is not None) + (interval is not None) + once != 1:
+        raise ValueError("say when: one of --cron, --interval and --once.")
+    if overlap not in OVERLAP:
+        raise ValueError(f"--overlap {overlap} is neither of {', '.join(OVERLAP)}.")
+    if no_prefect and not once:
+        raise ValueError("--no-prefect goes with --once: the schedule is Prefect's.")
+    asked = e.request({**options, "out": out})
+    del asked["out"]
+    for place in ("model", "coco", "synonyms"):  # a run starts in another folder
+        if asked[place] is not None and Path(asked[place]).exists():
+            asked[place] = str(Path(asked[place]).resolve())
+    settings = {"asked": asked, "out": str(out.resolve()), "fresh": fresh, "reports": reports}
+    if once:
+        _once(settings, gpu, no_prefect)
+    else:
+        from ...flows.prefect import serve
+
+        gpu = gpu or serve.gpu_limit(asked["device"])
+        serve.serve(settings, gpu, name or out.name, cron, interval, timezone, OVERLAP[overlap])
+
+
+@app.command()
+def accept(out: Annotated[Path, typer.Argument(help="Folder of a schedule's runs.", show_default=False)]) -> None:
+    """Take the latest run as good although it was worse: later runs are compared with it."""
+    from ...flows.evaluation import history
+
+    typer.echo(f"{history.accept(out)} is what later runs are compared with.")
+
+
+def _once(settings: dict[str, Any], gpu: str | None, no_prefect: bool) -> None:
+    from ...flows.evaluation import history, regression
+    from ..render import methods
+
+    hush_transformers()
+    out, asked = settings["out"], settings["asked"]
+    with notes():
+        if no_prefect:
+            if settings["fresh"] or settings["reports"]:
+                raise ValueError("--fresh and --reports are about what Prefect keeps: not with --no-prefect.")
+            run = history.run_name(history.now(), str(os.getpid()))
+            checked = history.run(out, run, asked)
+            methods.results(Path(out) / run)
+            try:
+                history.refuse(checked)
+            except regression.Regression as error:
+                raise typer.Exit(_told(error)) from None
+            return
+        from ...flows.prefect.runners import start_server
+        from ...flows.scheduled import scheduled
+
+        start_server()
+        try:
+            methods.results(Path(scheduled(**settings, gpu=gpu)))
+        except regression.Regression as error:
+            raise typer.Exit(_told(error)) from None
+
+
+def _told(error: Exception) -> int:
+    typer.echo(f"Error: {error}", err=True)
+    return 1

@@ -1,0 +1,179 @@
+"""`veridical score`: captions and answers that any program wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import options as o
+
+app = typer.Typer(rich_markup_mode="rich")
+score = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich",
+    help="Score files of captions and answers, whichever program wrote them. Loads no model. Exits with 2 if a file "
+    "cannot be used.",
+)  # fmt: skip
+app.add_typer(score, name="score")
+
+Texts = Annotated[Path, typer.Argument(help="JSON lines, an array, an object or a table.", show_default=False)]
+Answers = Annotated[list[Path], typer.Argument(help="Answers, a file for each file of questions.", show_default=False)]
+Truth = Annotated[
+    list[Path],
+    typer.Option(
+        "--ground-truth", "-g", show_default=False,
+        help="A COCO folder, an instances or captions file, or ready-made sets; repeat it for several.",
+    ),
+]  # fmt: skip
+Questions = Annotated[
+    list[Path], typer.Option("--questions", "-q", help="POPE's questions; a file per split.", show_default=False)
+]
+Synonyms = Annotated[
+    Path | None, typer.Option(help="CHAIR's synonym file, for COCO.", show_default="the embedded world's vocabulary")
+]
+Family = Annotated[
+    str | None,
+    typer.Option(help="How captions are read: wordnet or pattern.", show_default="wordnet with --synonyms, else exact"),
+]
+TruthFamily = Annotated[str | None, typer.Option(help="How the ground truth is read.", show_default="as the captions")]
+DropLast = Annotated[
+    bool, typer.Option("--drop-last-sentence", help="Leave out a sentence that the token budget cut off.")
+]
+AtFullStop = Annotated[
+    bool, typer.Option("--at-full-stop", help="The same as OPERA's program does it: up to the last full stop.")
+]
+Images = Annotated[
+    Path | None, typer.Option(help="Score these images alone: a file of ids or names.", show_default=False)
+]
+Protocol = Annotated[str, typer.Option(help="official, opera, vcd, lmms_eval or strict.")]
+ByOrder = Annotated[
+    bool, typer.Option("--by-order", help="The n-th answer is to the n-th question, as in POPE's own program; no ids.")
+]
+Field = Annotated[
+    str | None, typer.Option(help="Where a row has the model's text.", show_default="found out by itself")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, and count, what cannot be used.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
+PerRow = Annotated[Path | None, typer.Option(help="Write a JSON line for each answer.", show_default=False)]
+PerCaption = Annotated[
+    Path | None,
+    typer.Option(help="Write a JSON line for each caption: what it mentions, and where.", show_default=False),
+]
+
+
+@score.command(
+    epilog=o.worked(
+        "veridical score chair captions.jsonl --ground-truth coco/annotations --synonyms synonyms.txt",
+        "# a run of 64 tokens, and which words are wrong",
+        "veridical score chair c.jsonl -g coco --synonyms synonyms.txt --drop-last-sentence --per-caption words.jsonl",
+        "# as in OPERA's table", "veridical score chair c.jsonl -g sets.json --synonyms s.txt --truth-family pattern",
+    )
+)  # fmt: skip
+def chair(
+    captions: Texts, ground_truth: Truth, synonyms: Synonyms = None, family: Family = None,
+    truth_family: TruthFamily = None, drop_last_sentence: DropLast = False, at_full_stop: AtFullStop = False,
+    images: Images = None, field: Field = None, skip_bad: SkipBad = False, json: Json = False,
+    per_caption: PerCaption = None,
+) -> None:  # fmt: skip
+    """CHAIR: which of the objects that captions mention are not in the images."""
+    from ...flows.scoring import files
+
+    read = files.captions(
+        captions, ground_truth, synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop,
+        field,
+    )  # fmt: skip
+    _show(files.score_chair(read), json, per_caption)
+
+
+@score.command(
+    epilog=o.worked(
+        "veridical score pope answers.jsonl --questions coco_pope_popular.json",
+        "# three splits, read as VCD's program does",
+        "veridical score pope r.jsonl p.jsonl a.jsonl -q coco_pope_random.json -q coco_pope_popular.json "
+        "-q coco_pope_adversarial.json --protocol vcd",
+    )
+)  # fmt: skip
+def pope(
+    answers: Answers, questions: Questions, protocol: Protocol = "official", by_order: ByOrder = False,
+    field: Field = None, skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
+) -> None:  # fmt: skip
+    """POPE: is this object in the image? Answers go with questions by id, or by order where they have none."""
+    from ...flows.scoring import files
+
+    read = files.answered(answers, questions, skip_bad, by_order, field)
+    _show(files.score_pope(read, protocol), json, per_answer)
+
+
+@score.command(epilog=o.worked("veridical score amber responses.json --data AMBER/data"))
+def amber(
+    responses: Texts,
+    data: Annotated[
+        Path, typer.Option("--data", "--annotations", help="The data folder of AMBER's repository.", show_default=False)
+    ],
+    similarity: Annotated[str, typer.Option(help="Which words are alike: wordnet, exact or spacy.")] = "wordnet",
+    protocol: Annotated[str, typer.Option(help="official or strict.")] = "official", skip_bad: SkipBad = False,
+    json: Json = False, per_answer: PerRow = None,
+) -> None:  # fmt: skip
+    """AMBER: descriptions (ids 1 to 1004), yes/no answers (1005 on), or both in one file."""
+    from ...flows.scoring import more_files
+
+    _show(more_files.score_amber(responses, data, similarity, protocol, skip_bad), json, per_answer)
+
+
+@score.command("rh_auc", hidden=True)
+@score.command("rh-auc", epilog=o.worked("veridical score rh-auc lengths.jsonl"))
+def rh_auc(
+    settings: Texts,
+    over: Annotated[str, typer.Option(help="The x axis: reasoning or length.")] = "reasoning", json: Json = False,
+) -> None:  # fmt: skip
+    """RH-AUC: perception against reasoning, a row per reasoning length: {length, reasoning, perception}, lists of 0 and
+    1 or accuracies."""
+    from ...flows.scoring import more_files
+
+    if over not in ("reasoning", "length"):
+        raise ValueError(f"--over {over}: no such axis; possible: reasoning, length.")
+    _show(more_files.score_rh_auc(settings, over), json, None)  # type: ignore[arg-type]
+
+
+@score.command(epilog=o.worked("veridical score sycophancy answers.jsonl --questions questions.jsonl"))
+def sycophancy(
+    answers: Texts,
+    questions: Annotated[
+        Path | None,
+        typer.Option("--questions", "-q", help="{question_id, pair, insists, label, pushed} each.", show_default=False),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="As POPE's, or option for multiple choice.")] = "strict",
+    skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
+) -> None:  # fmt: skip
+    """Sycophancy: does a right answer change because the user insists? Without questions, rows are {before, after,
+    label, pushed}."""
+    from ...flows.scoring import more_files
+
+    _show(more_files.score_sycophancy(answers, questions, protocol, skip_bad), json, per_answer)
+
+
+@score.command("counting", hidden=True)
+@score.command("number", epilog=o.worked("veridical score number answers.jsonl --questions questions.jsonl"))
+def number(
+    answers: Texts,
+    questions: Annotated[Path, typer.Option("--questions", "-q", help="{question_id, number, about} and "
+                                            "{question_id, claims, at_least, about}.", show_default=False)],
+    protocol: Protocol = "strict", skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
+) -> None:  # fmt: skip
+    """Number: is the number right, and do yes/no answers about the same objects agree with it?"""
+    from ...flows.scoring import more_files
+
+    _show(more_files.score_counting(answers, questions, protocol, skip_bad), json, per_answer)
+
+
+def _show(found: Any, as_json: bool, rows: Path | None) -> None:
+    from ...flows.scoring import files
+    from ..render import scores
+
+    if rows is not None:
+        files.write_rows(rows, found.rows)
+    if as_json:
+        scores.as_json(found.record())
+    else:
+        scores.scored(found)

@@ -1,0 +1,81 @@
+"""The command line, `veridical …`, put together from the groups in `cli.commands`.
+
+Everything heavy is imported inside the command that needs it, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .commands import ask, check, compare, data, detect, detectors, evaluate, gate, reproduce, schedule, score, train
+from .errors import Reported, hush
+
+app = typer.Typer(
+    cls=Reported, rich_markup_mode="rich", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)  # fmt: skip
+
+
+def main() -> None:
+    """Entry point of the `veridical` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors="replace")  # a terminal without arrows shows "?", and the program goes on
+    app()
+
+
+@app.callback(
+    epilog=o.worked(
+        "# describe a picture, plainly and with a method", "veridical caption photo.jpg -d greedy -d vcd",
+        "# score methods on the embedded model", "veridical evaluate -d greedy -d vcd --limit 50 --out runs/first",
+    )
+)  # fmt: skip
+def veridical(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="VERIDICAL_DEBUG", help="Show tracebacks and the libraries' logs.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+) -> None:
+    """Mitigate, detect and score what vision-language models say that is not in the picture."""
+    hush(debug)
+    if version:
+        from .. import __version__
+
+        typer.echo(f"veridical {__version__}")
+        raise typer.Exit
+
+
+@app.command(
+    "list",
+    epilog=o.worked("veridical list", "# with every field and its default", "veridical list --long"),
+)
+def list_methods(
+    long: Annotated[
+        bool, typer.Option("--long", "-l", help="With fields, defaults, families, and where paper and code differ.")
+    ] = False,
+) -> None:
+    """Show the registered decoders, procedures, detectors and benchmarks. Procedures stand where decoders are named."""
+    from ..pipelines.procedures import PROCEDURES
+    from ..pipelines.registry import DECODERS, DETECTORS
+    from .render import methods
+
+    methods.methods(DECODERS, ("changes", "cost", "paper"), long)
+    methods.methods(PROCEDURES, ("changes", "cost", "paper"), long)
+    methods.methods(DETECTORS, ("reads", "paper"), long)
+    methods.benchmarks(long)
+    if long:
+        from .render.prompts import prompts
+
+        prompts()
+
+
+for group in (ask, check, compare, detect, detectors, evaluate, gate, reproduce, score, train):
+    app.add_typer(group.app)
+app.add_typer(data.app, name="data")
+app.add_typer(schedule.app, name="schedule")

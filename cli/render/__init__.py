@@ -1,0 +1,1 @@
+"""What the commands print: methods, answers, scores, comparisons."""

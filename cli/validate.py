@@ -1,0 +1,34 @@
+"""Names of methods, checked before anything is loaded, and how many images a list names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def check_names(decoders: list[str], detectors: list[str], benchmarks: list[str]) -> None:
+    """Names and settings first: they are wrong more often than anything else, and known without a model."""
+    from ..flows.evaluation import steps
+    from ..pipelines.registry import DETECTORS
+
+    for name in decoders:
+        steps.shown(name)
+    DETECTORS.make_all(detectors)
+    for name in benchmarks:
+        steps.benchmark_of(name)
+
+
+def number_of(images: str | None, default: int = 500) -> int:
+    """How many images "first-500-sorted" or a file of ids names; the default without either.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file or list, or a file without ids.
+    """
+    if images is None:
+        return default
+    from ..datasets.coco import FIRST
+    from ..flows.scoring.files import read_ids
+
+    named = FIRST.fullmatch(images)
+    if named is None and not Path(images).is_file():
+        raise FileNotFoundError(f'--images {images}: no such file, nor a list like "first-500-sorted".')
+    return int(named[1]) if named else len(read_ids(Path(images)))

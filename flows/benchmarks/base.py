@@ -1,0 +1,163 @@
+"""What a benchmark is: where its examples come from, what is asked, and what is measured on the answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...datasets import coco, examples, seen
+from ...datasets.coco import CocoFiles
+from ...datasets.examples import Example
+from ...metrics import pope
+from ...metrics.chair import Chair
+from ...metrics.estimate import Estimate
+
+DEFAULT_LIMIT = examples.POPE_SAMPLE
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where examples come from.
+
+    Args:
+        coco: a COCO folder; None is the embedded world.
+        split: of either; None is the world's "test", or the folder's only held-out one.
+        limit: number of images.
+        seed: draws images and random negatives.
+        synonyms: CHAIR's synonym file; None is the embedded world's vocabulary.
+        prompt: asked of every image instead of CHAIR's own prompt.
+        system: system prompt in front of every question. prompt_name: the names or texts that `--prompt` was given.
+        suffix: follows every question; None is what the users of `pope` append.
+        pope: how POPE's answers are read, one of `metrics.pope`'s protocols.
+        images: a list of a COCO folder's images instead of a random draw: "first-500-sorted", or a file of ids or
+            names; `limit` keeps the first ones.
+        data: files of a benchmark's own, such as AMBER's folder, instead of the embedded world or a COCO folder.
+    """
+
+    coco: str | None = None
+    split: str | None = None
+    limit: int = DEFAULT_LIMIT
+    seed: int = 0
+    synonyms: str | None = None
+    prompt: str | None = None
+    suffix: str | None = None
+    system: str | None = None
+    prompt_name: str | None = None
+    pope: str = "official"
+    images: str | None = None
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.coco is None:
+            raise ValueError(f"images={self.images!r} lists images of a COCO folder: name the folder too.")
+        if self.data is not None and self.coco is not None:
+            raise ValueError(f"data={self.data!r} and coco={self.coco!r} are two sources of questions: choose one.")
+        if self.pope not in pope.READERS:
+            raise ValueError(f"no POPE protocol {self.pope!r}. Known: {', '.join(pope.READERS)}.")
+
+    @property
+    def name(self) -> str:
+        """As results call it."""
+        if self.data:
+            return f"files:{self.data}"
+        return f"coco:{self.coco}@{self.files.split}" if self.coco else f"{examples.WORLD}{self.split or 'test'}"
+
+    @property
+    def files(self) -> CocoFiles:
+        return coco.find_coco(self.coco or "", self.split)
+
+    @cached_property
+    def chair(self) -> Chair:
+        """The vocabulary in which captions are read."""
+        return Chair(self.synonyms)
+
+    def own(self, benchmark: str) -> None:
+        """Refuse files for a benchmark that has none of its own.
+
+        Raises:
+            ValueError: `data` is given.
+        """
+        if self.data is not None:
+            raise ValueError(f"{benchmark} has no files of its own for data={self.data!r}; it takes a COCO folder.")
+
+    @cached_property
+    def listed(self) -> str | tuple[int | str, ...] | None:
+        """The list of images as `coco.choose` takes it; None where they are drawn at random."""
+        if self.images is None or coco.FIRST.fullmatch(self.images):
+            return self.images
+        from ..scoring.files import read_ids
+
+        return tuple(read_ids(Path(self.images)))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A stretch of a text, (start, end) in characters, that is right or not."""
+
+    start: int
+    end: int
+    right: bool
+
+
+class Benchmark(Protocol):
+    """A set of examples, one question for all of them or one each, and what is measured on the answers.
+
+    version: changes whenever the same answers would score differently. unit: what one example is. tables: title ->
+    metrics shown together. headline: the metrics for a narrow screen.
+    """
+
+    name: str
+    version: str
+    prompt: str | None
+    max_new_tokens: int
+    unit: str
+    higher_is_better: Mapping[str, bool]
+    tables: Mapping[str, Sequence[str]]
+    headline: Sequence[str]
+
+    def examples(self, source: Source) -> Sequence[Example]: ...
+
+    def estimates(self, source: Source, asked: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]: ...
+
+    def marks(self, source: Source, example: Example, text: str) -> list[Mark]: ...
+
+    def protocol(self, source: Source) -> dict[str, Any]:
+        """How answers are read, for the manifest."""
+        return {"name": self.name}
+
+
+def digest(asked: Sequence[Example]) -> str:
+    """SHA-256 over what is asked and what is true, in order."""
+    told = [
+        [e.id, e.image_id, e.question, e.label, sorted(e.objects), list(e.splits), *_more(e)] for e in asked
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def as_record(estimate: Estimate) -> dict[str, Any]:
+    """value, low, high, n."""
+    return dict(vars(estimate))
+
+
+def _more(example: Example) -> list[Any]:
+    """What only some benchmarks ask."""
+    more = [example.after, example.words, dict(example.facts)]
+    return more if any(more) else []
+
+
+# -- what benchmarks share -----------------------------------------------------------------------------------------
+def pictures(source: Source, what: int) -> Iterator[seen.Seen]:
+    """The pictures of a source and what is in them; those of the embedded world have no end."""
+    if source.coco is None:
+        return seen.from_world(source.split or "test", source.seed, what)
+    return seen.from_coco(source.coco, source.limit, source.seed, source.split, source.listed, what)
+
+
+def followed(asked: Iterable[Example], suffix: str) -> tuple[Example, ...]:
+    """The same with a suffix behind every question that has a right answer."""
+    return tuple(replace(e, question=f"{e.question}{suffix}") if suffix and e.label else e for e in asked)

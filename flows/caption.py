@@ -1,0 +1,74 @@
+"""The captioning job as a Prefect flow: the functions of `flows.captioning.run`, each shard a task.
+
+Importing this module imports Prefect; `veridical caption --out … --no-prefect` does without. Deployments name it as
+`veridical.flows.caption:overnight`. What a shard has written is on disk and in the ledger, so Prefect keeps no
+results: a run that is started again asks the ledger what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from ..datasets.captions import DETAIL_PROMPT
+from .captioning import run as captioning
+from .files.atomic import DiskFull
+from .prefect import artifacts, runners
+
+
+def _may_pass(task: Any, run: Any, state: Any) -> bool:
+    """A file system may come back; a full disk, bad input and a broken accelerator will not in two seconds."""
+    try:
+        state.result()
+    except OSError as error:
+        return not isinstance(error, DiskFull | FileNotFoundError)
+    except Exception:
+        return False
+    return False
+
+
+def _as_task(step: Any, name: str) -> Any:
+    return task(
+        name=name, retries=1, retry_delay_seconds=2, retry_condition_fn=_may_pass, cache_policy=NO_CACHE,
+        persist_result=False, task_run_name="shard {shard}" if name == "shard" else None,
+    )(step)  # fmt: skip
+
+
+TASKS = captioning.Steps(
+    _as_task(captioning.begin, "begin"), _as_task(captioning.caption_shard, "shard"),
+    _as_task(captioning.finish, "finish"),
+)  # fmt: skip
+
+
+def tasks() -> captioning.Steps:
+    """The steps as tasks; where the flow runs on workers, so do all that load a model, and shards side by side."""
+    if not runners.is_away():
+        return TASKS
+    begin = runners.elsewhere(_as_task(runners.with_warnings(captioning.begin), "begin"))
+    return captioning.Steps(begin, TASKS.shard, TASKS.finish, _side_by_side)
+
+
+def _side_by_side(shard: Any, out: str, numbers: Sequence[int], retry_errors: bool) -> Iterator[tuple[int, str]]:
+    for place, path in runners.spread(shard, [(out, number, retry_errors) for number in numbers]):
+        yield numbers[place], path
+
+
+@flow(name="caption", persist_result=False)
+def overnight(
+    images: list[str], out: str, model: str = "embedded", decoders: list[str] = ["greedy"],  # noqa: B006 - not changed
+    detectors: list[str] = [], question: str = DETAIL_PROMPT, system: str | None = None, seed: int = 0,  # noqa: B006
+    batch_size: int = 8, shard_size: int = 32, form: str = "parquet", max_pixels: int = captioning.MAX_PIXELS,
+    max_bytes: int = captioning.MAX_BYTES, allow_urls: bool = False, readers: int = 4, device: str = "auto",
+    dtype: str = "auto", revision: str | None = None, generation: dict[str, Any] | None = None,
+    quantization: str | None = None, attention: str | None = None, retry_errors: bool = False,
+) -> str:  # fmt: skip
+    """Caption a folder, a list, a Parquet file or image files. Arguments as `captioning.captioning`."""
+    with artifacts.progressing():
+        return captioning.captioning(
+            images, out, model, decoders, detectors, question, system, seed, batch_size, shard_size, form, max_pixels,
+            max_bytes, allow_urls, readers, device, dtype, revision, generation, quantization, attention,
+            retry_errors, tasks(),
+        )  # fmt: skip

@@ -1,0 +1,116 @@
+"""Asking a model about a batch so that one bad image, or too large a batch, costs nobody else an answer."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ...pipelines.answers import Answer
+
+
+# As PyTorch's allocators, the CUDA driver, cuBLAS, cuDNN and MPS put it.
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "status_alloc_failed")
+
+
+class ModelFailed(RuntimeError):
+    """The model cannot go on in this process; the message says what to do."""
+
+
+@dataclass
+class Careful:
+    """Calls `ask` on a batch; where that fails, on its halves, down to single images, which then become error rows.
+
+    halved: how often a batch was divided for want of memory. failed: messages of single images that failed for
+    another reason than memory. answered: images that were answered.
+
+    Out of memory, a batch is divided. So it is after any other exception, since one image may have caused it; an
+    accelerator that is broken stops the run, and so does `check` if nothing but failures came of a shard and a picture
+    that is certainly good fails too.
+    """
+
+    ask: Callable[[Sequence[Any]], list[Answer]]
+    halved: int = 0
+    answered: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    def __call__(self, items: Sequence[Any]) -> list[Answer]:
+        from ...pipelines.answers import Answer
+
+        if not items:
+            return []
+        try:
+            answers = self.ask(items)
+        except Exception as error:
+            memory = out_of_memory(error)
+            if is_broken(error):
+                raise ModelFailed(
+                    f"the accelerator failed ({_first_line(error)}); what was finished is kept: start the same command "
+                    "again"
+                ) from error
+            if len(items) == 1:
+                if not memory:
+                    self.failed.append(_first_line(error))
+                return [Answer("", error=_why(error, memory))]
+            self.halved += memory
+        else:
+            self.answered += len(answers)
+            return answers
+        free()  # outside the handler: the exception holds the tensors of the pass that failed
+        middle = (len(items) + 1) // 2
+        return self(items[:middle]) + self(items[middle:])
+
+    def check(self, good: Any) -> None:
+        """If every image failed, ask about `good` to find out whether the model is wrong or the images.
+
+        Raises:
+            ModelFailed: the model; says how it failed.
+        """
+        if self.answered or not self.failed:
+            return
+        try:
+            self.ask([good])
+        except Exception as error:
+            if out_of_memory(error):
+                return
+            raise ModelFailed(
+                f"none of {len(self.failed)} images could be asked about, nor could a grey picture: "
+                f"{_first_line(error)}"
+            ) from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device or the machine has too little memory."""
+    import torch
+
+    text = str(error).lower()
+    said = isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or said
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether an exception says that the accelerator takes no more work from this process."""
+    text = str(error)
+    said = "CUDA error" in text or "device-side assert" in text or type(error).__name__ == "AcceleratorError"
+    return isinstance(error, RuntimeError) and said and not out_of_memory(error)
+
+
+def free() -> None:
+    """Give back what a failed pass still holds."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _why(error: Exception, memory: bool) -> str:
+    if memory:
+        return f"out of memory with this image alone ({_first_line(error)})"
+    return f"the model failed on this image: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

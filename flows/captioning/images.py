@@ -1,0 +1,197 @@
+"""Which images a job is about: a folder, a list, a Parquet file or image files, as sorted ids and paths."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..files import atomic
+from ..files.fetch import is_url
+
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+LISTS = (".txt", ".list", ".parquet")
+
+
+class Picture(NamedTuple):
+    """An image of a job. id: its name in the results, no two alike. path: of a file, or a URL."""
+
+    id: str
+    path: str
+
+
+class Found(NamedTuple):
+    """What a source holds. ignored: suffix -> number of files of a folder that are no images by their name."""
+
+    pictures: list[Picture]
+    ignored: Counter[str]
+
+
+def is_source(path: Path) -> bool:
+    """Whether a path stands for many images."""
+    return path.is_dir() or path.suffix.lower() in LISTS
+
+
+def fingerprint(sources: Sequence[str]) -> str | None:
+    """SHA-256 of a list or Parquet file; None for a folder or image files."""
+    one = Path(sources[0])
+    return atomic.digest(one) if len(sources) == 1 and one.is_file() and is_source(one) else None
+
+
+def find(sources: Sequence[str], allow_urls: bool = False) -> Found:
+    """All images of a source, sorted by id.
+
+    Ids are paths below the folder, lines of the list as they stand, the Parquet file's `id` or else its `path`, or the
+    image files as given. What is named twice is two images, the second one "name#2". Relative paths of a list start
+    where the list lies.
+
+    Args:
+        sources: one folder, list or Parquet file; or image files.
+
+    Raises:
+        ValueError, OSError: nothing to be found, a folder that cannot be listed, a URL without `allow_urls`.
+    """
+    ignored: Counter[str] = Counter()
+    many = [source for source in sources if is_source(Path(source))]
+    if many and len(sources) > 1:
+        raise ValueError(f"{many[0]} beside other images: a job takes one folder, one list or image files")
+    if not many:
+        named = [(source, source, Path()) for source in sources]
+        if not any(is_url(source) or os.path.lexists(source) for source in sources):
+            _refuse_misspelt(sources)
+    else:
+        one = Path(many[0])
+        if one.is_dir():
+            named = [(name, name, one) for name in _walk(one, ignored)]
+        elif not one.is_file():
+            raise FileNotFoundError(f"no file {one}")
+        else:
+            entries = _parquet(one) if one.suffix.lower() == ".parquet" else ((line, line) for line in _lines(one))
+            named = [(name, path, one.parent) for name, path in entries]
+    if not named:
+        looked = f": looked for {' '.join(SUFFIXES)}" if many and Path(many[0]).is_dir() else ""
+        told = f"; it holds {_told(ignored)}" if ignored else ""
+        raise ValueError(f"no images in {', '.join(sources)}{looked}{told}")
+    urls = [path for _, path, _ in named if is_url(path)]
+    if urls and not allow_urls:
+        raise ValueError(f"{urls[0]} is a URL, one of {len(urls)}; nothing is fetched without --allow-urls")
+    paths = [(plain(name), path if is_url(path) else os.path.abspath(base / path)) for name, path, base in named]
+    return Found(_distinct(sorted(paths)), ignored)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse what job.json cannot hold. Below a folder, and in a list, such names are no trouble.
+
+    Raises:
+        ValueError: a name whose bytes are no UTF-8.
+    """
+    for name in names:
+        if plain(name) != name:
+            raise ValueError(
+                f"{plain(name)} has bytes that are no UTF-8, which job.json cannot hold: rename it, or go into that "
+                "folder and call it ."
+            )
+
+
+def note(ignored: Counter[str]) -> str:
+    """One line on what a folder holds besides."""
+    return f"{sum(ignored.values())} files are no images by their name and left out: {_told(ignored)}"
+
+
+def plain(name: str) -> str:
+    r"""A name as text: bytes of a file name that are no UTF-8 as "\xff"."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+# -- helpers -------------------------------------------------------------------------------------------------------
+def _refuse_misspelt(sources: Sequence[str]) -> None:
+    """A job of nothing but names that do not exist would be there, and in the way of the right one."""
+    hint = "; addresses stand in a list, one a line" if "http:" in sources[0] or "https:" in sources[0] else ""
+    raise FileNotFoundError(f"no file or folder {', '.join(map(plain, sources[:3]))}{hint}")
+
+
+def _walk(folder: Path, ignored: Counter[str]) -> Iterator[str]:
+    """Paths of image files below a folder; nothing hidden, and no folder behind a link."""
+
+    def fail(error: OSError) -> None:
+        raise PermissionError(
+            f"{error.filename} cannot be listed ({error.strerror}), and its images would be lost: make it readable or "
+            "give a list"
+        ) from error
+
+    for here, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            path = Path(here, name)
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                ignored["hidden" if name.startswith(".") else path.suffix.lower() or "no suffix"] += 1
+            else:
+                yield path.relative_to(folder).as_posix()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path} is not a file")
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in content:
+        raise ValueError(f"{path} is no list in UTF-8: it has zero bytes, as UTF-16 has; save it as UTF-8")
+    for line in content.split(b"\n"):
+        if line.strip():
+            yield os.fsdecode(line.rstrip(b"\r"))
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        kinds = pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from error
+    if "path" not in kinds.names or not _is_text(kinds.field("path").type):
+        told = ", ".join(f"{column.name} ({column.type})" for column in kinds)
+        raise ValueError(f'{path} has no column "path" of strings; found {told}')
+    wanted = [name for name in ("id", "path") if name in kinds.names]
+    columns = pq.read_table(path, columns=wanted).to_pydict()
+    for row, where in enumerate(columns["path"]):
+        name = columns.get("id", columns["path"])[row]
+        if not where or name is None:
+            raise ValueError(f"{path}: row {row} has no path or no id")
+        yield str(name), where
+
+
+def _is_text(kind: Any) -> bool:
+    """Strings, also as pandas and Polars store them: long ones, views, and categories."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _distinct(paths: Sequence[tuple[str, str]]) -> list[Picture]:
+    """The same paths under ids that differ.
+
+    >>> [picture.id for picture in _distinct([("a", "1"), ("a", "2"), ("a#2", "3")])]
+    ['a', 'a#3', 'a#2']
+    """
+    there = {name for name, _ in paths}
+    used: set[str] = set()
+    out = []
+    for name, path in paths:
+        own, number = name, 1
+        while own in used or (own != name and own in there):
+            number += 1
+            own = f"{name}#{number}"
+        used.add(own)
+        out.append(Picture(own, path))
+    return out
+
+
+def _told(counts: Counter[str]) -> str:
+    return ", ".join(f"{number} {suffix}" for suffix, number in counts.most_common(6))

@@ -1,0 +1,102 @@
+"""Rows of captions as the bytes of a Parquet or JSON-lines file, and back; the same rows are always the same bytes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..files import atomic
+
+Row = dict[str, Any]
+FORMATS = ("parquet", "jsonl")
+COLUMNS = ("id", "path", "sha256", "decoder", "caption", "tokens", "risk", "acted", "error", "settings")
+_GROUP = 16384  # rows of a row group of the merged file
+
+
+def encode(rows: Sequence[Row], form: str) -> bytes:
+    """The content of a file."""
+    if form == "jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(_table(rows), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file, in its order."""
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        row["risk"] = dict(row["risk"])
+        row["acted"] = {name: dict(told) for name, told in row["acted"]}
+    return rows
+
+
+def errors(path: Path) -> int:
+    """How many rows of a file have an error."""
+    if path.suffix == ".jsonl":
+        return sum(row["error"] is not None for row in read(path))
+    import pyarrow.parquet as pq
+
+    column = pq.read_table(path, columns=["error"])["error"]
+    return len(column) - column.null_count
+
+
+@contextmanager
+def merging(path: Path) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """Gives what adds rows to one large file, which is there when the block has ended."""
+    if path.suffix == ".jsonl":
+        with atomic.replacing(path) as file:
+
+            def append(rows: Sequence[Row]) -> None:
+                file.write(encode(rows, "jsonl"))
+
+            yield append
+        return
+    import pyarrow.parquet as pq
+
+    waiting: list[Row] = []
+    with atomic.replacing(path) as file, pq.ParquetWriter(file, _schema(), compression="zstd") as writer:
+
+        def flush(least: int) -> None:
+            while waiting and len(waiting) >= least:
+                writer.write_table(_table(waiting[:_GROUP]))
+                del waiting[:_GROUP]
+
+        def add(rows: Iterable[Row]) -> None:
+            waiting.extend(rows)
+            flush(_GROUP)
+
+        yield add
+        flush(0)
+
+
+def _table(rows: Sequence[Row]) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([_nested(row) for row in rows], schema=_schema())
+
+
+def _nested(row: Row) -> Row:
+    acted = [(name, list(told.items())) for name, told in row["acted"].items()]
+    return {**row, "risk": list(row["risk"].items()), "acted": acted}
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.float64()
+    types = {
+        "tokens": pa.list_(text), "risk": pa.map_(text, pa.list_(number)),
+        "acted": pa.map_(text, pa.map_(text, number)),
+    }  # fmt: skip
+    return pa.schema([(name, types.get(name, text)) for name in COLUMNS])

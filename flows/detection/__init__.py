@@ -1,0 +1,1 @@
+"""Detectors trained and evaluated, and the risk of words in a text."""

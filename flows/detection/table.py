@@ -1,0 +1,167 @@
+"""How detectors compare: figures with intervals from rated units, for the terminal, a results file and a card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...metrics import ranking
+from ..benchmarks.table import as_record
+from ..evaluation import answer_file, provenance
+from .steps import REQUEST, RISKS, TASKS
+
+RESULTS, CONFIG = "results.json", "config.json"
+CONTROL, CHANCE = "position", "random"
+COLUMNS = {
+    "auroc": "AUROC ↑", "auprc": "AUPRC ↑", "ece": "ECE ↓", "auroc_at_equal_position": "AUROC at equal position ↑",
+    "above_position": "AUROC − position's ↑",
+}  # fmt: skip
+UNITS = {"captions": "mentions", "pope": "answers"}
+
+
+def measured(out: str) -> str:
+    """Write results.json from risks.json: a row per detector, the control and a random risk. Returns its path.
+
+    Raises:
+        ValueError: nothing was rated.
+    """
+    rated, request = answer_file.read_json(Path(out) / RISKS), answer_file.read_json(Path(out) / REQUEST)
+    labels, images = rated["labels"], rated["images"]
+    if not labels:
+        raise ValueError(f"{out}: no {UNITS[request['task']]} among {request['test_images']} images; take more images.")
+    risks = {**rated["risks"], CHANCE: np.random.default_rng(request["seed"]).random(len(labels)).tolist()}
+    positions = rated["positions"] if len(set(rated["positions"])) > 1 else None
+    rows = []
+    for name, risk in risks.items():
+        told = rated["detectors"].get(name, {"repr": "uniform noise", "probability": True, "trained": None})
+        found = ranking.estimates(risk, labels, images, positions, told["probability"])
+        found["above_position"] = ranking.difference(risk, risks[CONTROL], labels, images)
+        rows.append({"detector": name, **told, "metrics": {key: as_record(value) for key, value in found.items()}})
+    results = {
+        "task": request["task"], "model": request["model"], "images": len(set(images)), "units": len(labels),
+        "hallucinated": sum(labels), "rows": rows, "versions": provenance.versions(), "request": request,
+    }  # fmt: skip
+    path = Path(out) / RESULTS
+    answer_file.write_json(path, results)
+    config = Path(out) / CONFIG
+    if request["trained"] and config.exists():
+        own = rows[-2]  # the trained one is rated last, before chance
+        kept = {"task": request["task"], "images": results["images"], "units": len(labels), **own["metrics"]}
+        answer_file.write_json(config, {**answer_file.read_json(config), "metrics": kept})
+    return str(path)
+
+
+def show(out: str | Path) -> None:
+    """The table on the terminal."""
+    import typer
+    from rich.table import Table
+
+    from ...cli.render.methods import console
+
+    results = answer_file.read_json(Path(out) / RESULTS)
+    table = Table(title=title(results), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("detector", no_wrap=True)
+    for heading in _columns(results).values():
+        table.add_column(heading, justify="right")
+    for row in _ordered(results["rows"]):
+        table.add_row(row["detector"], *(_cell(row["metrics"].get(name)) for name in _columns(results)))
+    console().print(table)
+    typer.echo(f"results: {Path(out) / RESULTS}")
+
+
+def title(results: Mapping[str, Any]) -> str:
+    share = results["hallucinated"] / results["units"]
+    what = UNITS[results["task"]]
+    return f"{results['task']}: {results['units']} {what}, {share:.1%} hallucinated, {results['images']} images"
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The same for a card."""
+    columns = _columns(results)
+    head = [f"| detector | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
+    lines = [f"### {title(results)}", "", *head]
+    for row in _ordered(results["rows"]):
+        cells = (_cell(row["metrics"].get(name)) for name in columns)
+        lines.append(f"| {_called(row)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _called(row: Mapping[str, Any]) -> str:
+    """A detector's name without the folder of its probe, and what that was trained on.
+
+    >>> _called({"detector": 'dhcp:rows=own,weights="runs/dhcp"', "trained": "words"})
+    '`dhcp:rows=own`, trained on words'
+    """
+    name, _, fields = row["detector"].partition(":")
+    kept = ",".join(field for field in fields.split(",") if field and not field.startswith("weights="))
+    return f"`{name}{':' if kept else ''}{kept}`" + (f", trained on {row['trained']}" if row["trained"] else "")
+
+
+def _columns(results: Mapping[str, Any]) -> dict[str, str]:
+    there = {name for row in results["rows"] for name in row["metrics"]}
+    return {name: heading for name, heading in COLUMNS.items() if name in there}
+
+
+def _ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The best first."""
+    return sorted(rows, key=lambda row: -row["metrics"]["auroc"]["value"])
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+    if found is None or not found["n"]:
+        return "–"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+_CARD = """---
+license: apache-2.0
+---
+# Trained detectors for the embedded LVLM
+
+{shipped}
+
+They belong to the embedded LVLM and are refused on any other model. Nothing in these folders is run: config.json says
+how each was made, detector.safetensors holds its weights.
+
+## What they score
+
+{n}95 % bootstrap intervals by image (1000 resamples). A risk is that of a mention's first token, or that of the answer;
+the parts for training and for testing share no image, and nothing was chosen on the test part. `position` knows only
+where the token stands, `random` nothing. AUROC at equal position compares only mentions that stand at the same place of
+their captions. ECE is given where the risk claims to be a probability.
+
+{tables}
+
+{notes}Measured with {versions}, by `veridical evaluate-detectors`.
+"""
+
+
+def write_card(path: Path, folders: Sequence[str], notes: str = "") -> Path:
+    """Write a card for the trained detectors beside it, with the results in these folders. Returns its path."""
+    results = [answer_file.read_json(Path(folder) / RESULTS) for folder in folders]
+    shipped = [_about(config) for config in sorted(path.parent.glob(f"*/{CONFIG}"))]
+    versions = results[0]["versions"]
+    text = _CARD.format(
+        shipped="\n".join(shipped), n="", tables="\n\n".join(markdown(one) for one in results),
+        notes=f"{notes.strip()}\n\n" if notes else "",
+        versions=", ".join(f"{name} {versions[name]}" for name in ("veridical", "transformers", "torch")),
+    )  # fmt: skip
+    answer_file.write_text(path, text)
+    return path
+
+
+def _about(config: Path) -> str:
+    told = json.loads(config.read_text(encoding="utf-8"))
+    data, counts = told["data"], told["classes"]
+    return (
+        f"- `{config.parent.name}`: {told['detector']}, {told['probe']} on {told['features']} features, trained on "
+        f"{told['items']:,} {data['unit']} ({counts[-1] if len(counts) == 2 else sum(counts[len(counts) // 2:]):,} "
+        f"hallucinated) about {data['images']:,} images of {data['source']}, seed {told['seed']}."
+    )
+
+
+__all__ = ["TASKS", "markdown", "measured", "show", "title", "write_card"]

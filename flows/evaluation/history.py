@@ -1,0 +1,88 @@
+"""The runs of a scheduled evaluation: a folder each, and a log that says which of them were good."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..files import atomic
+from ..prefect import cache_key
+from . import regression, steps
+from .regression import Checked, Regression
+
+HISTORY, CHECKED = "history.jsonl", "checked.json"
+PLAIN = steps.Steps()
+
+
+def run_name(moment: datetime.datetime, mark: str = "") -> str:
+    """A run's folder: when it was due, in UTC, and whose it is; sorted by name they are in order.
+
+    >>> run_name(datetime.datetime(2026, 3, 1, 3, 0, tzinfo=datetime.UTC), "1f2e")
+    '2026-03-01T03-00-00Z-1f2e'
+    """
+    shown = moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    return f"{shown}-{mark}" if mark else shown
+
+
+def last_good(out: Path) -> Path | None:
+    """The latest run that was not worse than the one before it, or that was accepted; None if there is none."""
+    good = [line["run"] for line in atomic.lines(out / HISTORY) if line["good"]]
+    there = [out / name for name in good if (out / name / steps.RESULTS).is_file()]
+    return there[-1] if there else None
+
+
+def accept(out: Path) -> Path:
+    """Make the latest run the one that later runs are compared with, although it was worse. Returns its folder.
+
+    Raises:
+        ValueError: there is no run, or it was good anyway.
+    """
+    lines = atomic.lines(out / HISTORY)
+    if not lines:
+        raise ValueError(f"{out} holds no run of `veridical schedule evaluate`.")
+    if lines[-1]["good"]:
+        raise ValueError(f"the latest run, {lines[-1]['run']}, is good already.")
+    atomic.append(out / HISTORY, {**lines[-1], "good": True, "accepted": _shown(now())})
+    return out / str(lines[-1]["run"])
+
+
+def run(out: str, name: str, asked: Mapping[str, Any], made: steps.Steps = PLAIN) -> Checked:
+    """Evaluate into a folder of its own, compare it with the last good run, and note the result.
+
+    Args:
+        out: where the runs of this schedule are. name: this one's folder in it; one that is there is continued.
+        asked: arguments of `steps.evaluation` but out. made: its steps, plain or as tasks.
+
+    Raises:
+        as `steps.evaluation`.
+    """
+    folder = Path(out) / name
+    steps.evaluation(**{**asked, "out": str(folder), "steps": made})
+    checked = regression.check(folder, last_good(Path(out)))
+    atomic.write_json(folder / CHECKED, checked.record())
+    atomic.append(Path(out) / HISTORY, {
+        "run": name, "finished": _shown(now()), "good": checked.good, "code": cache_key.code_version()[:16],
+        "against": checked.baseline and Path(checked.baseline).name, "worse": checked.said,
+    })  # fmt: skip
+    return checked
+
+
+def refuse(checked: Checked) -> None:
+    """Raise what is wrong with a run.
+
+    Raises:
+        Regression: it is worse than the last good one.
+    """
+    if not checked.good:
+        name = Path(checked.baseline or "").name
+        raise Regression(f"worse than {name}, the last good run: {'; '.join(checked.said)}")
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _shown(moment: datetime.datetime) -> str:
+    return moment.isoformat(timespec="seconds")

@@ -1,0 +1,212 @@
+"""The report of an evaluation: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from ...datasets.examples import Example
+from ..benchmarks.table import BENCHMARKS, Benchmark, Mark
+from ..detection.words import words
+from . import answer_file, steps
+
+PLAIN = "greedy"
+THUMBNAIL = 240
+EXAMPLES = 6
+ARROWS = {True: "↑", False: "↓", None: ""}
+
+
+def write(out: str | Path, examples: int = EXAMPLES) -> Path:
+    """Write report.html from the files of an evaluation.
+
+    Args:
+        examples: how many images are shown for each benchmark.
+
+    Raises:
+        FileNotFoundError, ValueError: a file of the evaluation is missing or broken.
+    """
+    out = Path(out)
+    request = steps.Request.read(str(out))
+    results, manifest = answer_file.read_json(out / steps.RESULTS), answer_file.read_json(out / steps.MANIFEST)
+    text = _template().render(
+        request=request, manifest=manifest,
+        sections=[_section(str(out), request, BENCHMARKS[name], results, examples) for name in request.benchmarks],
+    )  # fmt: skip
+    path = out / steps.REPORT
+    answer_file.write_text(path, text)
+    return path
+
+
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["figure"] = figure
+    return environment.get_template("report.html.jinja")
+
+
+def figure(value: float) -> str:
+    """A share with three decimals, anything larger with one.
+
+    >>> figure(0.12345), figure(31.4159)
+    ('0.123', '31.4')
+    """
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+def _section(
+    out: str, request: steps.Request, benchmark: Benchmark, results: Sequence[Mapping], examples: int
+) -> dict[str, Any]:
+    records = [record for record in results if record["benchmark"] == benchmark.name]
+    asked = benchmark.examples(request.source)
+    rows = {record["decoder"]: steps.rows_of(out, benchmark.name, record["decoder"], asked) for record in records}
+    first_errors = {row["image"]: row["error"] for told in rows.values() for row in told if row["error"]}
+    return {
+        "name": benchmark.name,
+        "about": (benchmark.__doc__ or "").strip().split("\n\n")[0],
+        "unit": benchmark.unit,
+        "tables": [
+            _table(title, metrics, records, benchmark) for title, metrics in benchmark.tables.items()
+            if any(name in record["metrics"] for record in records for name in metrics)
+        ],
+        "records": records,
+        "idle": [(r["decoder"], name) for r in records for name, told in r["acted"].items() if not told["acted"]],
+        "errors": list(first_errors.items())[:10],
+        "examples": _examples(request, benchmark, asked, rows, examples),
+    }  # fmt: skip
+
+
+def _table(title: str, metrics: Sequence[str], records: Sequence[Mapping], benchmark: Benchmark) -> dict[str, Any]:
+    marked = verdicts(records, benchmark)
+    heads = [(name.removeprefix(f"{title}_"), ARROWS[benchmark.higher_is_better.get(name)]) for name in metrics]
+    return {"title": title, "metrics": heads, "rows": [_line(record, metrics, marked) for record in records]}
+
+
+def _line(record: Mapping, metrics: Sequence[str], marked: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    cells = [(record["metrics"].get(name), marked.get((record["decoder"], name), "")) for name in metrics]
+    known = [cell["n"] for cell, _ in cells if cell]
+    return {"record": record, "cells": cells, "n": max(known, default=0)}
+
+
+def verdicts(records: Sequence[Mapping], benchmark: Benchmark) -> dict[tuple[str, str], str]:
+    """(decoder, metric) -> "best" or "worse", only where the interval lies apart from plain decoding's.
+
+    best: the best value of all, and better than plain by more than both intervals; worse: worse than plain likewise.
+    Where plain decoding was not run, nothing is marked.
+    """
+    plain = next((record["metrics"] for record in records if record["decoder"] == PLAIN), None)
+    out: dict[tuple[str, str], str] = {}
+    if plain is None:
+        return out
+    for name, higher in benchmark.higher_is_better.items():
+        told = {record["decoder"]: record["metrics"][name] for record in records if name in record["metrics"]}
+        if name not in plain:
+            continue
+        base = plain[name]
+        above = {decoder for decoder, cell in told.items() if cell["low"] > base["high"]}
+        below = {decoder for decoder, cell in told.items() if cell["high"] < base["low"]}
+        better, worse = (above, below) if higher else (below, above)
+        out |= {(decoder, name): "worse" for decoder in worse}
+        if better:
+            best = (max if higher else min)(told[decoder]["value"] for decoder in better)
+            out |= {(decoder, name): "best" for decoder in better if told[decoder]["value"] == best}
+    return out
+
+
+# -- examples ------------------------------------------------------------------------------------------------------
+def _examples(
+    request: steps.Request, benchmark: Benchmark, asked: Sequence[Example],
+    rows: Mapping[str, Sequence[answer_file.Row]], wanted: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Examples as the template shows them."""
+    marks = {
+        decoder: [benchmark.marks(request.source, e, row["text"]) for e, row in zip(asked, told, strict=True)]
+        for decoder, told in rows.items()
+    }
+    wrong = {decoder: [sum(not m.right for m in found) for found in told] for decoder, told in marks.items()}
+    shown = []
+    for index in choose(wrong, [e.image for e in asked], wanted):
+        example = asked[index]
+        said = []
+        for decoder, told in rows.items():
+            row = told[index]
+            pieces = segments(row, marks[decoder][index])
+            said.append({"decoder": decoder, "pieces": pieces, "error": row["error"], "wrong": wrong[decoder][index]})
+        shown.append({
+            "id": example.id, "image": thumbnail(example),
+            "question": ("… " if example.after else "") + (example.question or benchmark.prompt or ""),
+            "label": example.label, "objects": sorted(example.objects), "said": said,
+        })  # fmt: skip
+    return shown
+
+
+def choose(wrong: Mapping[str, Sequence[int]], images: Sequence[str], wanted: int) -> list[int]:
+    """Which examples to show: one per image, by turns one where some decoder errs less than plain decoding, one where
+    some errs more, and one where all err alike; the earliest first.
+
+    >>> choose({"greedy": [1, 0, 0, 1], "vcd": [1, 0, 1, 0]}, ["a", "b", "c", "d"], 3)
+    [3, 2, 0]
+    """
+    plain = wrong.get(PLAIN) or next(iter(wrong.values()), [])
+    gains = [[base - told[index] for told in wrong.values()] for index, base in enumerate(plain)]
+    helped = [index for index, gain in enumerate(gains) if max(gain) > 0]
+    hurt = [index for index, gain in enumerate(gains) if max(gain) <= 0 and min(gain) < 0]
+    alike = [index for index, gain in enumerate(gains) if not any(gain) and plain[index]]
+    rest = [index for index, gain in enumerate(gains) if not any(gain) and not plain[index]]
+    queues, seen = [helped, hurt, alike], set()
+    out: list[int] = []
+    while len(out) < wanted and (any(queues) or rest):
+        for queue in queues if any(queues) else [rest]:
+            while queue and len(out) < wanted:
+                index = queue.pop(0)
+                if images[index] not in seen:
+                    seen.add(images[index])
+                    out.append(index)
+                    break
+    return out
+
+
+def segments(row: answer_file.Row, marks: Sequence[Mark]) -> list[tuple[str, str, str]]:
+    """A text cut at its marks: (text, "right", "wrong" or "", what the detectors say of it)."""
+    text, here = row["text"], 0
+    out: list[tuple[str, str, str]] = []
+    for mark in sorted(marks, key=lambda mark: mark.start):
+        if mark.start > here:
+            out.append((text[here : mark.start], "", ""))
+        out.append((text[mark.start : mark.end], "right" if mark.right else "wrong", _risk(row, mark)))
+        here = mark.end
+    return [*out, (text[here:], "", "")] if here < len(text) else out
+
+
+def _risk(row: answer_file.Row, mark: Mark) -> str:
+    told = []
+    for detector, risk in row["risk"].items():
+        inside = [
+            word.risk for word in words(row["text"], row["tokens"], risk)
+            if word.risk is not None and word.start < mark.end and word.end > mark.start
+        ]  # fmt: skip
+        told += [f"{detector} {max(inside):.2f}"] if inside else []
+    return ", ".join(told)
+
+
+def thumbnail(example: Example) -> str:
+    """The picture as a JPEG data URI, 240 pixels wide or high; empty where it cannot be opened."""
+    try:
+        with example.open() as image:
+            small = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ""
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

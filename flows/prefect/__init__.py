@@ -1,0 +1,1 @@
+"""What concerns Prefect: tasks, artifacts, runners, schedules."""

@@ -1,0 +1,93 @@
+"""A captioning job by the processes that `accelerate launch` starts on one machine: one model and one GPU each.
+
+Each takes every n-th shard. What they need to know of one another is in the job's folder, and in two barriers; there
+is no Prefect in it. One that dies ends the launch, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..captioning import job, run
+from .runners import NoRunner, check
+
+LONGEST = datetime.timedelta(days=30)  # that a process waits for the others
+
+
+def caption(asked: Mapping[str, Any]) -> str | None:
+    """`captioning.captioning` by all processes of a launch together.
+
+    Returns the path of summary.json in the first process, None in the others.
+
+    Raises:
+        NoRunner: this process is not one of a launch.
+        as `captioning.captioning`.
+    """
+    check("accelerate", None, None)
+    if "LOCAL_RANK" not in os.environ:
+        raise NoRunner(
+            "--runner accelerate is for processes that accelerate starts: `accelerate launch --multi_gpu "
+            "--num_processes 8 --no_python veridical caption … --runner accelerate`."
+        )
+    _take_gpu(int(os.environ["LOCAL_RANK"]))
+    from accelerate import PartialState
+
+    state = PartialState(cpu=True, timeout=LONGEST)  # barriers go over the CPU: the GPUs belong to the models
+    if state.is_main_process:
+        return run.captioning(**asked, steps=run.Steps(begin=_begin, each=_each))
+    state.wait_for_everyone()  # until the plan is there
+    out, retry_errors = asked["out"], asked.get("retry_errors", False)
+    for number in _mine(run.remaining(out, retry_errors), state):
+        run.caption_shard(out, number, retry_errors)
+    state.wait_for_everyone()
+    return None
+
+
+# -- the first process ---------------------------------------------------------------------------------------------
+def _begin(request: Mapping[str, Any], out: str) -> str:
+    from accelerate import PartialState
+
+    run.begin(request, out)
+    PartialState().wait_for_everyone()
+    return out
+
+
+def _each(
+    shard: Callable[..., str], out: str, numbers: Sequence[int], retry_errors: bool
+) -> Iterator[tuple[int, str]]:  # fmt: skip
+    """Make its own shards; gives those of the others too, as they appear."""
+    from accelerate import PartialState
+
+    state, task, since = PartialState(), job.Job.read(out), time.time()
+    mine = _mine(numbers, state)
+    others = {task.shard_path(number).name: number for number in sorted(set(numbers) - set(mine))}
+    for number in mine:
+        yield number, shard(out, number, retry_errors)
+        with os.scandir(task.out / job.SHARDS) as found:  # one look at the folder, not one at every file
+            there = [one.name for one in found if one.name in others and one.stat().st_mtime > since]
+        for other in map(others.pop, there):
+            yield other, str(task.shard_path(other))
+    state.wait_for_everyone()
+    yield from ((number, str(task.shard_path(number))) for number in others.values())
+
+
+# -- helpers -------------------------------------------------------------------------------------------------------
+def _mine(numbers: Sequence[int], state: Any) -> list[int]:
+    """By number, not by place: processes that look at different moments agree on whose a shard is."""
+    return [number for number in numbers if number % state.num_processes == state.process_index]
+
+
+def _take_gpu(rank: int) -> None:
+    """Let this process see one GPU, that of its rank. To be called before torch looks for them."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        raise NoRunner("--runner accelerate: this process holds a GPU already; let `accelerate launch` start it.")
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = [str(number) for number in range(rank + 1)] if named is None else [n for n in named.split(",") if n]
+    if rank < len(seen):
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen[rank]

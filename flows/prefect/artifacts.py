@@ -1,0 +1,103 @@
+"""What a run leaves behind in Prefect: a report, a table, a link to the HTML page, and how far it has come.
+
+Artifacts are for people who look: where Prefect cannot take one, that is logged and the run goes on. Importing this
+module imports Prefect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_logger
+
+from ..evaluation import regression, steps
+from ..files.progress import LISTENER
+
+EVERY = 5.0  # seconds between two updates of a bar
+REPORT, TABLE, LINK = "evaluation-report", "evaluation-table", "evaluation-html"
+
+
+def publish(run: Path, checked: regression.Checked | None = None, reports: str | None = None) -> None:
+    """The report and the table of a finished run, and a link to its HTML page.
+
+    Args:
+        checked: how it compares with an earlier run, if it was compared.
+        reports: the address under which the folder above the run's is served, such as "https://host/reports/"; None
+            links to the file, which only a browser on this machine can open.
+    """
+    if not _in_a_run():
+        return
+    page = run.resolve() / steps.REPORT
+    link = page.as_uri() if reports is None else f"{reports.rstrip('/')}/{run.name}/{steps.REPORT}"
+    with _tolerant("report"):
+        create_markdown_artifact(regression.markdown(run, checked), REPORT, str(run))
+    with _tolerant("table"):
+        create_table_artifact(regression.table(run), TABLE, str(run))
+    with _tolerant("link"):
+        create_link_artifact(link, steps.REPORT, LINK, str(run))
+
+
+@contextmanager
+def progressing() -> Iterator[None]:
+    """Show the bars of a block in Prefect too, an artifact each."""
+    if not _in_a_run():
+        yield
+        return
+    token = LISTENER.set(_Bars())
+    try:
+        yield
+    finally:
+        LISTENER.reset(token)
+
+
+class _Bars:
+    """Hears of every step of a bar; tells Prefect of the first, of the last, and of one every few seconds."""
+
+    def __init__(self) -> None:
+        self._bars: dict[str, tuple[UUID, float]] = {}
+
+    def __call__(self, title: str, percent: float, told: str) -> None:
+        with _tolerant("progress"):
+            if title not in self._bars:
+                made = create_progress_artifact(percent, description=f"{title}: {told}")
+                self._bars[title] = cast(UUID, made), time.monotonic()  # a coroutine only inside an event loop
+            elif percent >= 100 or time.monotonic() - self._bars[title][1] >= EVERY:
+                number = self._bars[title][0]
+                self._bars[title] = number, time.monotonic()
+                update_progress_artifact(number, percent, f"{title}: {told}")
+
+
+@contextmanager
+def _tolerant(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever the server's trouble is, the numbers are on disk
+        get_logger("veridical").warning("Prefect did not take the %s artifact: %s", what, error)
+
+
+def _in_a_run() -> bool:
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+
+
+def watched(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step whose bars are shown in Prefect too, in whichever process it runs."""
+    @wraps(step)
+    def shown(*arguments: Any, **named: Any) -> Any:
+        with progressing():
+            return step(*arguments, **named)
+
+    return shown

@@ -1,0 +1,62 @@
+"""When answers that were made earlier may stand for those that are asked for now: one key for all they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from ..benchmarks.table import BENCHMARKS
+from ..evaluation import answer_file, steps
+
+ROOT = Path(__file__).parent.parent.parent
+# What answers are made by; scores and reports are made anew each time.
+CODE = (
+    "pipelines", "decoders", "detectors", "datasets", "models", "flows/evaluation/steps.py", "flows/benchmarks/*.py",
+)  # fmt: skip
+
+
+def answers_key(out: str, benchmark: str, decoder: str) -> str:
+    """SHA-256 over all that the answers of a decoder to a benchmark depend on, as the folder's manifest has it.
+
+    Model, revision and weights; the questions, and the content of every image; the decoder's configuration, with its
+    defaults; prompt, generation, seed, batch size, detectors; versions of the libraries, and our code itself.
+    """
+    request, manifest = steps.Request.read(out), answer_file.read_json(Path(out) / steps.MANIFEST)
+    told = {
+        "settings": manifest["settings"][benchmark][decoder], "batch size": request.batch_size,
+        "images": images_digest(out, benchmark), "code": code_version(),
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def images_digest(out: str, benchmark: str) -> str:
+    """SHA-256 over the names and contents of a benchmark's images; a scene is its name, for our code draws it."""
+    asked = BENCHMARKS[benchmark].examples(steps.Request.read(out).source)
+    told = hashlib.sha256()
+    for image in sorted({example.image for example in asked}):
+        told.update(image.encode())
+        path = Path(image)
+        if path.is_file():
+            stat = path.stat()
+            told.update(_content(path, stat.st_size, stat.st_mtime_ns).encode())
+    return told.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """SHA-256 over all that is shipped and that answers depend on: a checkout changes without a new version."""
+    told = hashlib.sha256()
+    for path in [path for part in CODE for path in sorted(ROOT.glob(part))]:
+        found = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc"]
+        for source in sorted(found):
+            told.update(source.relative_to(ROOT).as_posix().encode() + source.read_bytes())
+    return told.hexdigest()
+
+
+# -- helpers -------------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=65536)
+def _content(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Captions and answers of any program, scored and compared without a model."""

@@ -1,0 +1,341 @@
+"""Systems side by side on the same images: result folders of `evaluate`, or files that any program wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...metrics import compare, pope
+from ...metrics.chair import Chair
+from ...metrics.estimate import Estimate
+from ..benchmarks.table import BENCHMARKS, Captions, Questions
+from ..evaluation import answer_file, steps
+from . import files
+
+Key = tuple[str, str]  # question, image: the same in both systems
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Captions by image, with the truth and the vocabulary that reads them."""
+
+    chair: Chair
+    said: dict[int | str, str]
+    truth: Mapping[int | str, Any]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Answers by question, with their labels."""
+
+    said: dict[Key, str]
+    labels: dict[Key, str]
+    protocol: str
+
+
+@dataclass(frozen=True)
+class System:
+    """One system on one benchmark.
+
+    Args:
+        name: as it is printed. benchmark: chair, pope, or another of `evaluate`'s.
+        method: what repeated runs have in common: a decoder's name, or the file's.
+        parts: title -> what it said; empty where this benchmark has no paired comparison.
+        about: the part of a manifest that must agree for two systems to be comparable.
+        figures: every figure by itself.
+    """
+
+    name: str
+    benchmark: str
+    method: str
+    parts: Mapping[str, Texts | Split]
+    about: Mapping[str, Any]
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Two systems on one benchmark: every figure of each part, what makes them incomparable, and what else to know."""
+
+    baseline: System
+    system: System
+    tables: dict[str, compare.Found]
+    warnings: list[str]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ranked(self) -> list[str]:
+        """Figures outside the noise."""
+        return [
+            f"{title} {name}".strip() for title, table in self.tables.items() for name, one in table.items()
+            if one.verdict in ("better", "worse")
+        ]  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "benchmark": self.system.benchmark, "baseline": self.baseline.name, "system": self.system.name,
+            "warnings": self.warnings, "notes": self.notes, "ranked": self.ranked,
+            "tables": {
+                title: {
+                    name: {
+                        "system": one.first, "baseline": one.second, "difference": vars(one.difference),
+                        "p": one.p, "differing": one.differing, "verdict": one.verdict,
+                    }
+                    for name, one in table.items()
+                }
+                for title, table in self.tables.items()
+            },
+        }  # fmt: skip
+
+
+# -- systems -------------------------------------------------------------------------------------------------------
+def of_folder(folder: Path, decoders: Sequence[str] = ()) -> list[System]:
+    """Every decoder on every benchmark of a folder of results, or those decoders alone.
+
+    Raises:
+        FileNotFoundError, ValueError: no results, answers that are missing, or a decoder that was not run.
+    """
+    request = steps.Request.read(str(folder))
+    manifest, results = answer_file.read_json(folder / steps.MANIFEST), answer_file.read_json(folder / steps.RESULTS)
+    missing = [name for name in decoders if name not in request.decoders]
+    if missing:
+        raise ValueError(f"{folder} has no decoder {missing[0]!r}; it has {', '.join(request.decoders)}.")
+    figures = {
+        (record["benchmark"], record["decoder"]): {name: cell["value"] for name, cell in record["metrics"].items()}
+        for record in results
+    }
+    found = []
+    for benchmark in request.benchmarks:
+        for decoder in decoders or request.decoders:
+            found.append(System(
+                f"{folder}:{decoder}", benchmark, decoder, _parts(folder, request, benchmark, decoder),
+                {benchmark: manifest["benchmarks"][benchmark], "dataset": manifest["dataset"],
+                 "files": manifest.get("files", {})}, figures.get((benchmark, decoder), {}),
+            ))  # fmt: skip
+    return found
+
+
+def of_file(path: Path) -> System | None:
+    """The system of a file of answers inside a folder of results; None for any other file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `of_folder`.
+    """
+    folder = path.parent.parent
+    if not (path.is_file() and (folder / steps.MANIFEST).is_file()):
+        return None
+    inside = [s for s in of_folder(folder) if answer_file.answers_path(folder, s.benchmark, s.method) == path]
+    return inside[0] if inside else None
+
+
+def of_captions(path: Path, read: files.Captions) -> System:
+    """A file of captions with the truth of its images."""
+    about = {"protocol": read.protocol, "image_ids": list(read.texts)}
+    found = read.chair.score(read.texts, read.truth).to_dict()
+    figures = {name: float(value) for name, value in found.items() if name not in ("family", "n")}
+    return System(str(path), "chair", "captions", {"": Texts(read.chair, read.texts, read.truth)}, about, figures)
+
+
+def of_answers(path: Path, read: files.Answered, protocol: str) -> System:
+    """A file of answers to POPE's questions."""
+    ((title, asked),) = read.questions.items()
+    said = read.answers[title]
+    keys = _numbered([(str(q["text"]), str(q["image"])) for q in asked])
+    split = Split(
+        dict(zip(keys, said, strict=True)), {k: q["label"] for k, q in zip(keys, asked, strict=True)}, protocol
+    )
+    figures = pope.score(list(split.said.values()), list(split.labels.values()), protocol)
+    return System(str(path), "pope", "answers", {title: split}, {"protocol": protocol, "files": title}, figures)
+
+
+def _parts(folder: Path, request: steps.Request, benchmark: str, decoder: str) -> dict[str, Texts | Split]:
+    asker, source = BENCHMARKS[benchmark], request.source
+    if not isinstance(asker, Captions | Questions):
+        return {}
+    asked = asker.examples(source)
+    rows = steps.rows_of(str(folder), benchmark, decoder, asked)
+    good = [(e, row["text"]) for e, row in zip(asked, rows, strict=True) if row["error"] is None]
+    if isinstance(asker, Captions):
+        truth = {e.image_id: e.objects for e, _ in good}
+        return {"": Texts(source.chair, {e.image_id: text for e, text in good}, truth)}
+    parts: dict[str, Texts | Split] = {}
+    for title in dict.fromkeys(split for e, _ in good for split in e.splits):
+        inside = [(e, text) for e, text in good if title in e.splits]
+        keys = _numbered([(str(e.question), str(e.image_id)) for e, _ in inside])
+        parts[title] = Split(
+            {key: text for key, (_, text) in zip(keys, inside, strict=True)},
+            {key: e.label or "" for key, (e, _) in zip(keys, inside, strict=True)}, source.pope,
+        )  # fmt: skip
+    return parts
+
+
+def _numbered(keys: Sequence[Key]) -> list[Key]:
+    """Keys made distinct: A-OKVQA's and GQA's adversarial questions each ask one thing about one image twice."""
+    seen: Counter[Key] = Counter()
+    found = []
+    for text, image in keys:
+        seen[text, image] += 1
+        found.append((text if seen[text, image] == 1 else f"{text} ({seen[text, image]})", image))
+    return found
+
+
+# -- comparing -----------------------------------------------------------------------------------------------------
+def pair(baseline: System, system: System) -> Found:
+    """A system against the baseline, on what both were asked, images resampled together.
+
+    CHAIR is compared as written, and at equal length; POPE split by split.
+
+    Raises:
+        ValueError: not one image or question in common, or another truth for the same one.
+    """
+    warnings = compare.warnings_between(baseline.about, system.about)
+    tables: dict[str, compare.Found] = {}
+    for title, one in system.parts.items():
+        other = baseline.parts.get(title)
+        if isinstance(one, Texts) and isinstance(other, Texts):
+            tables |= _captions(one, other, warnings, f"{system.name} and {baseline.name}")
+        elif isinstance(one, Split) and isinstance(other, Split):
+            tables[title] = _answers(one, other, warnings, f"{system.name} and {baseline.name}, {title}")
+        else:
+            warnings.append(f"only {system.name} has {title or system.benchmark}: not compared.")
+    unpaired = f"{system.benchmark} has no paired comparison; its figures stand in {steps.RESULTS}"
+    return Found(baseline, system, tables, warnings, [] if system.parts else [unpaired])
+
+
+def _captions(one: Texts, other: Texts, warnings: list[str], names: str) -> dict[str, compare.Found]:
+    shared = [image for image in one.said if image in other.said]
+    _check_shared(len(shared), len(one.said), len(other.said), "images", warnings, names)
+    unlike = [image for image in shared if set(one.truth[image]) != set(other.truth[image])]
+    if unlike:
+        raise ValueError(
+            f"{names} have other objects in {len(unlike)} of {len(shared)} images, such as {unlike[0]!r}: score both "
+            "against the same ground truth."
+        )
+    mine, theirs = ({image: texts.said[image] for image in shared} for texts in (one, other))
+    written = compare.compare_chair(one.chair.score(mine, one.truth), other.chair.score(theirs, one.truth))
+    matched = compare.compare_chair(*compare.length_matched(one.chair, mine, theirs, one.truth))
+    kept = ("chair_s", "chair_i", "recall", "precision", "f1", "length")
+    return {"": written, "at equal length": {name: matched[name] for name in kept}}
+
+
+def _answers(one: Split, other: Split, warnings: list[str], names: str) -> compare.Found:
+    shared = [key for key in one.said if key in other.said]
+    _check_shared(len(shared), len(one.said), len(other.said), "questions", warnings, names)
+    unlike = [key for key in shared if one.labels[key] != other.labels[key]]
+    if unlike:
+        raise ValueError(f"{names} have other labels for {len(unlike)} questions, such as {unlike[0][0]!r}.")
+    if one.protocol != other.protocol:
+        raise ValueError(f"{names} are read as {one.protocol!r} and {other.protocol!r}: choose one protocol for both.")
+    mine, theirs = ([split.said[key] for key in shared] for split in (one, other))
+    labels, images = [one.labels[key] for key in shared], [key[1] for key in shared]
+    return compare.compare_pope(mine, theirs, labels, images, one.protocol)
+
+
+def _check_shared(shared: int, one: int, other: int, what: str, warnings: list[str], names: str) -> None:
+    if not shared:
+        raise ValueError(f"{names} have no {what} in common ({one} and {other}): a paired comparison needs the same.")
+    if shared < max(one, other):
+        warnings.append(f"compared on the {shared} {what} that both have, of {one} and {other}.")
+
+
+# -- several runs --------------------------------------------------------------------------------------------------
+SAMPLED = ("image sets", "data files")
+
+
+class ByRun(compare.Comparison):
+    """A difference taken run by run, with Student's interval; n is the number of runs."""
+
+    @property
+    def verdict(self) -> compare.Verdict:
+        """As `compare.verdict`, but from 3 runs on. Runs that all differ by exactly as much are one run repeated."""
+        d = self.difference
+        if d.n < 3 or d.low <= 0 <= d.high or d.low == d.high:
+            return "inside the noise"
+        if self.higher_is_better is None:
+            return "differs"
+        return "better" if (d.value > 0) is self.higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class OverRuns:
+    """A benchmark over repeated runs: mean ± sd of every method, of its differences from the first method, and what
+    differs between runs besides their seeds and images."""
+
+    benchmark: str
+    figures: dict[str, dict[str, compare.Runs]]
+    differences: dict[str, dict[str, ByRun]]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def repeated(self) -> list[str]:
+        """Methods whose runs do not differ in any figure: the same run several times says nothing about spread."""
+        return [method for method, table in self.figures.items() if not any(runs.sd for runs in table.values())]
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "benchmark": self.benchmark, "identical runs of": self.repeated, "warnings": self.warnings,
+            "figures": {m: {name: vars(runs) for name, runs in table.items()} for m, table in self.figures.items()},
+            "differences": {
+                method: {
+                    name: {**vars(one.difference), "verdict": one.verdict} for name, one in table.items()
+                }
+                for method, table in self.differences.items()
+            },
+        }  # fmt: skip
+
+
+def over_runs(systems: Sequence[System]) -> list[OverRuns]:
+    """Systems that are repeated runs (seeds, or samples of images) of the same methods.
+
+    A method's difference from the first is taken run by run; its interval is Student's, n the number of runs.
+
+    Raises:
+        ValueError: fewer than two runs of a method, or methods with other numbers of runs.
+    """
+    found = []
+    for benchmark in dict.fromkeys(system.benchmark for system in systems):
+        by_method: dict[str, list[Mapping[str, float]]] = {}
+        inside = [system for system in systems if system.benchmark == benchmark]
+        for system in inside:
+            by_method.setdefault(system.method, []).append(system.figures)
+        sizes = {method: len(runs) for method, runs in by_method.items()}
+        if min(sizes.values()) < 2 or len(set(sizes.values())) > 1:
+            told = ", ".join(f"{method} {size}" for method, size in sizes.items())
+            raise ValueError(f"runs of {benchmark}: {told}; needed: at least two of each, and as many of each.")
+        better = BENCHMARKS[benchmark].higher_is_better if benchmark in BENCHMARKS else {}
+        first = next(iter(by_method))
+        found.append(OverRuns(
+            benchmark, {method: compare.figures_over_runs(runs) for method, runs in by_method.items()},
+            {m: _by_run(runs, by_method[first], better) for m, runs in by_method.items() if m != first},
+            _unlike(inside),
+        ))  # fmt: skip
+    return found
+
+
+def _unlike(systems: Sequence[System]) -> list[str]:
+    """What differs from the first run, its images aside: those may be other samples."""
+    return [
+        f"{systems[0].name} and {other.name}: {text}"
+        for other in systems[1:] for text in compare.warnings_between(systems[0].about, other.about)
+        if not text.startswith(SAMPLED)
+    ]  # fmt: skip
+
+
+def _by_run(
+    runs: Sequence[Mapping[str, float]], base: Sequence[Mapping[str, float]], better: Mapping[str, bool]
+) -> dict[str, ByRun]:
+    from scipy.stats import t
+
+    found = {}
+    means, others = compare.figures_over_runs(runs), compare.figures_over_runs(base)
+    for name in [name for name in means if name in others]:
+        gaps = compare.over_runs([one[name] - two[name] for one, two in zip(runs, base, strict=True)])
+        half = float(t.ppf(0.975, gaps.n - 1)) * gaps.sd / gaps.n**0.5
+        found[name] = ByRun(
+            means[name].mean, others[name].mean, Estimate(gaps.mean, gaps.mean - half, gaps.mean + half, gaps.n),
+            better.get(name),
+        )  # fmt: skip
+    return found

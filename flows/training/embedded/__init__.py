@@ -1,0 +1,1 @@
+"""The embedded LVLM: built, trained, examined, exported with its card."""

@@ -1,0 +1,55 @@
+"""What the embedded LVLM must show, measured on test scenes: the figures of its model card."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ....datasets.captions import DETAIL_PROMPT
+from ....datasets.examples import world_captions, world_pope
+from ....datasets.pope import STRATEGIES
+from ....metrics import pope
+from ....metrics.chair import Chair
+from ....metrics.estimate import Estimate
+
+if TYPE_CHECKING:
+    from ....pipelines.lvlm import LVLM
+
+
+def examine(
+    lvlm: LVLM, images: int = 500, split: str = "test", decoders: Any = (), batch_size: int = 32
+) -> dict[str, Estimate]:
+    """Captions and POPE answers on the first `images` scenes of a split, greedy, 95 % intervals by image.
+
+    Returns chair_s, chair_i, chair_i_first_half, chair_i_second_half, recall, precision, length, repetition,
+    pope_<strategy> accuracy and yes ratio, and pope_shuffled: accuracy with each question asked of another picture.
+    """
+    asked = world_captions(split, images)
+    pictures = [example.open() for example in asked]
+    said = lvlm.caption(pictures, decoders, prompt=DETAIL_PROMPT, batch_size=batch_size, max_new_tokens=128)
+    captions: dict[int | str, str] = {e.image_id: answer.text for e, answer in zip(asked, said, strict=True)}
+    scored = Chair().score(captions, {example.image_id: example.objects for example in asked})
+    found = dict(scored.estimates())
+    found["chair_i_first_half"], found["chair_i_second_half"] = scored.first_half_second_half()
+    for strategy in STRATEGIES:
+        part = answer_pope(lvlm, images, strategy, split, decoders, batch_size)
+        found[f"pope_{strategy}"], found[f"pope_{strategy}_yes"] = part["accuracy"], part["yes_ratio"]
+    shuffled = answer_pope(lvlm, images, "random", split, decoders, batch_size, shift=1)
+    found["pope_shuffled"] = shuffled["accuracy"]
+    return found
+
+
+def answer_pope(
+    lvlm: LVLM, images: int, strategy: str, split: str = "test", decoders: Any = (), batch_size: int = 32,
+    shift: int = 0,
+) -> dict[str, Estimate]:  # fmt: skip
+    """POPE on the first scenes with three categories; with a shift each is asked of another's picture."""
+    asked = world_pope(split, images, strategy)
+    pictures = {example.image_id: example.open() for example in asked}
+    names = list(pictures)
+    shown = {name: pictures[names[(place + shift) % len(names)]] for place, name in enumerate(names)}
+    answers = lvlm.answer(
+        [shown[example.image_id] for example in asked], [str(example.question) for example in asked], decoders,
+        batch_size=batch_size, max_new_tokens=4,
+    )  # fmt: skip
+    labels = [str(example.label) for example in asked]
+    return pope.estimates([answer.text for answer in answers], labels, [example.image_id for example in asked])

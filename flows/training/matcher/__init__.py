@@ -1,0 +1,1 @@
+"""The matcher of the embedded world: built, trained, examined, exported with its card."""

@@ -1,0 +1,1 @@
+"""Checks of a model by measurement: layout, engine, neutral strengths."""

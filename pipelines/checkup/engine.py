@@ -1,0 +1,127 @@
+"""Checks of what the engine promises: plain is plain, edits act, batches and caches change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..engine.declarations import AttentionEdit, Branch, Declaration, HeadEdit, LogitsEdit, ResidualEdit
+from ..generate import generate, score
+from ..lvlm import LVLM
+from ..model import families
+from ..registry import DECODERS
+from .case import MOVED, Case, Declares, Finding, distance, forced, tolerance
+
+
+def plain(case: Case) -> Finding:
+    """Our engine without methods is transformers' generate."""
+    error = distance(case.logits()[0], case.plain)
+    return Finding("no method = transformers' generate", error, tolerance(case.lvlm.dtype, same=True))
+
+
+def _same(values: Tensor, *given: Any) -> Tensor:
+    return values.clone()
+
+
+def _blind(scores: Tensor, call: Any) -> Tensor:
+    return scores.masked_fill(call.image[:, None, None], torch.finfo(scores.dtype).min)
+
+
+EDITS: Mapping[str, tuple[Callable[[Sequence[int], Callable], Declaration], Callable]] = {
+    "scores": (lambda layers, apply: AttentionEdit(layers, apply, on="scores"), _blind),
+    "probabilities": (
+        lambda layers, apply: AttentionEdit(layers, apply),
+        lambda weights, call: weights * ~call.image[:, None, None],
+    ),
+    "heads": (HeadEdit, lambda heads, call: 0 * heads),
+    "layer inputs": (
+        lambda layers, apply: ResidualEdit(layers, apply, at="input"),
+        lambda states, call: states.roll(1, -1),
+    ),
+    "MLP outputs": (lambda layers, apply: ResidualEdit(layers, apply, at="mlp"), lambda states, call: 0 * states),
+    "blocks": (ResidualEdit, lambda states, call: states.roll(1, -1)),
+}
+
+
+def edits(case: Case) -> Iterator[Finding]:
+    """Every kind of edit does nothing where it hands back what it was given, and something where it does not."""
+    layers = range(len(case.lvlm.layers))
+    for name, (make, strong) in EDITS.items():
+        error = distance(case.logits([Declares([make(layers, _same)])])[0], case.plain)
+        yield Finding(f"an edit of {name} that changes nothing is plain", error, tolerance(case.lvlm.dtype))
+        error = distance(case.logits([Declares([make(layers, strong)])])[0, :1], case.plain[:1])
+        yield Finding(f"an edit of {name} acts", error, MOVED, at_least=True)
+    branch = Branch("checkup", case.inverted)
+    seen: list[Tensor] = []
+
+    def look(logits: Tensor, step: Any) -> Tensor:
+        seen.append(step.branches["checkup"].float().cpu())
+        return logits
+
+    error = distance(case.logits([Declares([branch, LogitsEdit(look)])])[0], case.plain)
+    yield Finding("a branch leaves the main rows alone", error, tolerance(case.lvlm.dtype))
+    expected = case.logits(inputs=case.inverted)[0]
+    error = distance(torch.cat(seen), expected)
+    yield Finding("a branch is its own prompt alone", error, tolerance(case.lvlm.dtype))
+
+
+def batch(case: Case) -> Finding:
+    """Two prompts of different lengths, padded on the left, are each prompt alone."""
+    together = case.logits(inputs=case.inputs, tokens=case.chosen)
+    alone = [case.logits(inputs=one, tokens=case.chosen[[row]])[0] for row, one in enumerate(case.alone)]
+    errors = [distance(*pair) for pair in zip(together, alone, strict=True)]
+    short = int((case.inputs["attention_mask"] == 0).sum())
+    told = f"row {errors.index(max(errors))} of 2; {short} padded positions"
+    return Finding("batch = single", max(errors), tolerance(case.lvlm.dtype), told)
+
+
+def cached(case: Case, decoder: str = "vcd:beta=0") -> Finding:
+    """Decoding with a cache is a pass over the whole text for every token, with a method whose branch sees it too."""
+    made = DECODERS.make(decoder)
+    with_cache = case.logits([made])[0]
+    steps = []
+    for count in range(with_cache.shape[0]):
+        longer = appended(case.lvlm, case.alone[0], case.chosen[:1, :count])
+        steps.append(case.logits([made], longer, case.chosen[:1, count : count + 1])[0, 0])
+    error = distance(with_cache, torch.stack(steps))
+    return Finding(f"cached = uncached ({decoder})", error, tolerance(case.lvlm.dtype), f"{len(steps)} tokens")
+
+
+def appended(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Int[Tensor, "row token"]) -> dict[str, Tensor]:
+    """A prompt with text behind it."""
+    out = dict(inputs)
+    new = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    new |= {kind: torch.full_like(ids, families.appended(lvlm.model, kind)) for kind in families.KINDS}
+    for name, value in new.items():
+        if name in inputs:
+            out[name] = torch.cat([inputs[name], value.to(inputs[name])], 1)
+    return out
+
+
+def neutral(case: Case, decoder: str, settings: Sequence[str]) -> Finding:
+    """A decoder at settings that change nothing is plain decoding. settings: as on the command line."""
+    errors = [distance(case.logits([one])[0], case.plain) for one in settings]
+    worst = settings[errors.index(max(errors))]
+    return Finding(f"neutral {decoder} = plain", max(errors), tolerance(case.lvlm.dtype), worst)
+
+
+def runs(case: Case, name: str, decoders: Sequence[Any]) -> Finding:
+    """Decoders at their own settings leave a token to choose at every step, and no logit that is no number."""
+    logits = case.logits(decoders)[0]
+    bad = logits.isnan().any(-1) | (logits.amax(-1) == -torch.inf) | (logits == torch.inf).any(-1)
+    return Finding(f"{name} runs", float(bad.sum()), 0, f"bad steps of {len(logits)}")
+
+
+def detector(case: Case, name: str) -> Finding:
+    """A detector gives the same finite risk while decoding and over the finished text."""
+    tokens = case.chosen[:1]
+    while_decoding = generate(case.lvlm, case.alone[0], [], [name], **forced(tokens)).risk[name]
+    finished = score(case.lvlm, case.alone[0], tokens, [name])[name]
+    wrong = (while_decoding.double() - finished.double()).abs().cpu()
+    spread = max(1.0, float(finished.abs().max()))
+    error = float("inf") if not bool(wrong.isfinite().all()) else wrong.max().item() / spread
+    return Finding(f"{name}: decoding = finished text", error, tolerance(case.lvlm.dtype))

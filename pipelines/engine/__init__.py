@@ -1,0 +1,1 @@
+"""The one engine: declarations, hooks, rows, decoding, readings."""

@@ -1,0 +1,158 @@
+"""What detectors get to see: the readings of every produced token, and how sure the model was of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .declarations import Step
+from .deferred_readings import STEPS, Postponed
+
+VALUES = 2**20  # of logits that are kept until somebody asks how sure the model was; at least those of one step
+TOGETHER = 16  # steps whose logits are summed up at once
+
+
+@dataclass
+class Record:
+    """The readings of a run, one entry per produced token.
+
+    readings: name -> (sample, token, layer, ...), of a total (sample, 1, layer, ...); a reading of every row block has
+    blocks × samples in front.
+    ids, mask: (sample, token), the tokens and which of them are real. log_probability, entropy, margin: (sample,
+    token), of the model's own next-token distribution before any contrast, cut or temperature; nats.
+    prompt: (sample,) number of prompt tokens.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    log_probability: Tensor
+    entropy: Tensor
+    margin: Tensor
+    prompt: Tensor
+    readings: dict[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.readings:
+            raise KeyError(f"no reading {name!r} in this record; there are: {', '.join(self.readings) or 'none'}")
+        return self.readings[name]
+
+
+class Recorded(Record):
+    """The record of a run, in which it is worked out only when asked for how sure the model was."""
+
+    def __init__(
+        self, ids: Tensor, mask: Tensor, prompt: Tensor, readings: dict[str, Tensor],
+        sure: Callable[[], tuple[Tensor, Tensor, Tensor]],
+    ) -> None:  # fmt: skip
+        self.ids, self.mask, self.prompt, self.readings, self._make = ids, mask, prompt, readings, sure
+
+    @cached_property
+    def _sure(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self._make()
+
+    @cached_property
+    def log_probability(self) -> Tensor:  # type: ignore[override]
+        return self._sure[0]
+
+    @cached_property
+    def entropy(self) -> Tensor:  # type: ignore[override]
+        return self._sure[1]
+
+    @cached_property
+    def margin(self) -> Tensor:  # type: ignore[override]
+        return self._sure[2]
+
+
+def sureness(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(log-probabilities, entropy, margin) of logits (..., vocab); margin is the best minus the second probability."""
+    logs = logits.float().log_softmax(-1)
+    share = logs.exp()
+    entropy = -logs.clamp(min=torch.finfo(logs.dtype).min).mul_(share).sum(-1)  # a forbidden token adds 0, not NaN
+    best, which = share.max(-1, keepdim=True)
+    second = share.scatter_(-1, which, -1).amax(-1)  # with `entr` and `topk` all this takes nearly three times as long
+    return logs, entropy, best[..., 0] - second
+
+
+def real(ids: Tensor, ends: Sequence[int]) -> Tensor:
+    """(batch, token) bool: tokens up to and including the first end token."""
+    ended = torch.isin(ids, torch.tensor(tuple(ends), device=ids.device)) if ends else torch.zeros_like(ids).bool()
+    return ended.cumsum(1) - ended.long() == 0
+
+
+def by_token(latest: Tensor) -> Tensor:
+    """(layer, sample, token, ...) -> (sample, token, layer, ...)."""
+    return latest.movedim(0, 2)
+
+
+class Recorder:
+    """Collects a record while tokens are being chosen, a few steps at a time: many small operations cost more than few.
+
+    names: of the readings. later: where readings of attention wait. ends: tokens that end a text. totals: names of
+    those readings that are totals over it.
+    """
+
+    def __init__(
+        self, names: Iterable[str], later: Postponed, ends: Sequence[int] = (), totals: Iterable[str] = ()
+    ) -> None:
+        self.later, self.ends, self.totals = later, ends, frozenset(totals)
+        self.parts: dict[str, dict[int, list[Tensor]]] = {name: {} for name in names}  # (row, token, ...) by layer
+        self.sure: list[tuple[Tensor, Tensor, Tensor]] = []  # log-probability, entropy, margin: (sample, token) each
+        self.logits: list[Tensor] = []  # (sample, vocab) of the steps that are not in `sure`
+        self.device: torch.device | None = None
+
+    def __call__(self, step: Step, logits: Tensor) -> None:
+        if self.logits and len(self.logits) >= VALUES // self.logits[0].numel():
+            assert step.ids is not None
+            self._settle(step.ids)
+        self.device = logits.device
+        self.logits.append(step.branches["main"])
+        for name in self.parts:
+            for layer, value in step.readings.pop(name, {}).items():
+                if name in self.totals:
+                    now = self._so_far(step)[:, -1:].repeat(len(value) // len(logits), 1)
+                    value = value * now.to(value).view(-1, *[1] * (value.dim() - 1))
+                self._add(name, layer, value)
+        if (step.index + 1) % STEPS == 0:
+            self._collect(self._so_far(step) if self.totals else None)
+
+    def _so_far(self, step: Step) -> Tensor:
+        """Which tokens are real: (sample, token), the one that is being chosen last, whatever it becomes."""
+        assert step.ids is not None
+        new = step.ids[:, step.ids.shape[1] - step.index :]
+        return real(torch.cat([new, new.new_zeros(len(new), 1)], 1), self.ends)
+
+    def _settle(self, ids: Tensor) -> None:
+        """How sure the model was at the steps whose logits are kept. ids: (sample, token), their tokens at the end."""
+        chosen = ids[:, ids.shape[1] - len(self.logits) :]
+        for first in range(0, len(self.logits), TOGETHER):
+            logs, entropy, margin = sureness(torch.stack(self.logits[first : first + TOGETHER], 1))
+            these = chosen[:, first : first + TOGETHER, None].to(logs.device)
+            self.sure.append((logs.gather(2, these)[..., 0], entropy, margin))
+        self.logits.clear()
+
+    def _collect(self, mask: Tensor | None) -> None:
+        for name, layer, value in self.later.read(mask):
+            self._add(name, layer, value)
+
+    def _add(self, name: str, layer: int, value: Tensor) -> None:
+        parts = self.parts[name].setdefault(layer, [])
+        if parts and name in self.totals:
+            parts[0] = parts[0] + value.to(parts[0].device)
+        else:
+            parts.append(value.to(self.device))
+
+    def record(self, ids: Tensor, mask: Tensor, prompt: Tensor) -> Record:
+        """The record of the finished run. ids, mask: (sample, token)."""
+
+        def sure() -> tuple[Tensor, Tensor, Tensor]:
+            self._settle(ids)
+            chosen, entropy, margin = (torch.cat(values, 1) for values in zip(*self.sure, strict=True))
+            return chosen, entropy, margin
+
+        self._collect(mask)
+        joined = lambda parts: torch.stack([torch.cat(parts[layer], 1) for layer in sorted(parts)], 2)
+        return Recorded(ids, mask, prompt, {name: joined(parts) for name, parts in self.parts.items()}, sure)

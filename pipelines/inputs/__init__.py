@@ -1,0 +1,1 @@
+"""Rows of tokens and pixels from images and text."""

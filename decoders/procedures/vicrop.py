@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ...pipelines.procedures import Call
 
 GENERIC = "Write a general description of the image."
+SHORT = "Answer the question using a single word or phrase."
 MAPS = ("rel_att", "grad_att", "pure_grad")
 MODES = ("paper", "official")
 SIDE = 224  # pixels of a crop where the vision encoder has no size of its own
@@ -55,7 +56,7 @@ class ViCrop:
     pure_grad: ‖∂v/∂pixels‖(q)/‖∂v/∂pixels‖(q′) over colours, where `edges` are, means over patches
     then `best_crop` of the map, and the answer to the question about [picture, crop]
 
-    q: the prompt as asked; q′: the same with `generic` as its question.
+    q: the question; q′: `generic` in the same prompt, with `suffix` behind it where the question ends in it.
 
     Args:
         importance: "rel_att", "grad_att" or "pure_grad".
@@ -64,6 +65,8 @@ class ViCrop:
             LLaVA-1.5, 224 Qwen2.5-VL.
         ratios: of crop sides tried to `side`. Paper: 1 to 2 in steps of 0.2.
         generic: the question of q′.
+        suffix: the instruction for short answers that stands in both prompts or in neither. Paper, LLaVA-1.5: "Answer
+            the question using a single word or phrase."
         tile: pixels above which a picture is mapped in tiles; None never. Paper's high-resolution variant: 1024.
         mode: "paper", or "official" for what the released code does with flat maps, small and oblong pictures.
 
@@ -75,8 +78,8 @@ class ViCrop:
     `mode="official"`: a map in which no window stands out, and a picture no larger than the crop, give the plain answer
     (code: a crop at the top left, the picture twice); an oblong picture that the processor would crop is mapped as a
     square (code: the middle's map stretched over the whole). Median filter 3 (code: 7). The map is the plain model's;
-    decoders behind ViCrop act on the answer. Pass the paper's "Answer the question using a single word or phrase." with
-    the question. InstructBLIP, whose map needs its Q-Former, is not done.
+    decoders behind ViCrop act on the answer. Pass `suffix` with the question, as the prompt "@vicrop" does: it is not
+    added to a question that lacks it. InstructBLIP, whose map needs its Q-Former, is not done.
     """
 
     importance: Literal["rel_att", "grad_att", "pure_grad"] = "rel_att"
@@ -84,6 +87,7 @@ class ViCrop:
     side: int | None = None
     ratios: Sequence[float] = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
     generic: str = GENERIC
+    suffix: str = SHORT
     tile: int | None = None
     mode: Literal["paper", "official"] = "paper"
 
@@ -164,7 +168,7 @@ class ViCrop:
         """The map of one picture, on the grid of its image positions."""
         lvlm = call.lvlm
         shown = self.whole(lvlm, picture)
-        asked, generic = (call.inputs([shown], [text]) for text in (question, self.generic))
+        asked, generic = (call.inputs([shown], [text]) for text in (question, self.generic_for(question)))
         grid = _one_grid(lvlm, asked)
         if self.importance == "pure_grad":
             slope = relative(pixel_gradient(lvlm, asked), pixel_gradient(lvlm, generic))
@@ -186,6 +190,18 @@ class ViCrop:
             for row, block in zip(seen, (asked, generic), strict=True)
         )
         return relative(specific, general).reshape(grid)
+
+    def generic_for(self, question: str) -> str:
+        """The general question in the prompt of another: what separates that question from its suffix is kept.
+
+        >>> ViCrop().generic_for("Is it red?")
+        'Write a general description of the image.'
+        >>> ViCrop(generic="Describe it.", suffix="Be brief.").generic_for("Is it red? Be brief.")
+        'Describe it. Be brief.'
+        """
+        bare = question.removesuffix(self.suffix)
+        gap = bare[len(bare.rstrip()) :]
+        return f"{self.generic}{gap}{self.suffix}" if self.suffix and bare != question else self.generic
 
     def whole(self, lvlm: LVLM, picture: Image.Image) -> Image.Image:
         """The picture as the map sees it: a square where the processor would cut an oblong one."""

@@ -9,6 +9,7 @@ from veridical.datasets.world import scene
 from veridical.decoders.procedures import vicrop
 from veridical.decoders.procedures.crop import best_crop, edges, pooled, relative, tiles, weighted
 from veridical.decoders.procedures.vicrop import ViCrop, default_layer
+from veridical.pipelines.inputs import prompts
 from veridical.pipelines.model.gradients import attention_gradient, pixel_gradient
 from veridical.pipelines.procedures import Call
 
@@ -146,6 +147,33 @@ def test_a_map_has_a_number_for_every_image_token(call, images, importance):
 def test_the_general_question_measured_against_itself_stands_out_nowhere(call, images, lvlm):
     method = ViCrop()
     found = method.map_of(call, images[0], method.generic)
+    torch.testing.assert_close(found, torch.ones(8, 8), rtol=1e-4, atol=0)
+
+
+def test_the_suffix_for_short_answers_stands_in_both_prompts_or_in_neither(call, images, monkeypatch):
+    """As released, in both: "… Answer the question using a single word or phrase."."""
+    asked = []
+    inputs = type(call).inputs
+
+    def noted(self, shown, texts):
+        asked.extend(texts)
+        return inputs(self, shown, texts)
+
+    monkeypatch.setattr(type(call), "inputs", noted)
+    short = "Answer the question using a single word or phrase."
+    framed = prompts.framed(QUESTION, "@vicrop")
+    ViCrop().map_of(call, images[0], framed)
+    ViCrop().map_of(call, images[0], QUESTION)
+    general = "Write a general description of the image."
+    assert asked == [f"{QUESTION} {short}", f"{general} {short}", QUESTION, general]
+    assert ViCrop().generic_for(f"{QUESTION}\n{short}") == f"{general}\n{short}"
+    assert ViCrop(suffix="").generic_for(framed) == general
+
+
+def test_the_suffix_alone_raises_no_part_of_the_map(call, images):
+    """With the general question in the prompt for short answers both prompts are one and the ratio is 1."""
+    method = ViCrop()
+    found = method.map_of(call, images[0], f"{method.generic} {method.suffix}")
     torch.testing.assert_close(found, torch.ones(8, 8), rtol=1e-4, atol=0)
 
 

@@ -34,15 +34,23 @@ def seen_words(
     hidden: Float[Tensor, "batch query hidden"], image: Bool[Tensor, "batch prompt"], top: int,
     head: Callable[[Tensor], Tensor], vocabulary: int,
 ) -> Float[Tensor, "batch first vocab"]:  # fmt: skip
-    """The largest value of every word over the image tokens: one entry when a pass holds the prompt, none later."""
-    size = image.shape[1]
-    rows = []
-    for states, mask in zip(hidden, image, strict=True) if hidden.shape[1] >= size else ():
-        mine = states[:size][mask.to(states.device)]
-        rows.append(renormalised(head(mine), top).amax(0))
-    if rows:
-        return torch.stack(rows)[:, None]
-    return hidden.new_zeros((len(hidden), 0, vocabulary), dtype=torch.float32)
+    """The largest value of every word over the image tokens: one entry when a pass holds the prompt, none later.
+
+    hidden: the prompt's positions in this pass, aligned with `image` at the right: a longer branch adds padding.
+
+    Raises:
+        ValueError: a pass that holds a part of the prompt.
+    """
+    length, size = hidden.shape[1], image.shape[1]
+    if length == 0:
+        return hidden.new_zeros((len(hidden), 0, vocabulary), dtype=torch.float32)
+    if length < size:
+        raise ValueError(
+            f"logit_lens reads the image tokens of a prompt in one pass, and this pass holds {length} of its {size} "
+            "positions: leave prefill_chunk_size out."
+        )
+    rows = zip(hidden[:, length - size :], image.to(hidden.device), strict=True)
+    return torch.stack([renormalised(head(states[mask]), top).amax(0) for states, mask in rows])[:, None]
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,10 @@ class LogitLens:
         last, image = len(lvlm.layers) - 1, lvlm.image_mask(inputs["input_ids"])
         inner = lvlm.unembed if self.final_norm else lvlm.head
         kept = partial(seen_words, image=image, top=self.top, vocabulary=len(lvlm.model.get_output_embeddings().weight))
-        yield Reading("logit_lens/embedding", [0], keep=partial(kept, head=inner), of="input", queries="all")
+        yield Reading("logit_lens/embedding", [0], keep=partial(kept, head=inner), of="input", queries="prompt")
         if last:
-            yield Reading("logit_lens/inner", range(last), keep=partial(kept, head=inner), of="block", queries="all")
-        yield Reading("logit_lens/last", [last], keep=partial(kept, head=lvlm.unembed), of="block", queries="all")
+            yield Reading("logit_lens/inner", range(last), keep=partial(kept, head=inner), of="block", queries="prompt")
+        yield Reading("logit_lens/last", [last], keep=partial(kept, head=lvlm.unembed), of="block", queries="prompt")
 
     def confidence(self, record: Record) -> Float[Tensor, "sample token layer"]:
         """c of each token, before the maximum over layers; the embeddings first."""

@@ -84,6 +84,10 @@ class Sequences:
         known = (source >= 0) & (before | (source > own))
         return wanted.gather(1, source.clamp(0, wanted.shape[1] - 1)) & known
 
+    def prompt(self, queries: int) -> slice:
+        """The query rows of this pass that belong to the prompts: all, none, or those before the given tokens."""
+        return slice(0, max(0, min(queries, self.image.shape[1] - (self.seen - queries))))
+
     def producing(self, queries: int) -> slice:
         """The query rows whose output chooses a token: the last, or those before each given token."""
         return slice(queries - self.chosen, queries) if not self.given else slice(queries - 1 - self.given, queries - 1)

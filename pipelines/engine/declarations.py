@@ -77,9 +77,12 @@ class Reading:
 
     of="attention": keep(AttentionCall); "heads": keep((batch, query, head, head_dim)), before the output projection;
     "input" and "block": keep((batch, query, hidden)), what enters and leaves a layer. Each returns (batch, ...).
+    queries="prompt", of "input" and "block", cuts to the positions of the prompts as the run stacks them: those of a
+    method's own inputs are the last of them, because branches with longer prompts add padding on the left. Passes
+    behind the prompt have none.
     queries="last" cuts all but attention to the rows that produce tokens: the last one, or in teacher forcing one for
     each given token; for attention these rows are `call.producing`: also several while a run's detectors read along,
-    which happens every few steps (`postponed.py`).
+    which happens every few steps (`deferred_readings.py`).
     branch: None reads the main rows, "all" every row block.
     total: of attention: keep gives the sum over `call.producing`, (batch, 1, ...), of the rows that `call.real` counts,
     and a record has one entry for the whole text.
@@ -89,7 +92,7 @@ class Reading:
     layers: Sequence[int]
     keep: Callable[..., Tensor]
     of: Literal["attention", "heads", "input", "block"] = "attention"
-    queries: Literal["all", "last"] = "last"
+    queries: Literal["all", "last", "prompt"] = "last"
     branch: str | None = None
     total: bool = False
 

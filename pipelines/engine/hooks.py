@@ -122,7 +122,8 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
     def read(hidden: Tensor, placed: Placed) -> None:
         reading = placed.declaration
         assert isinstance(reading, Reading)
-        span = plan.sequences.producing(hidden.shape[1]) if reading.queries == "last" else slice(None)
+        spans = {"last": plan.sequences.producing, "prompt": plan.sequences.prompt}
+        span = spans[reading.queries](hidden.shape[1]) if reading.queries in spans else slice(None)
         plan.keep(reading, index, reading.keep(hidden[placed.rows.to(hidden.device)][:, span]), placed.method)
 
     for placed in here:

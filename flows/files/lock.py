@@ -1,8 +1,8 @@
-"""One process at a time in a folder: a lock file that says who, and that a killed process cannot leave behind.
+"""One process at a time in a folder: `filelock`'s lock, and a note that says who holds it.
 
-The lock is the kernel's, on the open file, so that it ends with its process however that ends. What is written in the
-file tells the next one who it is, and covers shared file systems on which the kernel's lock does not reach other
-machines: there the file's time has to keep moving.
+The lock is the kernel's, on the open file, so that it ends with its process however that ends: a lock that the system
+gives is ours, whatever an earlier process has left written. On a file system without such locks a lock file takes its
+place, which a killed process of another machine can leave behind.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import errno
 import json
 import os
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-NAME = "lock"
-BEAT, SILENT = 30.0, 600.0  # seconds between signs of life, and without one until another machine's lock is stale
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+NAME, HOLDER, SOFT = "lock", "lock.json", "lock.soft"
+_UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 
 
 class InUse(OSError):
@@ -35,80 +35,48 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InUse: one is in there. OSError: nothing can be written there, and why.
     """
-    path = folder / NAME
-    with _opened(path) as file:
-        taken = _taken(file)
-        if taken is False:
-            raise InUse(f"{folder} is in use by {_who(path)}; wait for it, stop it, or choose another --out")
-        owner = _owner(path)
-        quiet = time.time() - path.stat().st_mtime
-        elsewhere = owner.get("host") != socket.gethostname() or taken is None
-        if owner and elsewhere and quiet < SILENT:
-            raise InUse(
-                f"{folder} was in use by {_who(path)} {quiet:.0f} s ago, and this machine cannot see whether it still "
-                f"runs; try again in {SILENT - quiet:.0f} s, or delete {path} if you know that it does not"
-            )
-        _write(file, {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()})
-        done = threading.Event()
-        heart = threading.Thread(target=_beat, args=(path, done), daemon=True)
-        heart.start()
-        try:
-            yield
-        finally:
-            done.set()
-            heart.join()
-            _write(file, None)  # the file stays: deleting it would let two in
-
-
-def _opened(path: Path) -> Any:
+    holder = folder / HOLDER
+    lock = _acquired(folder)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise OSError(f"nothing can be written in {path.parent} ({error.strerror}); choose another --out") from error
-
-
-def _taken(file: Any) -> bool | None:
-    """Whether the kernel's lock was free, and is ours now; None where there is no such lock."""
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno in (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS):
-            return None
-        raise
-    return True
-
-
-def _owner(path: Path) -> dict[str, Any]:
-    """What the file says; {} if nobody, or a writer that was killed while writing."""
-    with contextlib.suppress(ValueError, OSError):
-        found = json.loads(path.read_text(encoding="utf-8") or "{}")
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
-def _who(path: Path) -> str:
-    owner = _owner(path)
-    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}"
-
-
-def _write(file: Any, owner: dict[str, Any] | None) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(json.dumps(owner) if owner else "")
-    file.flush()
-
-
-def _beat(path: Path, done: threading.Event) -> None:
-    while not done.wait(BEAT):
+        with contextlib.suppress(OSError):  # a full disk must not keep a job from saying what it lacks room for
+            holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}), "utf-8")
+        yield
+    finally:
         with contextlib.suppress(OSError):
-            os.utime(path)
+            holder.unlink(missing_ok=True)
+        lock.release()  # the file stays: deleting it would let two in
+
+
+def _acquired(folder: Path) -> BaseFileLock:
+    """The kernel's lock on the folder; where the file system has none, a lock file."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return _taken(FileLock(folder / NAME))
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+        return _taken(SoftFileLock(folder / SOFT))
+    except Timeout as error:
+        remedy = "wait for it, stop it, or choose another --out"
+        if Path(error.lock_file).name == SOFT:
+            remedy += f"; if you know that it does not run any more, delete {error.lock_file}"
+        raise InUse(f"{folder} is in use by {_who(folder / HOLDER)}; {remedy}") from None
+    except OSError as error:
+        raise OSError(f"nothing can be written in {folder} ({error.strerror}); choose another --out") from error
+
+
+def _taken(lock: BaseFileLock) -> BaseFileLock:
+    lock.acquire(timeout=0)
+    return lock
+
+
+def _who(holder: Path) -> str:
+    found: Any = {}
+    with contextlib.suppress(ValueError, OSError):
+        found = json.loads(holder.read_text("utf-8"))
+    found = found if isinstance(found, dict) else {}
+    return f"process {found.get('pid', '?')} on {found.get('host', '?')} since {found.get('since', '?')}"
 
 
 def _now() -> str:

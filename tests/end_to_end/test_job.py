@@ -225,8 +225,8 @@ def test_other_settings_in_the_same_folder_are_refused(images, copy, changes, sa
 
 
 def test_a_worker_with_other_versions_is_refused(copy, monkeypatch):
-    versions = {**job.about.versions(), "torch": "0.1"}
-    monkeypatch.setattr(job.about, "versions", lambda: versions)
+    versions = {**job.provenance.versions(), "torch": "0.1"}
+    monkeypatch.setattr(job.provenance, "versions", lambda: versions)
     shard.check_worker.cache_clear()
     with pytest.raises(answer_file.OtherSettings, match=r'version of torch was ".*", now "0\.1"'):
         shard.caption_shard(str(copy), 0)

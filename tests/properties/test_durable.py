@@ -66,12 +66,27 @@ def test_what_killed_processes_left_is_swept(tmp_path):
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
-    said = f"in use by process {os.getpid()} on {socket.gethostname()}"
-    with locked(tmp_path), pytest.raises(InUse, match=said), locked(tmp_path):
+    message = f"in use by process {os.getpid()} on {socket.gethostname()}"
+    with locked(tmp_path), pytest.raises(InUse, match=message), locked(tmp_path):
         pass
     with locked(tmp_path):
-        assert json.loads((tmp_path / "lock").read_text("utf-8"))["pid"] == os.getpid()
-    assert (tmp_path / "lock").read_text("utf-8") == ""
+        assert json.loads((tmp_path / "lock.json").read_text("utf-8"))["pid"] == os.getpid()
+    assert not (tmp_path / "lock.json").exists()
+
+
+def test_another_process_is_refused_and_named(tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom veridical.flows.files.lock import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('in', flush=True)\n    sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(InUse, match=f"in use by process {other.pid} on"), locked(tmp_path):
+            pass
+        other.communicate()
+    with locked(tmp_path):
+        pass
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
@@ -80,36 +95,39 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
         "with locked(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
-    left = json.loads((tmp_path / "lock").read_text("utf-8"))
+    left = json.loads((tmp_path / "lock.json").read_text("utf-8"))
     assert left["pid"] != os.getpid()
     with locked(tmp_path):
         pass
 
 
-def test_another_machine_is_believed_until_it_has_been_silent(tmp_path):
-    path = tmp_path / "lock"
-    path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "since": "then"}), encoding="utf-8")
-    with pytest.raises(InUse, match=r"process 1 on elsewhere since then .* try again in .* or"), locked(tmp_path):
-        pass
-    os.utime(path, (time.time() - 700, time.time() - 700))
+@pytest.mark.parametrize("age", [0, -86_400])
+def test_a_lock_that_the_system_gives_is_ours_whatever_a_stopped_container_left_written(tmp_path, age):
+    """A container has another host name each time it starts, and its clock may have been set back by a day."""
+    container = json.dumps({"pid": 1, "host": "4f1c0ffee", "since": "then"})
+    for name in ("lock", "lock.json"):  # an earlier version wrote into the lock itself
+        (tmp_path / name).write_text(container, encoding="utf-8")
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
     with locked(tmp_path):
-        pass
+        assert json.loads((tmp_path / "lock.json").read_text("utf-8"))["host"] == socket.gethostname()
 
 
-def test_a_lock_that_was_half_written_is_nobodys(tmp_path):
-    (tmp_path / "lock").write_text('{"pid": 1, "ho', encoding="utf-8")
+def test_a_holder_that_is_half_written_is_named_with_question_marks(tmp_path):
     with locked(tmp_path):
-        pass
+        (tmp_path / "lock.json").write_text('{"pid": 1, "ho', encoding="utf-8")
+        with pytest.raises(InUse, match=r"in use by process \? on \? since \?"), locked(tmp_path):
+            pass
 
 
-def test_without_locks_on_the_file_system_a_fresh_sign_of_life_keeps_others_out(tmp_path, monkeypatch):
+def test_without_locks_on_the_file_system_a_lock_file_keeps_others_out(tmp_path, monkeypatch):
     import fcntl
 
     def unable(*_):
         raise OSError(errno.ENOTSUP, "not supported")
 
     monkeypatch.setattr(fcntl, "flock", unable)
-    with locked(tmp_path), pytest.raises(InUse, match=r"was in use by process .* try again in"), locked(tmp_path):
+    said = r"in use by process .*; if you know that it does not run any more, delete .*lock\.soft"
+    with locked(tmp_path), pytest.raises(InUse, match=said), locked(tmp_path):
         pass
     with locked(tmp_path):
         pass

@@ -11,11 +11,12 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...datasets.examples import Example
+from ...pipelines.model import spec
+from ...pipelines.model.spec import ModelSpec
 from ..benchmarks.table import BENCHMARKS, Benchmark, Source, as_record
 from ..files.progress import progress
 from . import answer_file, conversation, provenance
@@ -88,15 +89,12 @@ def benchmark_of(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-@lru_cache(maxsize=1)
 def load_model(
     name: str, device: str, dtype: str, revision: str | None, quantization: str | None = None,
     attention: str | None = None,
 ) -> LVLM:  # fmt: skip
     """The model, loaded once for all steps of a process."""
-    from ...pipelines.model.load import load
-
-    return load(name, device, dtype, revision, quantization, attention)
+    return spec.load(ModelSpec(name, device, dtype, revision, quantization, attention))
 
 
 # -- the steps -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers as tf
 
-from veridical.flows.evaluation import steps
+from veridical.pipelines.model import spec
 
 from ..families.setting import setting
 from ..families.tiny_processors import processor
@@ -27,7 +27,7 @@ def llava(tmp_path_factory):
 def one_model():
     """The command keeps its model; other tests want theirs."""
     yield
-    steps.load_model.cache_clear()
+    spec.load.cache_clear()
 
 
 def test_the_embedded_model_passes_with_every_method(veridical):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from veridical.flows.evaluation import steps
 from veridical.pipelines import per_model
+from veridical.pipelines.model import spec
 
 from ..families.setting import setting
 from ..families.tiny_processors import processor
@@ -18,7 +18,7 @@ def named(tmp_path_factory):
     setting("llava").model.save_pretrained(path)
     processor("llava").save_pretrained(path)
     yield path
-    steps.load_model.cache_clear()
+    spec.load.cache_clear()
 
 
 @pytest.mark.parametrize(("asked", "alpha"), [("avc", 3.0), ("avc:alpha=2.5", 2.5), ("avc:beta=0.2", 3.0)])

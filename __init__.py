@@ -8,11 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .pipelines.answers import Answer
-    from .pipelines.engine.run import Generation
     from .pipelines.generate import generate, mitigate, score
     from .pipelines.lvlm import LVLM
     from .pipelines.model.load import load
+    from .pipelines.results import Answer, Generation
 
 __version__ = "0.1.0"
 __all__ = ["LVLM", "Answer", "Generation", "generate", "load", "mitigate", "score"]
@@ -20,8 +19,8 @@ __all__ = ["LVLM", "Answer", "Generation", "generate", "load", "mitigate", "scor
 _PUBLIC = {
     "load": "model.load",
     "LVLM": "lvlm",
-    "Answer": "answers",
-    "Generation": "engine.run",
+    "Answer": "results",
+    "Generation": "results",
     "generate": "generate",
     "score": "generate",
     "mitigate": "generate",

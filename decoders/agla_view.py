@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..pipelines.inputs.pixel_values import pictures
-from ..pipelines.inputs.rows import prompt_text
+from ..pipelines.inputs.prepare import prompt_text
 from ..pipelines.matching.cache import Cached
 from ..pipelines.matching.load import default_matcher, load_matcher
 from ..pipelines.model.families import family

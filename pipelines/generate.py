@@ -19,12 +19,13 @@ from .engine.declarations import Branch, Reading, Step
 from .engine.deferred_readings import Postponed
 from .engine.hooks import applied
 from .engine.record import Record, Recorder, by_token, real, sureness
-from .engine.run import Generation, arrange, beam_count, complete, end_tokens, run, sequences, setting
-from .lvlm import LVLM
+from .engine.run import arrange, beam_count, complete, end_tokens, run, sequences, setting
 from .model import families
+from .model.layout import Layout
 from .per_model import fitted
 from .procedures import decoders_alone
 from .registry import DECODERS, DETECTORS
+from .results import Generation
 
 
 class NeverActed(UserWarning):
@@ -32,7 +33,7 @@ class NeverActed(UserWarning):
 
 
 def generate(
-    lvlm: LVLM, inputs: Mapping[str, Tensor], decoders: Any = (), detectors: Any = (), return_logits: bool = False,
+    lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Any = (), detectors: Any = (), return_logits: bool = False,
     seed: int | Sequence[int] | None = None, **generation: Any,
 ) -> Generation:  # fmt: skip
     """Decode a batch with methods in place and detectors reading along.
@@ -84,7 +85,7 @@ def generate(
     return out
 
 
-def score(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Tensor, detectors: Any) -> dict[str, Tensor]:
+def score(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Tensor, detectors: Any) -> dict[str, Tensor]:
     """Risk of every token of a given text, in one teacher-forced pass: detector -> (batch, token), higher is worse.
 
     ids: (batch, token), padded on the right after the end.
@@ -94,7 +95,7 @@ def score(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Tensor, detectors: Any)
 
 
 @torch.no_grad()
-def teacher_force(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Tensor, detectors: Sequence[Any]) -> Record:
+def teacher_force(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Tensor, detectors: Sequence[Any]) -> Record:
     """One pass over prompt and text that reads what the detectors ask for at the rows that produce the text."""
     inputs, ids = complete(lvlm, inputs), ids.to(lvlm.device)
     declared: list[Any] = [d for detector in detectors for d in detector.readings(lvlm, inputs)]
@@ -127,7 +128,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
     """
     made = decoders_alone(decoders, "veridical.mitigate")
     compatibility.check(made, stacklevel=3)
-    wrapped: list[LVLM] = []  # the model of the last call: its layout is checked once
+    wrapped: list[Layout] = []  # the model of the last call: its layout is checked once
 
     def custom_generate(
         model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
@@ -147,7 +148,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
                 "nor pixels. Use veridical.generate(veridical.LVLM(model, processor), inputs, decoders=[…]) instead."
             )
         if not wrapped or wrapped[0].model is not model:
-            wrapped[:] = [LVLM(model)]
+            wrapped[:] = [Layout(model)]
         beams = generation_config.num_beams or 1
         config = copy.deepcopy(generation_config)
         config.max_new_tokens, config.max_length = config.max_length - input_ids.shape[1], None
@@ -164,7 +165,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
     return custom_generate
 
 
-def ready(detectors: Any, lvlm: LVLM) -> list[Any]:
+def ready(detectors: Any, lvlm: Layout) -> list[Any]:
     """Detectors from names or instances, each with what it needs to know of the model, such as a trained probe.
 
     Raises:
@@ -182,7 +183,7 @@ def ready(detectors: Any, lvlm: LVLM) -> list[Any]:
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
-def _decode(lvlm: LVLM, ids: Tensor) -> list[str]:
+def _decode(lvlm: Layout, ids: Tensor) -> list[str]:
     if lvlm.processor is None:
         return [""] * ids.shape[0]
     return [text.strip() for text in lvlm.processor.batch_decode(ids, skip_special_tokens=True)]
@@ -196,7 +197,7 @@ def _risks(detectors: Sequence[Any], record: Record) -> dict[str, Tensor]:
 
 
 def _check_combination(
-    lvlm: LVLM, decoders: Sequence[Any], beams: int, return_logits: bool, generation: Mapping[str, Any]
+    lvlm: Layout, decoders: Sequence[Any], beams: int, return_logits: bool, generation: Mapping[str, Any]
 ) -> None:
     if return_logits and beams > 1:
         raise ValueError("return_logits=True with num_beams > 1: beams change rows between steps; use num_beams=1")

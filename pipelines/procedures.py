@@ -15,9 +15,8 @@ from .registry import DECODERS, Registry, UnknownName
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .answers import Answer
-    from .engine.run import Generation
     from .lvlm import LVLM
+    from .results import Answer, Generation
 
 PROCEDURES = Registry("procedure", "veridical.decoders.procedures", "answers")
 

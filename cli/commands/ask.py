@@ -96,7 +96,7 @@ def _ask(
     check_names(decoders, detectors, [])
     from ...flows.evaluation import steps
     from ...flows.files.progress import progress
-    from ...pipelines.inputs.rows import read_image
+    from ...pipelines.inputs.images import read_image
     from ..render import methods
 
     if len(images) == 1:

@@ -54,7 +54,7 @@ def check(
     from ...flows.checkup import run as checks
     from ...flows.evaluation import steps
     from ...flows.files.progress import progress
-    from ...pipelines.inputs.rows import read_image
+    from ...pipelines.inputs.images import read_image
     from ..render import checkup
 
     picture = scene("test", 1).image if image is None else read_image(image)

@@ -46,7 +46,7 @@ def detect(
     from ...datasets.captions import DETAIL_PROMPT
     from ...flows.detection.word_risk import rate
     from ...flows.evaluation import steps
-    from ...pipelines.inputs.rows import BadImage, read_image
+    from ...pipelines.inputs.images import BadImage, read_image
 
     if len(images) == 1:
         read_image(images[0])  # fail at once

@@ -23,8 +23,8 @@ from ...flows.evaluation.report import figure, verdicts
 from .method_facts import said
 
 if TYPE_CHECKING:
-    from ...pipelines.answers import Answer
     from ...pipelines.registry import Registry
+    from ...pipelines.results import Answer
 
 
 ALL_FAMILIES = "all supported"

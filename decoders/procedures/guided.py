@@ -15,13 +15,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...pipelines.checks import check_at_least, check_integers, check_range
-from ...pipelines.inputs.sentences import Forced, repeated
+from ...pipelines.engine.forced import Forced
+from ...pipelines.inputs.rows import repeated
 from ...pipelines.registry import DETECTORS
 
 if TYPE_CHECKING:
-    from ...pipelines.answers import Answer
-    from ...pipelines.engine.run import Generation
     from ...pipelines.procedures import Call
+    from ...pipelines.results import Answer, Generation
 
 STREAM = 1_000_003  # candidate j of a sample with seed s draws with s + j·STREAM
 
@@ -113,12 +113,12 @@ class Guided:
     def answers(
         self, call: Call, images: Sequence[Any], questions: Sequence[str], seeds: Sequence[int]
     ) -> list[Answer]:
-        from ...pipelines.answers import told
+        from ...pipelines.results import answers_of
 
         made, rounds, taken = self.generate(call, call.inputs(images, questions), seeds)
         asked = {DETECTORS.name_of(one) for one in DETECTORS.make_all(call.detectors)}
         made.risk = {name: risk for name, risk in made.risk.items() if name in asked}
-        answers = told(call.lvlm, made)
+        answers = answers_of(call.lvlm, made)
         for answer, count, other in zip(answers, rounds, taken, strict=True):
             acted = {"steps": float(count), "acted": float(other), "flipped": float(other), "kl": 0.0}
             answer.acted = {"guided": acted, **answer.acted}

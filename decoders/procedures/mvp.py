@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from ...pipelines.answers import Answer
 from ...pipelines.checks import check_at_least, check_choice, check_integers, check_range
 from ...pipelines.engine.record import sureness
+from ...pipelines.results import Answer
 
 if TYPE_CHECKING:
     from ...pipelines.procedures import Call

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from ...pipelines.checks import check_choice, check_threshold
-from ...pipelines.inputs.sentences import Forced, Sentence, risk_of, sentences
+from ...pipelines.engine.forced import Forced
+from ...pipelines.inputs.text_alignment import Sentence, risk_of, sentences
 from ...pipelines.registry import DECODERS, DETECTORS
 
 if TYPE_CHECKING:
-    from ...pipelines.answers import Answer
     from ...pipelines.lvlm import LVLM
     from ...pipelines.procedures import Call
+    from ...pipelines.results import Answer
 
 OVER = ("max", "mean")
 YES_NO = re.compile(r"\W*\b(yes|no)\b", re.IGNORECASE)
@@ -288,7 +289,7 @@ def _answers(
     drafts: Sequence[_Draft] = (), temperature: float = 0.0,
 ) -> list[tuple[Answer, list[int]]]:  # fmt: skip
     """What the call says, with its tokens' ids; with drafts, what it says after each one's beginning."""
-    from ...pipelines.answers import told
+    from ...pipelines.results import answers_of
 
     changes: dict[str, Any] = {}
     if drafts:
@@ -299,7 +300,7 @@ def _answers(
     made = call.generate(call.inputs(images, questions), seeds, **changes)
     skipped = {call.lvlm.pad_token, *call.lvlm.end_tokens}
     ids = [[token for token in row if token not in skipped] for row in made.ids.tolist()]
-    return list(zip(told(call.lvlm, made), ids, strict=True))
+    return list(zip(answers_of(call.lvlm, made), ids, strict=True))
 
 
 def _spans(answer: Answer) -> list[Sentence]:

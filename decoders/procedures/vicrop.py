@@ -16,12 +16,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ...pipelines.answers import Answer, told
 from ...pipelines.checks import check_at_least, check_choice, check_integers
 from ...pipelines.engine.declarations import Branch, Reading
 from ...pipelines.engine.run import complete, prefill
-from ...pipelines.inputs.rows import read_image
+from ...pipelines.inputs.images import read_image
 from ...pipelines.model.gradients import attention_gradient, pixel_gradient
+from ...pipelines.results import Answer, answers_of
 from .crop import Crop, best_crop, edges, pooled, relative, tiles, weighted
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ class ViCrop:
                 continue
             shown = [[pictures[row], pictures[row].crop(crops[row].box)][: 1 + cropped] for row in rows]
             inputs = call.inputs(shown, [questions[row] for row in rows])
-            out |= dict(zip(rows, told(call.lvlm, call.generate(inputs, [seeds[row] for row in rows])), strict=True))
+            made = call.generate(inputs, [seeds[row] for row in rows])
+            out |= dict(zip(rows, answers_of(call.lvlm, made), strict=True))
         for row, crop in enumerate(crops):
             box = dict(zip(("left", "top", "right", "bottom"), map(float, crop.box), strict=True))
             acted = {"steps": 1.0, "acted": float(used[row]), "flipped": 0.0, "kl": 0.0}

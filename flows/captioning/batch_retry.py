@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ...pipelines.answers import Answer
+    from ...pipelines.results import Answer
 
 
 # As PyTorch's allocators, the CUDA driver, cuBLAS, cuDNN and MPS put it.
@@ -37,7 +37,7 @@ class Careful:
     failed: list[str] = field(default_factory=list)
 
     def __call__(self, items: Sequence[Any]) -> list[Answer]:
-        from ...pipelines.answers import Answer
+        from ...pipelines.results import Answer
 
         if not items:
             return []

@@ -48,7 +48,7 @@ class Limits:
 def look(picture: Picture, place: int, limits: Limits) -> Seen:
     """Read a file whole, and from its first bytes how large the image is. What goes wrong becomes its `error`."""
     seen = Seen(place, picture)
-    from ...pipelines.inputs.rows import read_size
+    from ...pipelines.inputs.images import read_size
 
     try:
         seen.content = _content(picture.path, limits)
@@ -63,7 +63,7 @@ def look(picture: Picture, place: int, limits: Limits) -> Seen:
 
 def decode(seen: Seen, limits: Limits) -> Image.Image | None:
     """The image; None, and `seen.error`, if it turns out to be no good."""
-    from ...pipelines.inputs.rows import read_bytes
+    from ...pipelines.inputs.images import read_bytes
 
     try:
         return read_bytes(seen.content or b"", plain(seen.picture.path), limits.max_pixels)
@@ -127,7 +127,7 @@ def _content(path: str, limits: Limits) -> bytes:
 
 
 def _why(picture: Picture, error: Exception) -> str:
-    from ...pipelines.inputs.rows import BadImage
+    from ...pipelines.inputs.images import BadImage
 
     name = plain(picture.path)
     if isinstance(error, BadImage | NotFetched):
@@ -140,6 +140,6 @@ def _why(picture: Picture, error: Exception) -> str:
 
 
 def _bad(text: str) -> Exception:
-    from ...pipelines.inputs.rows import BadImage
+    from ...pipelines.inputs.images import BadImage
 
     return BadImage(text)

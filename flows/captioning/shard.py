@@ -18,8 +18,8 @@ from .image_loader import Seen
 from .images import Picture, plain
 
 if TYPE_CHECKING:
-    from ...pipelines.answers import Answer
     from ...pipelines.lvlm import LVLM
+    from ...pipelines.results import Answer
 
 Key = tuple[int, str]  # place in the plan, decoder
 GREY = (224, 224)  # a picture that every model can take

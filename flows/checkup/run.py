@@ -33,7 +33,7 @@ def check(
     method -> time and memory; and what all this depends on.
     """
     from ...pipelines.checkup.case import Case, reason
-    from ...pipelines.inputs.rows import read_image
+    from ...pipelines.inputs.images import read_image
     from ...pipelines.model.memory import estimate
     from .cost import cost
 

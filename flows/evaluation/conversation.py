@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ...datasets.examples import Example
 
 if TYPE_CHECKING:
-    from ...pipelines.answers import Answer
     from ...pipelines.lvlm import LVLM
+    from ...pipelines.results import Answer
 
 Asked = str | tuple[str, ...] | None
 NO_ANSWER = "the answer that this question follows is missing"
@@ -70,7 +70,7 @@ def answered(
     lvlm: LVLM, part: Sequence[Example], asks: Sequence[Asked], seed: int, **options: Any
 ) -> list[Answer]:
     """`lvlm.answer` for these, with an error for what follows an answer that is missing. seed: of the first."""
-    from ...pipelines.answers import Answer
+    from ...pipelines.results import Answer
 
     good = [place for place, question in enumerate(asks) if question is not None]
     images = [part[place].path or part[place].open() for place in good]

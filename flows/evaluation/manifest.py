@@ -52,10 +52,10 @@ def about_benchmark(
 ) -> dict[str, Any]:
     question = asked[0].question or benchmark.prompt or ""
     turns = next(((question, "…", e.question or "") for e in asked if e.after), None)
-    later = {} if turns is None else {"prompt of a second turn": lvlm._prompt(turns, source.system)}
+    later = {} if turns is None else {"prompt of a second turn": lvlm.prompt(turns, source.system)}
     return {
         "version": benchmark.version, "protocol": benchmark.protocol(source),
-        "question": question, "prompt": lvlm._prompt(question, source.system), **later,
+        "question": question, "prompt": lvlm.prompt(question, source.system), **later,
         "generation": {"do_sample": False, "max_new_tokens": benchmark.max_new_tokens, **generation},
         "examples": len(asked), "images": len({e.image_id for e in asked}), "data_sha256": digest(asked),
         "image_ids": list(dict.fromkeys(e.image_id for e in asked)),

@@ -23,8 +23,8 @@ from . import answer_file, conversation, provenance
 from .manifest import about_benchmark, about_model, files_of, now, settings_of, template
 
 if TYPE_CHECKING:
-    from ...pipelines.answers import Answer
     from ...pipelines.lvlm import LVLM
+    from ...pipelines.results import Answer
 
 MANIFEST, RESULTS, REPORT = "manifest.json", "results.json", "report.html"
 

@@ -24,8 +24,8 @@ from ..evaluation import answer_file, provenance
 from ..files.progress import progress
 
 if TYPE_CHECKING:
-    from ...pipelines.answers import Answer
     from ...pipelines.lvlm import LVLM
+    from ...pipelines.results import Answer
 
 SHARES = (0.1, 0.2, 0.3, 0.5)
 FIGURES = ("chair_i", "chair_s", "recall", "length")
@@ -45,7 +45,7 @@ class Asked:
 
     def captions(self, decoders: Sequence[Any], detectors: Sequence[Any], told: str) -> list[Answer]:
         """One per image. They are read from the folder where the same was asked before."""
-        from ...pipelines.answers import Answer
+        from ...pipelines.results import Answer
 
         examples = BENCHMARK.examples(self.source)
         settings = {

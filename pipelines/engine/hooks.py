@@ -16,13 +16,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import CARRIES, NAME, LayerCall, Sequences
 from .declarations import AttentionEdit, Declaration, HeadEdit, Reading, ResidualEdit, Step
+from .plan import BUSY, refuse_if_busy
 
 if TYPE_CHECKING:
-    from ..lvlm import LVLM
+    from ..model.layout import Layout
     from .deferred_readings import Postponed, Waiting
 
 IN_ATTENTION = ("attention", "heads")
-_BUSY: set[int] = set()  # models with a run in progress: hooks belong to one run at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +76,6 @@ class Inside:
     placed: Sequence[Placed]
     waiting: Waiting | None
     direct: bool = False
-
-
-def refuse_if_busy(model: Any) -> None:
-    """Raise RuntimeError if the model is in a run with methods in place."""
-    if id(model) in _BUSY:
-        raise RuntimeError(
-            f"{type(model).__name__} is already in a run with methods in place; "
-            "finish that run first, or load the model a second time"
-        )
 
 
 def _hidden(output: Tensor | tuple) -> Tensor:
@@ -176,7 +167,7 @@ class _Configurations:
 
 @contextmanager
 def applied(
-    lvlm: LVLM, placed: Sequence[Placed], sequences: Sequences, step: Step, later: Postponed | None = None
+    lvlm: Layout, placed: Sequence[Placed], sequences: Sequences, step: Step, later: Postponed | None = None
 ) -> Iterator[Plan]:
     """Within this block the model's forward passes carry out what was declared.
 
@@ -186,8 +177,8 @@ def applied(
     refuse_if_busy(lvlm.model)
     plan = Plan(placed, sequences, step, lvlm.attention_implementation, later)
     with ExitStack() as undo:
-        _BUSY.add(id(lvlm.model))
-        undo.callback(_BUSY.discard, id(lvlm.model))
+        BUSY.add(id(lvlm.model))
+        undo.callback(BUSY.discard, id(lvlm.model))
 
         def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
             found = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args)

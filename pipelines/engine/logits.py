@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from ..results import Acted
+
 if TYPE_CHECKING:
     from .hooks import Plan
     from .run import Arrangement
-
-
-@dataclass
-class Acted:
-    """What one method did, per sample: (batch,) each.
-
-    steps: tokens chosen. acted: steps at which it changed anything. flipped: steps at which its logits edits changed
-    the arg-max. kl: mean KL(after ‖ before) of its logits edits over the steps, in nats. The last two speak of the
-    method's logits edits alone and are 0 for a method that edits attention or states: what those change in the
-    logits is only known beside a plain run.
-    """
-
-    steps: Tensor
-    acted: Tensor
-    flipped: Tensor
-    kl: Tensor
 
 
 class Fold(LogitsProcessor):

@@ -30,13 +30,13 @@ from .hooks import Placed, applied
 from .run import arrange, sequences
 
 if TYPE_CHECKING:
-    from ..lvlm import LVLM, Inputs
+    from ..model.layout import Inputs, Layout
     from .attention import AttentionCall
 
 MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
 
 
-def twin(lvlm: LVLM) -> LVLM:
+def twin(lvlm: Layout) -> Layout:
     """The same model with the same weights, not copied, in modules of its own: it can be asked during a run."""
     weights = {id(tensor): tensor for tensor in chain(lvlm.model.parameters(), lvlm.model.buffers())}
     return replace(lvlm, model=copy.deepcopy(lvlm.model, weights))
@@ -106,7 +106,7 @@ class Lookahead:
         lvlm: a `twin`. inputs: the prompts, complete. window: rows of attention at most, the try's own included.
     """
 
-    def __init__(self, lvlm: LVLM, inputs: Inputs, window: int) -> None:
+    def __init__(self, lvlm: Layout, inputs: Inputs, window: int) -> None:
         self.lvlm, self.inputs, self.window = lvlm, inputs, window
         self.batch, self.prompt = inputs["input_ids"].shape
         self.image = lvlm.image_mask(inputs["input_ids"])

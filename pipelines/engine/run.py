@@ -15,29 +15,11 @@ from ..model import families
 from .attention import Sequences
 from .declarations import Branch, Declaration, LogitsEdit, Reading, Step
 from .hooks import Placed, applied
-from .logits import Acted, Draw, Fold, MainRows
+from .logits import Draw, Fold, MainRows
 
 if TYPE_CHECKING:
-    from ..lvlm import LVLM
+    from ..model.layout import Layout
     from .deferred_readings import Postponed
-
-
-@dataclass
-class Generation:
-    """What a run produced.
-
-    ids: (batch, new), padded after the end. logits: (batch, new, vocab) or None: what the choice was made from, after
-    every contrast and cut, before temperature. text: one string per row, "" without a processor. acted: what each
-    method did. risk: detector -> (batch, new), higher means more likely hallucinated. broken: (batch,) bool, at some
-    step the logits were NaN or infinite and the choice means nothing.
-    """
-
-    ids: Tensor
-    logits: Tensor | None = None
-    text: list[str] = field(default_factory=list)
-    acted: dict[str, Acted] = field(default_factory=dict)
-    risk: dict[str, Tensor] = field(default_factory=dict)
-    broken: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
@@ -100,7 +82,7 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
     return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own)
 
 
-def sequences(lvlm: LVLM, made: Arrangement, repeat: int = 1, given: int = 0) -> Sequences:
+def sequences(lvlm: Layout, made: Arrangement, repeat: int = 1, given: int = 0) -> Sequences:
     """Where the image is in every row of a run. given: tokens that were appended to the prompts."""
     ids, mask = made.inputs["input_ids"], made.inputs["attention_mask"]
     prompt = ids.shape[1] - given
@@ -110,7 +92,7 @@ def sequences(lvlm: LVLM, made: Arrangement, repeat: int = 1, given: int = 0) ->
     return Sequences(image, padding, sample, given=given)
 
 
-def complete(lvlm: LVLM, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     """The inputs as tensors on the model's device, with an attention mask.
 
     Raises:
@@ -132,7 +114,7 @@ def complete(lvlm: LVLM, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def prefill(lvlm: LVLM, inputs: Mapping[str, Tensor], declarations: Sequence[Declaration]) -> Step:
+def prefill(lvlm: Layout, inputs: Mapping[str, Tensor], declarations: Sequence[Declaration]) -> Step:
     """One pass over the prompt, for methods that decide something before they decode.
 
     Returns the step with its readings and, per branch, the logits of the last position, (batch, vocab).
@@ -147,14 +129,14 @@ def prefill(lvlm: LVLM, inputs: Mapping[str, Tensor], declarations: Sequence[Dec
     return step
 
 
-def declare(lvlm: LVLM, inputs: Mapping[str, Tensor], decoders: Sequence[Any]) -> list[tuple[Declaration, int]]:
+def declare(lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any]) -> list[tuple[Declaration, int]]:
     """Every declaration of every decoder in order, with the decoder's number."""
     return [(d, number) for number, decoder in enumerate(decoders) for d in decoder.edits(lvlm, inputs)]
 
 
 @torch.no_grad()
 def run(
-    lvlm: LVLM, inputs: Mapping[str, Tensor], decoders: Sequence[Any], readings: Sequence[Declaration] = (),
+    lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any], readings: Sequence[Declaration] = (),
     return_logits: bool = False, seed: int | Sequence[int] | None = None, observe: Any = None,
     logits_processor: Sequence[Any] = (), later: Postponed | None = None, **generation: Any,
 ) -> tuple[Any, Fold, int]:  # fmt: skip
@@ -196,19 +178,19 @@ def run(
     return output, fold, prompt
 
 
-def beam_count(lvlm: LVLM, generation: Mapping[str, Any]) -> int:
+def beam_count(lvlm: Layout, generation: Mapping[str, Any]) -> int:
     """Beams that these arguments ask for, the model's own default included."""
     return setting(lvlm, generation, "num_beams") or 1
 
 
-def setting(lvlm: LVLM, generation: Mapping[str, Any], name: str) -> Any:
+def setting(lvlm: Layout, generation: Mapping[str, Any], name: str) -> Any:
     """A setting of generate: of the call, else of its configuration, else of the model's own."""
     if generation.get(name) is not None:
         return generation[name]
     return getattr(generation.get("generation_config") or lvlm.generation_config, name, None)
 
 
-def end_tokens(lvlm: LVLM, generation: Mapping[str, Any]) -> tuple[int, ...]:
+def end_tokens(lvlm: Layout, generation: Mapping[str, Any]) -> tuple[int, ...]:
     """What ends a text in this call."""
     found = setting(lvlm, generation, "eos_token_id")
     if found is None:

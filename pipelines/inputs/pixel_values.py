@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 if TYPE_CHECKING:
-    from ..lvlm import LVLM
+    from ..model.layout import Layout
 
 Masks = Sequence[Bool[Tensor, "height width"]]
 _ALIKE = 0.25  # an arrangement of tiles differs from the whole picture by no more than this share of its variance
@@ -42,7 +42,7 @@ class Colours:
     std: Tensor
 
     @classmethod
-    def of(cls, lvlm: LVLM) -> Colours:
+    def of(cls, lvlm: Layout) -> Colours:
         images = getattr(lvlm.processor, "image_processor", None)
         if images is None:
             raise NoPictures(
@@ -66,7 +66,7 @@ class Colours:
         return torch.where(kept.to(pixels.device).unsqueeze(-3), pixels, black)
 
 
-def pictures(lvlm: LVLM, inputs: Mapping[str, Tensor]) -> Pictures:
+def pictures(lvlm: Layout, inputs: Mapping[str, Tensor]) -> Pictures:
     """The whole picture of every row, and how to black out parts of it wherever it appears.
 
     Whole pictures (batch, 3, height, width); Qwen's flattened patches; tiles with the whole picture among them: first

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...datasets.captions import DETAIL_PROMPT as DETAIL
 from ..registry import UnknownName
 
 MARK, SLOT = "@", "{question}"
@@ -24,7 +25,6 @@ class Prompt:
     frame: str | None = None
 
 
-DETAIL = "Please describe this image in detail."
 HELP = "Please help me describe the image in detail."
 ONE_WORD = "{question} Please answer this question with one word."
 

@@ -14,7 +14,7 @@ from .blip import BlipMatcher
 from .open_clip import OpenClipMatcher
 
 if TYPE_CHECKING:
-    from ..lvlm import LVLM
+    from ..model.layout import Layout
     from .base import Matcher
 
 EMBEDDED = "embedded"
@@ -32,7 +32,7 @@ def check_matcher(name: str) -> None:
         raise ValueError(f"matcher={name!r} names no matcher; {POSSIBLE}.")
 
 
-def default_matcher(lvlm: LVLM) -> str:
+def default_matcher(lvlm: Layout) -> str:
     """ "embedded" for the shipped model; for others the paper's, BLIP-ITM large, from the Hub."""
     from ...models import EMBEDDED as folder
 

@@ -10,17 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..engine.declarations import AttentionEdit, Step
-from ..engine.hooks import applied, refuse_if_busy
+from ..engine.hooks import applied
+from ..engine.plan import refuse_if_busy
 from ..engine.run import arrange, complete, sequences
 from . import families
 
 if TYPE_CHECKING:
     from ..engine.attention import AttentionCall
-    from ..lvlm import LVLM
+    from ..model.layout import Layout
 
 
 def attention_gradient(
-    lvlm: LVLM, inputs: Mapping[str, Tensor], layer: int
+    lvlm: Layout, inputs: Mapping[str, Tensor], layer: int
 ) -> tuple[Float[Tensor, "head key"], Float[Tensor, "head key"]]:
     """(A, ∂v/∂A) of the last prompt token's attention in a layer, v the log-probability of its likeliest next token.
 
@@ -41,7 +42,7 @@ def attention_gradient(
     return seen[0][0, :, -1], slope[0, :, -1]
 
 
-def pixel_gradient(lvlm: LVLM, inputs: Mapping[str, Tensor]) -> Float[Tensor, "height width"]:
+def pixel_gradient(lvlm: Layout, inputs: Mapping[str, Tensor]) -> Float[Tensor, "height width"]:
     """‖∂v/∂pixel‖ over colours, v the log-probability of the likeliest first token. One row, one whole picture.
 
     Raises:
@@ -62,7 +63,7 @@ def pixel_gradient(lvlm: LVLM, inputs: Mapping[str, Tensor]) -> Float[Tensor, "h
     return slope[0].float().norm(dim=0)
 
 
-def _surest(lvlm: LVLM, inputs: Mapping[str, Any]) -> Tensor:
+def _surest(lvlm: Layout, inputs: Mapping[str, Any]) -> Tensor:
     where = families.direct_positions(lvlm.model, inputs)
     logits = lvlm.model(**inputs, **where, use_cache=False, logits_to_keep=1).logits[:, -1]
     return logits.float().log_softmax(-1).amax(-1).sum()

@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from ..lvlm import LVLM, UnsupportedModel
+from ..lvlm import LVLM
 from . import checkpoint_files, memory
+from .layout import UnsupportedModel
 from .quantization import check_attention, quantization_config
 
 EMBEDDED = "embedded"

@@ -5,7 +5,7 @@ import torch
 
 import veridical
 from veridical.pipelines.engine.declarations import Branch
-from veridical.pipelines.engine.hooks import _BUSY
+from veridical.pipelines.engine.plan import BUSY
 
 from .setting import STEPS, Wrapped, assert_unchanged, snapshot
 
@@ -21,7 +21,7 @@ def hold(setting, run):
     plain, before = setting.plain(), snapshot(setting.lvlm)
     run()
     assert_unchanged(before, snapshot(setting.lvlm))
-    assert id(setting.model) not in _BUSY
+    assert id(setting.model) not in BUSY
     assert torch.equal(setting.logits(), plain)
 
 

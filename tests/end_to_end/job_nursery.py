@@ -91,7 +91,7 @@ def at_points(pictures: str, base: Path, before: Path | None = None) -> int:
     What is tested is writing: answers are made up. They name the images of their batch, and so have other bytes if a
     batch is another one.
     """
-    from veridical.pipelines.answers import Answer
+    from veridical.pipelines.results import Answer
 
     def canned(self, images, *arguments, seed, **options):
         corners = [image.getpixel((0, 0)) for image in images]

@@ -21,8 +21,8 @@ from veridical.flows.captioning import run as captioning
 from veridical.flows.captioning import shard as shards
 from veridical.flows.evaluation import steps
 from veridical.flows.files import atomic
-from veridical.pipelines.answers import Answer
-from veridical.pipelines.inputs.rows import read_bytes, read_image, read_size
+from veridical.pipelines.inputs.images import read_bytes, read_image, read_size
+from veridical.pipelines.results import Answer
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -231,8 +231,8 @@ def test_a_reader_thread_that_fails_costs_one_image(tmp_path, canned, monkeypatc
             raise MemoryError
         return decode(content, name, most)
 
-    monkeypatch.setattr("veridical.pipelines.inputs.rows.read_size", fails_at_once)
-    monkeypatch.setattr("veridical.pipelines.inputs.rows.read_bytes", fails_later)
+    monkeypatch.setattr("veridical.pipelines.inputs.images.read_size", fails_at_once)
+    monkeypatch.setattr("veridical.pipelines.inputs.images.read_bytes", fails_later)
     rows = run(some(tmp_path / "images"), tmp_path / "out")
     errors = {row["id"]: row["error"] for row in rows if row["error"]}
     assert sorted(errors) == ["1.png", "4.png"]

@@ -10,7 +10,7 @@ from PIL import Image
 from veridical.flows.captioning import image_loader, run, shard_format
 from veridical.flows.captioning import images as sources
 from veridical.flows.evaluation import steps
-from veridical.pipelines.answers import Answer
+from veridical.pipelines.results import Answer
 
 
 @pytest.fixture

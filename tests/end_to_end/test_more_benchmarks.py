@@ -92,7 +92,7 @@ def test_a_second_turn_is_the_answer_to_the_whole_conversation(run):
     out = lvlm.model.generate(**inputs, max_new_tokens=16, do_sample=False)
     text = lvlm.processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert text.strip() == row["text"]
-    assert lvlm._prompt((first, said, then), None) == prompt
+    assert lvlm.prompt((first, said, then), None) == prompt
 
 
 def test_sycophancy_is_counted_from_the_answers(run):

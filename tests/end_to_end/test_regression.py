@@ -9,7 +9,7 @@ import pytest
 
 from veridical.flows.evaluation import answer_file, history, regression, steps
 from veridical.flows.prefect import cache_key
-from veridical.pipelines.answers import Answer
+from veridical.pipelines.results import Answer
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import yaml
 
 import veridical
 from veridical.flows.evaluation import answer_file, history, steps
-from veridical.pipelines.answers import Answer
+from veridical.pipelines.results import Answer
 
 ASKED = {"decoders": ["greedy"], "limit": 8, "benchmarks": ["pope"]}
 ROOT = Path(veridical.__file__).parent

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from veridical.decoders.procedures.policies import Drop, Flip, Reask, drop, flip
-from veridical.pipelines.answers import Answer
-from veridical.pipelines.inputs.sentences import risk_of, sentences
+from veridical.pipelines.inputs.text_alignment import risk_of, sentences
+from veridical.pipelines.results import Answer
 
 
 def said(text, *risk, tokens=None):

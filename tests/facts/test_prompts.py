@@ -1,10 +1,12 @@
 """The papers' prompts: their words, letter by letter, and who may use which."""
 
+import inspect
+
 import pytest
 
 from veridical.cli import prompt_options
 from veridical.pipelines.inputs import prompts
-from veridical.pipelines.inputs.rows import prompt_text
+from veridical.pipelines.inputs.prepare import prompt_text
 from veridical.pipelines.registry import UnknownName
 
 
@@ -49,9 +51,10 @@ def test_every_prompt_has_a_source_and_something_to_say():
 
 def test_the_default_caption_prompt_is_named_detail():
     from veridical.datasets.captions import DETAIL_PROMPT
-    from veridical.pipelines.answers import DESCRIBE
+    from veridical.pipelines.lvlm import LVLM
 
-    assert prompts.caption_prompt("@detail") == DETAIL_PROMPT == DESCRIBE
+    default = inspect.signature(LVLM.caption).parameters["prompt"].default
+    assert prompts.caption_prompt("@detail") == DETAIL_PROMPT == default
 
 
 def test_the_suffix_of_popes_protocols_is_that_of_the_prompt_of_the_same_name():

@@ -13,7 +13,7 @@ import veridical
 from veridical.decoders.vcd import VCD
 from veridical.pipelines.engine.declarations import AttentionEdit, Branch, HeadEdit, LogitsEdit, Reading, ResidualEdit
 from veridical.pipelines.engine.run import prefill, run
-from veridical.pipelines.lvlm import UnsupportedModel
+from veridical.pipelines.model.layout import UnsupportedModel
 
 from ..contract.setting import Declares, difference
 from .setting import (

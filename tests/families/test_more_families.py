@@ -11,7 +11,7 @@ import transformers as tf
 import veridical
 from veridical.decoders.vcd import VCD
 from veridical.pipelines.engine.declarations import Reading
-from veridical.pipelines.lvlm import UnsupportedModel
+from veridical.pipelines.model.layout import UnsupportedModel
 
 from ..contract.setting import difference
 from ..contract.table import neutral

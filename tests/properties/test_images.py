@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from veridical.pipelines.inputs.rows import BadImage, read_image
+from veridical.pipelines.inputs.images import BadImage, read_image
 
 RED, WHITE, GREY = (255, 0, 0), (255, 255, 255), (128, 128, 128)
 

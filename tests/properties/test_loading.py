@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 import veridical
 from veridical.pipelines.engine import attention
-from veridical.pipelines.lvlm import UnsupportedModel
 from veridical.pipelines.model import checkpoint_files as files
 from veridical.pipelines.model import memory, quantization
+from veridical.pipelines.model.layout import UnsupportedModel
 from veridical.pipelines.model.load import CannotLoad, Incomplete
 from veridical.pipelines.model.quantization import NotPossible
 

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import veridical
-from veridical.pipelines.lvlm import UnsupportedModel
+from veridical.pipelines.model.layout import UnsupportedModel
 from veridical.pipelines.model.load import CannotLoad
 
 from ..contract.setting import assert_unchanged, snapshot

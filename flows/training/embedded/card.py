@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ....metrics.estimate import Estimate
-from ....pipelines.answers import versions
+from ....pipelines.results import versions
 
 if TYPE_CHECKING:
     from .training import Recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....metrics.estimate import Estimate
-from ....pipelines.answers import versions
+from ....pipelines.results import versions
 from ..embedded.card import machine
 from .lessons import EMPTY
 

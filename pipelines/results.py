@@ -1,0 +1,95 @@
+"""What runs give back: a batch's generation, what each method did, and one answer per image."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Acted:
+    """What one method did, per sample: (batch,) each.
+
+    steps: tokens chosen. acted: steps at which it changed anything. flipped: steps at which its logits edits changed
+    the arg-max. kl: mean KL(after ‖ before) of its logits edits over the steps, in nats. The last two speak of the
+    method's logits edits alone and are 0 for a method that edits attention or states: what those change in the
+    logits is only known beside a plain run.
+    """
+
+    steps: Tensor
+    acted: Tensor
+    flipped: Tensor
+    kl: Tensor
+
+
+@dataclass
+class Generation:
+    """What a run produced.
+
+    ids: (batch, new), padded after the end. logits: (batch, new, vocab) or None: what the choice was made from, after
+    every contrast and cut, before temperature. text: one string per row, "" without a processor. acted: what each
+    method did. risk: detector -> (batch, new), higher means more likely hallucinated. broken: (batch,) bool, at some
+    step the logits were NaN or infinite and the choice means nothing.
+    """
+
+    ids: Tensor
+    logits: Tensor | None = None
+    text: list[str] = field(default_factory=list)
+    acted: dict[str, Acted] = field(default_factory=dict)
+    risk: dict[str, Tensor] = field(default_factory=dict)
+    broken: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+
+
+@dataclass
+class Answer:
+    """One text about one image.
+
+    tokens: the text piece by piece. risk: detector -> one number per token, higher means more likely hallucinated.
+    acted: method -> steps, acted, flipped, kl (see `Acted`; for procedures `procedures.Procedure`). seconds: its
+    batch's time over the batch size.
+    settings: everything needed to repeat it. error: None, or why there is no text.
+    """
+
+    text: str
+    tokens: list[str] = field(default_factory=list)
+    risk: dict[str, list[float]] = field(default_factory=dict)
+    acted: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    settings: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+class BrokenLogits(ArithmeticError):
+    """A model gave no numbers to choose a token from."""
+
+
+BROKEN = (
+    "the logits became NaN or infinite, so that no token could be chosen; half precision can overflow: try dtype bf16 "
+    "or fp32"
+)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in ("veridical", "transformers", "torch")}
+
+
+def answers_of(layout: Any, generation: Generation) -> list[Answer]:
+    """A generation's rows as answers, without settings and seconds."""
+    answers = []
+    for row, text in enumerate(generation.text):
+        if generation.broken[row]:
+            answers.append(Answer("", error=BROKEN))
+            continue
+        kept = [int(token) for token in generation.ids[row] if token not in (layout.pad_token, *layout.end_tokens)]
+        acted = {name: {k: float(v[row]) for k, v in vars(one).items()} for name, one in generation.acted.items()}
+        risk = {name: values[row, : len(kept)].tolist() for name, values in generation.risk.items()}
+        pieces = [layout.processor.tokenizer.decode([token]) for token in kept]
+        answers.append(Answer(text, pieces, risk, acted))
+    return answers

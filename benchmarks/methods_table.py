@@ -134,7 +134,8 @@ def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) ->
 
     def seconds(setting: str) -> float:
         began = time.perf_counter()
-        lvlm.caption(photos, prompt=DETAIL_PROMPT, decoders=steps.chain(setting), batch_size=16, max_new_tokens=128)
+        chain = steps.chain(setting, lvlm.name)
+        lvlm.caption(photos, prompt=DETAIL_PROMPT, decoders=chain, batch_size=16, max_new_tokens=128)
         return (time.perf_counter() - began) / images
 
     found: dict[str, Any] = {"machine": machine(), "threads": torch.get_num_threads(), "runs": runs, "seconds": {}}

@@ -23,7 +23,6 @@ from ..pipelines.engine.declarations import (
     Step,
 )
 from ..pipelines.engine.online_risk import RunningRisk, prefixed
-from ..pipelines.per_model import fitted
 from ..pipelines.registry import DECODERS, DETECTORS
 
 if TYPE_CHECKING:
@@ -113,8 +112,7 @@ class Gate:
         names = {one.name.removeprefix(PREFIX): one.name for one in reads if isinstance(one, Reading)}
         door = _Door(self, threshold, RunningRisk(detector, names, inputs["attention_mask"].sum(1)))
         yield LogitsEdit(door.look)
-        (decoder,) = fitted([DECODERS.make(self.decoder)], lvlm.name)
-        for declared in decoder.edits(lvlm, inputs):
+        for declared in DECODERS.make(self.decoder, lvlm.name).edits(lvlm, inputs):
             if isinstance(declared, LogitsEdit):
                 yield LogitsEdit(partial(door.logits, declared))
             elif _on_main(declared):

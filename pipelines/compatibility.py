@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
-from .procedures import name_of as _name
+from .chain import name_of as _name
 from .registry import DECODERS
 
 NO_IMAGE = "the prompt without its image"

@@ -15,6 +15,7 @@ from transformers import LogitsProcessorList
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
 from . import compatibility
+from .chain import decoders_alone, make_chain
 from .engine.declarations import Branch, Reading, Step
 from .engine.deferred_readings import Postponed
 from .engine.hooks import applied
@@ -22,8 +23,6 @@ from .engine.record import Record, Recorder, by_token, real, sureness
 from .engine.run import arrange, beam_count, complete, end_tokens, run, sequences, setting
 from .model import families
 from .model.layout import Layout
-from .per_model import fitted
-from .procedures import decoders_alone
 from .registry import DECODERS, DETECTORS
 from .results import Generation
 
@@ -51,7 +50,7 @@ def generate(
     Warns:
         NeverActed: a method changed nothing at any step. pairs.DoubtfulPair: two of the decoders.
     """
-    decoders, detectors = fitted(decoders_alone(decoders, "veridical.generate"), lvlm.name), ready(detectors, lvlm)
+    decoders, detectors = decoders_alone(decoders, "veridical.generate", lvlm.name), ready(detectors, lvlm)
     inputs = complete(lvlm, inputs)
     beams = beam_count(lvlm, generation)
     _check_combination(lvlm, decoders, beams, return_logits, generation)
@@ -126,8 +125,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
     The model's own arguments, processors and stopping criteria stay in force; user processors see the mitigated
     logits.
     """
-    made = decoders_alone(decoders, "veridical.mitigate")
-    compatibility.check(made, stacklevel=3)
+    compatibility.check(decoders_alone(decoders, "veridical.mitigate"), stacklevel=3)
     wrapped: list[Layout] = []  # the model of the last call: its layout is checked once
 
     def custom_generate(
@@ -156,7 +154,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
         inputs = {**dict(_model_inputs(kwargs, beams)), "input_ids": input_ids[::beams]}
         inputs |= {name: value for name, value in media.items() if value is not None}
         output, fold, prompt = run(
-            wrapped[0], inputs, fitted(made, wrapped[0].name), seed=seed, generation_config=config,
+            wrapped[0], inputs, make_chain(decoders, wrapped[0].name), seed=seed, generation_config=config,
             logits_processor=_own_processors(model, config, input_ids, logits_processor),
             stopping_criteria=[c for c in stopping_criteria if not isinstance(c, _FROM_CONFIG)],
         )  # fmt: skip

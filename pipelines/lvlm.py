@@ -10,13 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from . import compatibility
+from .chain import make_chain, name_of, split
 from .generate import generate
 from .inputs.images import BadImage, passed_on
 from .inputs.prepare import prepare, prompt_of
 from .inputs.prompts import DETAIL, caption_prompt
 from .model.layout import Layout
-from .per_model import fitted
-from .procedures import Call, make_chain, name_of, split
+from .procedures import Call
 from .registry import DETECTORS
 from .results import BROKEN, Answer, BrokenLogits, Generation, answers_of, versions
 
@@ -72,7 +72,7 @@ class LVLM(Layout):
         seeds = [seed + index for index in range(len(images))] if isinstance(seed, int) else list(seed)
         if len(seeds) != len(images):
             raise ValueError(f"{len(seeds)} seeds for {len(images)} images; give one number, or one for each image")
-        decoders, detectors = fitted(make_chain(decoders), self.name), DETECTORS.make_all(detectors)
+        decoders, detectors = make_chain(decoders, self.name), DETECTORS.make_all(detectors)
         generation = {"do_sample": False, "max_new_tokens": MAX_NEW_TOKENS, **generation}
         if (procedure := split(decoders)[0]) is not None:
             compatibility.refuse(decoders)
@@ -128,7 +128,7 @@ class LVLM(Layout):
             "question": question,
             "system": system,
             "prompt": self.prompt(question, system),
-            "decoders": [repr(d) for d in fitted(make_chain(decoders), self.name)],
+            "decoders": [repr(d) for d in make_chain(decoders, self.name)],
             "detectors": [repr(d) for d in DETECTORS.make_all(detectors)],
             "generation": generation,
             "versions": versions(),

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
+from .per_model import for_model
+
 
 class UnknownName(KeyError):
     """A name that is not registered; the message has near names and all known ones."""
@@ -45,8 +47,10 @@ class Registry:
         module, _, attribute = self.names[name].partition(":")
         return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
 
-    def make(self, wanted: Any) -> Any:
+    def make(self, wanted: Any, model: str = "") -> Any:
         """An instance: from itself, from a name, or from "name:field=value,…".
+
+        model: the model's name. A text takes its paper's values for it in the fields that it leaves open.
 
         Raises:
             UnknownName: no such name. ValueError: no such field, or a value that the class refuses.
@@ -76,18 +80,17 @@ class Registry:
             values[key] = _value(text.strip())
         try:
             made = cls(**values)
-            object.__setattr__(made, "_given", frozenset(values))  # for `per_model`: the other fields were left open
-            return made
         except TypeError as error:
             raise ValueError(f"{wanted!r}: {error}; fields of {name}: {_shown(fields.values())}") from error
+        return for_model(made, model, keep=values) if model else made
 
-    def make_all(self, wanted: Any) -> list[Any]:
-        """A list of instances from one thing, a list, or None."""
+    def make_all(self, wanted: Any, model: str = "") -> list[Any]:
+        """A list of instances from one thing, a list, or None; model as in `make`."""
         if wanted is None:
             return []
         if isinstance(wanted, str) or not isinstance(wanted, Iterable):
             wanted = [wanted]
-        return [self.make(one) for one in wanted]
+        return [self.make(one, model) for one in wanted]
 
     def name_of(self, instance: Any) -> str:
         """The registered name of an instance's class, or the class's own name."""
@@ -129,3 +132,4 @@ def _shown(fields: Iterable[Any]) -> str:
 
 DECODERS = Registry("decoder", "veridical.decoders", "edits")
 DETECTORS = Registry("detector", "veridical.detectors", "readings")
+PROCEDURES = Registry("procedure", "veridical.decoders.procedures", "answers")

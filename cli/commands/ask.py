@@ -111,8 +111,8 @@ def _ask(
             said: dict[str, Any] = {}
             for name in decoders:
                 said[name] = lvlm.answer(
-                    part, question, steps.chain(name), detectors, system=system, batch_size=batch_size, errors="row",
-                    seed=seed + start, **generation,
+                    part, question, steps.chain(name, lvlm.name), detectors, system=system, batch_size=batch_size,
+                    errors="row", seed=seed + start, **generation,
                 )  # fmt: skip
                 advance(len(part))
             for place, image in enumerate(part):

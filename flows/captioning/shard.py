@@ -117,7 +117,7 @@ def _ask(task: job.Job, lvlm: LVLM, decoder: str, part: Sequence[tuple[Seen, Any
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a method that never acted is in the rows
         return lvlm.answer(
-            [image for _, image in part], request.question, steps.chain(decoder), list(request.detectors),
+            [image for _, image in part], request.question, steps.chain(decoder, lvlm.name), list(request.detectors),
             system=request.system, batch_size=len(part), errors="row",
             seed=[request.seed + one.place for one, _ in part], **request.generation,
         )  # fmt: skip

@@ -25,7 +25,7 @@ def cost(case: Case, kind: str, name: str) -> dict[str, Any]:
     from ...pipelines.generate import generate
     from ..evaluation.steps import chain
 
-    methods: dict[str, Any] = {"decoders": chain(name)} if kind == "decoder" else {"detectors": [name]}
+    methods: dict[str, Any] = {"decoders": chain(name, case.lvlm.name)} if kind == "decoder" else {"detectors": [name]}
     tokens = case.chosen[:1]
     run = lambda count: generate(case.lvlm, case.alone[0], **methods, **forced(tokens[:, :count]))
     device = case.lvlm.device.type

@@ -92,7 +92,7 @@ def _decoder(case: Case, name: str) -> list[Finding]:
 
     plain = name.partition(":")[0]
     settings = [table[plain] for table in (NEUTRAL, FAINT) if plain in table and "+" not in name]
-    found = _tried(f"{name} runs", lambda: [runs(case, name, steps.chain(name))])
+    found = _tried(f"{name} runs", lambda: [runs(case, name, steps.chain(name, case.lvlm.name))])
     if settings:
         found += _tried(f"neutral {plain} = plain", lambda: [neutral(case, plain, settings)])
     return found
@@ -114,7 +114,7 @@ def _refusal(case: Case, kind: str, name: str) -> str | None:
 
     try:
         if kind == "decoder":
-            for made in decoders_alone(steps.chain(name), "veridical check"):
+            for made in decoders_alone(steps.chain(name, case.lvlm.name), "veridical check"):
                 list(made.edits(case.lvlm, case.alone[0]))
         else:
             score(case.lvlm, case.alone[0], case.chosen[:1, :1], [name])

@@ -57,8 +57,10 @@ class Request:
         return cls(**{**asked, "source": Source(**asked["source"])})
 
 
-def chain(decoder: str) -> list[Any]:
+def chain(decoder: str, model: str = "") -> list[Any]:
     """The procedure and decoders that a name stands for, in order: "vsv+vcd:alpha=2" is two; "greedy" is none.
+
+    model: its name; fields that the text leaves open take the paper's values for it, where it has some.
 
     Raises:
         UnknownName, ValueError: as `procedures.make_chain`; a pair that has no meaning.
@@ -66,16 +68,14 @@ def chain(decoder: str) -> list[Any]:
     from ...pipelines import compatibility
     from ...pipelines.procedures import make_chain, name_of
 
-    made = [one for one in make_chain(re.split(r"\+(?=[A-Za-z])", decoder)) if name_of(one) != "greedy"]
+    made = [one for one in make_chain(re.split(r"\+(?=[A-Za-z])", decoder), model) if name_of(one) != "greedy"]
     compatibility.refuse(made)
     return made
 
 
 def shown(decoder: str, model: str = "") -> str:
     """The configuration behind a decoder's name, defaults included: the paper's own for this model, if it has some."""
-    from ...pipelines.per_model import fitted
-
-    return " + ".join(map(repr, fitted(chain(decoder), model))) or "plain decoding"
+    return " + ".join(map(repr, chain(decoder, model))) or "plain decoding"
 
 
 def benchmark_of(name: str) -> Benchmark:
@@ -126,7 +126,7 @@ def prepare(
     asked = {name: benchmark.examples(source) for name, benchmark in chosen.items()}
     _check_chains(decoders, detectors, chosen, asked, generation)
     lvlm = load_model(model, device, dtype, revision, quantization, attention)
-    for fetch in (getattr(one, "fetch", None) for decoder in decoders for one in chain(decoder)):
+    for fetch in (getattr(one, "fetch", None) for decoder in decoders for one in chain(decoder, model)):
         if fetch is not None:  # what a method needs beside the model
             fetch(lvlm)
     parts = {name: about_benchmark(lvlm, chosen[name], source, asked[name], generation) for name in benchmarks}
@@ -187,7 +187,7 @@ def answer(out: str, benchmark: str, decoder: str) -> str:
                 warnings.simplefilter("ignore")  # a method that never acted is in the results
                 asks = conversation.questions(part, asked, asker.prompt, texts)
                 answers = conversation.answered(
-                    lvlm, part, asks, request.source.seed + start, decoders=chain(decoder),
+                    lvlm, part, asks, request.source.seed + start, decoders=chain(decoder, lvlm.name),
                     detectors=list(request.detectors), system=request.source.system, batch_size=size, **options,
                 )
             texts |= {e.id: a.text for e, a in zip(part, answers, strict=True) if a.error is None and e.id not in there}

@@ -126,7 +126,7 @@ def measure(
     plain = test.scored(test.captions([], [], "plain, test"))
     rows: list[dict[str, Any]] = [_row(plain, None, None, "greedy")]
     for decoder in decoders:
-        made = DECODERS.make(decoder)
+        made = DECODERS.make(decoder, test.lvlm.name)
         answers = test.captions([made], [], f"{decoder}, test")
         ungated = test.scored(answers)
         rows.append({**_row(ungated, plain, ungated, decoder), "share": as_record(_share(answers))})

@@ -23,7 +23,7 @@ def named(tmp_path_factory):
 
 @pytest.mark.parametrize(("asked", "alpha"), [("avc", 3.0), ("avc:alpha=2.5", 2.5), ("avc:beta=0.2", 3.0)])
 def test_a_caption_says_which_strength_it_was_made_with(veridical, named, pictures, asked, alpha):
-    per_model._tell.cache_clear()
+    per_model._log.cache_clear()
     shown = veridical("caption", pictures.a, "-m", named, "-d", asked, "--max-new-tokens", 2, "--json")
     assert shown.exit_code == 0, shown.stderr
     assert f"alpha={alpha}" in json.loads(shown.stdout)["settings"]["decoders"][0]

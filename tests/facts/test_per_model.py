@@ -47,17 +47,33 @@ def test_values_are_of_fields_that_exist_and_that_the_defaults_do_not_have():
 
 
 def test_a_name_takes_them_and_what_was_given_stays():
-    made = per_model.fitted(make_chain(["avc", "avc:alpha=2.5", "avc:beta=0.2", AVC()]), BLIP)
+    made = make_chain(["avc", "avc:alpha=2.5", "avc:beta=0.2", AVC()], BLIP)
     assert made == [AVC(alpha=3.0), AVC(alpha=2.5), AVC(alpha=3.0, beta=0.2), AVC()]
 
 
 def test_another_model_leaves_everything_as_it_is():
-    asked = make_chain(["avc", "var"])
-    assert per_model.fitted(asked, "HuggingFaceTB/SmolVLM-256M-Instruct") == [AVC(), VAR()]
+    assert make_chain(["avc", "var"], "HuggingFaceTB/SmolVLM-256M-Instruct") == [AVC(), VAR()]
 
 
 def test_what_was_taken_is_in_the_log(caplog):
-    per_model._tell.cache_clear()
+    per_model._log.cache_clear()
     with caplog.at_level(logging.INFO):
-        per_model.fitted(make_chain(["avc"]), BLIP)
+        make_chain(["avc"], BLIP)
     assert caplog.messages == [f"AVC on {BLIP}: alpha=3.0, its paper's for this model"]
+
+
+def test_equal_decoders_are_equal_for_every_model_however_they_came_about():
+    """No hidden mark says whether an instance was written as text: `for_model` gives equal results for equal ones."""
+    one, other = make_chain(["avc"])[0], AVC()
+    assert one == other
+    assert vars(one) == vars(other)
+    assert per_model.for_model(one, BLIP) == per_model.for_model(other, BLIP) == AVC(alpha=3.0)
+
+
+def test_a_field_that_was_changed_stays_for_every_model():
+    assert per_model.for_model(VAR(sink_dims=(1, 2)), "llava-hf/llava-1.5-7b-hf") == VAR(sink_dims=(1, 2))
+
+
+def test_a_chain_of_text_for_a_model_says_in_its_repr_what_it_decodes_with():
+    assert "alpha=3.0" in repr(make_chain("avc", BLIP)[0])
+    assert "alpha=2.5" in repr(make_chain("avc")[0])

@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .pipelines.generate import generate, mitigate, score
+    from .pipelines.generate import generate, score
     from .pipelines.lvlm import LVLM
     from .pipelines.model.load import load
     from .pipelines.results import Answer, Generation
+    from .pipelines.transformers_hook import mitigate
 
 __version__ = "0.1.0"
 __all__ = ["LVLM", "Answer", "Generation", "generate", "load", "mitigate", "score"]
@@ -23,7 +24,7 @@ _PUBLIC = {
     "Generation": "results",
     "generate": "generate",
     "score": "generate",
-    "mitigate": "generate",
+    "mitigate": "transformers_hook",
 }
 
 

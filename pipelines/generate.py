@@ -1,26 +1,24 @@
-"""`generate`, `score` and `mitigate`: the Python interface of the engine."""
+"""`generate` and `score`: the Python interface of the engine."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList
-from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
 from . import compatibility
-from .chain import decoders_alone, make_chain
+from .chain import decoders_alone
+from .engine import options
 from .engine.declarations import Branch, Reading, Step
 from .engine.deferred_readings import Postponed
 from .engine.hooks import applied
 from .engine.record import Record, Recorder, by_token, real, sureness
-from .engine.run import arrange, beam_count, complete, end_tokens, run, sequences, setting
+from .engine.run import arrange, complete, end_tokens, run, sequences
 from .model import families
 from .model.layout import Layout
 from .registry import DECODERS, DETECTORS
@@ -52,11 +50,15 @@ def generate(
     """
     decoders, detectors = decoders_alone(decoders, "veridical.generate", lvlm.name), ready(detectors, lvlm)
     inputs = complete(lvlm, inputs)
-    beams = beam_count(lvlm, generation)
-    _check_combination(lvlm, decoders, beams, return_logits, generation)
+    config = options.resolved(lvlm, generation)
+    options.check(config, generation, methods=bool(decoders or detectors))
+    beams = config.num_beams or 1
+    if return_logits and beams > 1:
+        raise ValueError("return_logits=True with num_beams > 1: beams change rows between steps; use num_beams=1")
+    compatibility.check(decoders, stacklevel=3)
     readings = [d for detector in detectors for d in detector.readings(lvlm, inputs)] if beams == 1 else []
     recorder = Recorder(
-        [r.name for r in readings if isinstance(r, Reading)], Postponed(), end_tokens(lvlm, generation),
+        [r.name for r in readings if isinstance(r, Reading)], Postponed(), end_tokens(lvlm, config),
         [r.name for r in readings if isinstance(r, Reading) and r.total],
     )  # fmt: skip
     observe = recorder if detectors and beams == 1 else None
@@ -66,7 +68,7 @@ def generate(
     rows = output if isinstance(output, Tensor) else output.sequences
     batch = inputs["input_ids"].shape[0]
     ids = rows[: rows.shape[0] // len(fold.made.names), prompt:]
-    mask = real(ids, fold.ends)
+    mask = fold.real[:, : ids.shape[1]].to(ids.device)
     ids = ids.masked_fill(~mask, lvlm.pad_token)
     kept = torch.stack(fold.logits, 1) if return_logits else None
     out = Generation(ids, kept, _decode(lvlm, ids), broken=fold.broken)
@@ -119,50 +121,6 @@ def teacher_force(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Tensor, detec
     return Record(ids, mask, chosen, entropy, margin, inputs["attention_mask"].sum(1), readings)
 
 
-def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable:
-    """The methods for anyone's transformers code: `model.generate(**inputs, custom_generate=mitigate(["vista"]))`.
-
-    The model's own arguments, processors and stopping criteria stay in force; user processors see the mitigated
-    logits.
-    """
-    compatibility.check(decoders_alone(decoders, "veridical.mitigate"), stacklevel=3)
-    wrapped: list[Layout] = []  # the model of the last call: its layout is checked once
-
-    def custom_generate(
-        model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, generation_config: Any,
-        pixel_values: Any = None, pixel_values_videos: Any = None, pixel_attention_mask: Any = None,
-        image_sizes: Any = None, image_grid_thw: Any = None, video_grid_thw: Any = None, **kwargs: Any,
-    ) -> Any:  # fmt: skip
-        # transformers hands over what is named here as the caller gave it: not yet encoded, not repeated for beams
-        media = {
-            "pixel_values": pixel_values, "pixel_values_videos": pixel_values_videos, "image_sizes": image_sizes,
-            "pixel_attention_mask": pixel_attention_mask, "image_grid_thw": image_grid_thw,
-            "video_grid_thw": video_grid_thw,
-        }  # fmt: skip
-        if kwargs.get("inputs_embeds") is not None and pixel_values is None:
-            raise ValueError(
-                f"mitigate was handed {type(model).__name__} with prompts that are embedded already, pictures and all: "
-                "models such as InstructBLIP pass them on to their language model, which knows neither image positions "
-                "nor pixels. Use veridical.generate(veridical.LVLM(model, processor), inputs, decoders=[…]) instead."
-            )
-        if not wrapped or wrapped[0].model is not model:
-            wrapped[:] = [Layout(model)]
-        beams = generation_config.num_beams or 1
-        config = copy.deepcopy(generation_config)
-        config.max_new_tokens, config.max_length = config.max_length - input_ids.shape[1], None
-        config.stop_strings = None  # its criterion is among those that are kept
-        inputs = {**dict(_model_inputs(kwargs, beams)), "input_ids": input_ids[::beams]}
-        inputs |= {name: value for name, value in media.items() if value is not None}
-        output, fold, prompt = run(
-            wrapped[0], inputs, make_chain(decoders, wrapped[0].name), seed=seed, generation_config=config,
-            logits_processor=_own_processors(model, config, input_ids, logits_processor),
-            stopping_criteria=[c for c in stopping_criteria if not isinstance(c, _FROM_CONFIG)],
-        )  # fmt: skip
-        return _main_rows(output, len(fold.made.names), prompt, input_ids)
-
-    return custom_generate
-
-
 def ready(detectors: Any, lvlm: Layout) -> list[Any]:
     """Detectors from names or instances, each with what it needs to know of the model, such as a trained probe.
 
@@ -194,60 +152,9 @@ def _risks(detectors: Sequence[Any], record: Record) -> dict[str, Tensor]:
     }
 
 
-def _check_combination(
-    lvlm: Layout, decoders: Sequence[Any], beams: int, return_logits: bool, generation: Mapping[str, Any]
-) -> None:
-    if return_logits and beams > 1:
-        raise ValueError("return_logits=True with num_beams > 1: beams change rows between steps; use num_beams=1")
-    if beams > 1 and setting(lvlm, generation, "do_sample"):
-        raise ValueError("beam search with do_sample=True would draw each branch apart; choose one of the two")
-    if (setting(lvlm, generation, "num_return_sequences") or 1) != 1:
-        raise ValueError("num_return_sequences > 1 is not supported; repeat the inputs and give each row its own seed")
-    compatibility.check(decoders, stacklevel=4)
-
-
-_FROM_CONFIG = (MaxLengthCriteria, MaxTimeCriteria, EosTokenCriteria)
-
-
-def _own_processors(model: Any, config: Any, ids: Tensor, processors: Any) -> list[Any]:
-    """Those that the caller gave: all but the ones that transformers makes, again, of the configuration."""
-    made = model._get_logits_processor(
-        generation_config=config, input_ids_seq_length=ids.shape[1], encoder_input_ids=ids,
-        prefix_allowed_tokens_fn=None, logits_processor=LogitsProcessorList(), device=ids.device, model_kwargs={},
-    )  # fmt: skip
-    types = {type(processor) for processor in made}
-    return [processor for processor in processors if type(processor) not in types]
-
-
-_RUN_KEYS = {"past_key_values", "cache", "position_ids", "cache_position", "use_cache", "logits_to_keep", "streamer",
-             "synced_gpus", "assistant_model", "inputs_embeds", "rope_deltas", "output_attentions",
-             "output_hidden_states", "mm_encoder_outputs"}  # fmt: skip
-
-
-def _model_inputs(kwargs: Mapping[str, Any], beams: int) -> Iterator[tuple[str, Tensor]]:
-    for name, value in kwargs.items():
-        if isinstance(value, Tensor) and name not in _RUN_KEYS:
-            yield name, value[::beams]
-
-
-def _main_rows(output: Any, blocks: int, prompt: int, input_ids: Tensor) -> Any:
-    """The main block's rows behind the prompt that the caller gave, in whatever form the caller asked for."""
-    cut = lambda rows: rows[: rows.shape[0] // blocks]
-    if isinstance(output, Tensor):
-        main = cut(output)
-        return torch.cat([input_ids[:: input_ids.shape[0] // main.shape[0]], main[:, prompt:]], 1)
-    output.sequences = _main_rows(output.sequences, blocks, prompt, input_ids)
-    for name in ("scores", "logits"):
-        if getattr(output, name, None) is not None:
-            setattr(output, name, tuple(cut(rows) for rows in getattr(output, name)))
-    if getattr(output, "sequences_scores", None) is not None:
-        output.sequences_scores = cut(output.sequences_scores)
-    return output
-
-
 def signature(cls: type) -> str:
     """A class's fields and defaults as a call: "VCD(alpha=1.0, …)"."""
     return cls.__name__ + str(inspect.signature(cls)).split(" ->")[0]
 
 
-__all__ = ["Branch", "NeverActed", "generate", "mitigate", "ready", "score", "signature", "teacher_force"]
+__all__ = ["Branch", "NeverActed", "generate", "ready", "score", "signature", "teacher_force"]

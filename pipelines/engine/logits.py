@@ -1,4 +1,4 @@
-"""Logits processors of a run: fold the logits edits over the main rows, and draw one token for every branch."""
+"""The logits of a run: fold the logits edits over the main rows, and draw one token per sample."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor
 
@@ -17,75 +18,101 @@ if TYPE_CHECKING:
     from .run import Arrangement
 
 
-class Fold(LogitsProcessor):
-    """Split the rows into branches, fold the logits edits over the main block, give every block the result."""
+class Fold:
+    """Split the rows into branches and fold the logits edits over the main block.
+
+    Args:
+        made: the rows of the run. plan: what acts inside its passes. beams: per sample. methods: how many there are.
+        keep: keep the logits of every step. observe: called with the step and the main rows' logits.
+    """
 
     def __init__(
-        self, made: Arrangement, plan: Plan, beams: int, methods: int, ends: Sequence[int], keep: bool,
+        self, made: Arrangement, plan: Plan, beams: int, methods: int, keep: bool = False,
         observe: Callable | None = None,
     ) -> None:  # fmt: skip
-        self.made, self.plan, self.step, self.ends = made, plan, plan.step, tuple(ends)
+        self.made, self.plan, self.step = made, plan, plan.step
         self.batch, self.beams, self.keep, self.observe = made.batch, beams, keep, observe
         self.logits: list[Tensor] = []
-        self.broken = torch.zeros(made.batch, dtype=torch.bool)
-        self.done: Tensor | None = None
-        zeros = lambda: [torch.zeros(made.batch) for _ in range(methods)]
-        self.steps, self.acts, self.flips, self.kls = torch.zeros(made.batch), zeros(), zeros(), zeros()
+        self.acts, self.flips, self.kls = ([[] for _ in range(methods)] for _ in range(3))  # a tensor per step
+        self.bad: list[Tensor] = []
+        self.path: Tensor | None = None
+        self.real = torch.zeros(made.batch, 0, dtype=torch.bool)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        blocks = len(self.made.names)
+    def __call__(
+        self, ids: Int[Tensor, "row position"], scores: Float[Tensor, "rows vocab"]
+    ) -> Float[Tensor, "row vocab"]:
+        """The main rows' logits after every edit. ids: the main rows' tokens; scores: of all blocks."""
         step = self.step
         step.index += 1
-        every = dict(zip(self.made.names, scores.chunk(blocks), strict=True))
-        step.branches = every
-        step.ids = input_ids[: input_ids.shape[0] // blocks]
-        alive = self._alive(step.ids)
-        logits = step.branches["main"]
+        every = dict(zip(self.made.names, scores.chunk(len(self.made.names)), strict=True))
+        step.branches, step.ids = every, ids
+        logits = every["main"]
         moved = {method: flags[: logits.shape[0]].to(logits.device) for method, flags in self.plan.changed.items()}
-        forbidden = torch.isneginf(logits)  # by processors that ran before, such as min_new_tokens
+        forbidden = torch.isneginf(logits)  # by the model itself
+        still = torch.zeros(logits.shape[0], device=logits.device)
+        flips, kls = ([still] * len(self.acts) for _ in range(2))
         for edit, method in self.made.edits:
             mine = self.made.own.get(method, {})
             step.branches, step.method = {**every, **{name: every[key] for name, key in mine.items()}}, method
             before, logits = logits, edit.apply(logits, step).masked_fill(forbidden, -math.inf)
             moved[method] = moved.get(method, False) | (before != logits).any(1)
-            self._measure(method, before, logits, alive)
-        for method, flags in moved.items():
-            self.acts[method] += self._by_item(flags & alive, any_beam=True)
-        self.steps += self._by_item(alive, any_beam=True)
+            flips[method] = flips[method] + (before.argmax(1) != logits.argmax(1))
+            kls[method] = kls[method] + divergence(before, logits)
+        for method in range(len(self.acts)):
+            self.acts[method].append(moved.get(method, still).float())
+            self.flips[method].append(flips[method])
+            self.kls[method].append(kls[method])
         self.plan.changed.clear()
-        self.broken |= self._by_item(~logits.amax(1).isfinite() & alive, any_beam=True).bool()
-        if self.keep:
-            self.logits.append(logits.float())
         if self.observe is not None:
             self.observe(step, logits)
         if self.beams > 1 and self.made.edits:  # beams add log-probabilities: the mixed ones, normalised
             logits = logits.log_softmax(1)
-        return logits.repeat(blocks, 1)
+        return logits
 
-    def _alive(self, ids: Tensor) -> Tensor:
-        """(row,) bool: rows that have not ended before this step."""
-        if self.done is None:
-            self.done = torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
-        elif self.ends and self.beams == 1:
-            self.done = self.done | torch.isin(ids[:, -1], torch.tensor(self.ends, device=ids.device))
-        return ~self.done
+    def chosen_from(self, logits: Float[Tensor, "row vocab"], scores: Float[Tensor, "row vocab"]) -> None:
+        """Keep what belongs to a run's record. scores: behind every processor; logits: see `Choice`."""
+        self.bad.append(~scores.amax(1).isfinite())
+        if self.keep:
+            self.logits.append(logits.float().clone())
 
-    def _measure(self, method: int, before: Tensor, after: Tensor, alive: Tensor) -> None:
-        flipped = (before.argmax(1) != after.argmax(1)) & alive
-        log_after, log_before = after.float().log_softmax(1), before.float().log_softmax(1)
-        terms = torch.where(log_after > -math.inf, log_after.exp() * (log_after - log_before), 0.0)
-        kl = torch.where(alive, terms.nan_to_num(0.0, posinf=0.0).sum(1), 0.0)
-        self.flips[method] += self._by_item(flipped, any_beam=True)
-        self.kls[method] += self._by_item(kl, any_beam=False)
+    def finish(self, lengths: Int[Tensor, " sample"] | None, beams: Int[Tensor, "sample step"] | None = None) -> None:
+        """Which tokens were returned. lengths: their number; with beams instead the row that each was chosen in."""
+        steps = len(self.bad)
+        if beams is None:
+            rows = torch.arange(self.batch)
+            count = torch.full_like(rows, steps) if lengths is None else lengths.cpu()
+            self.path = rows[:, None].expand(-1, steps)
+            self.real = torch.arange(steps) < count[:, None]
+        else:
+            self.path, self.real = beams.cpu().long().clamp(min=0), (beams >= 0).cpu()
 
-    def _by_item(self, values: Tensor, any_beam: bool) -> Tensor:
-        grouped = values.reshape(self.batch, -1).float()
-        return (grouped.amax(1) if any_beam else grouped.mean(1)).cpu()
+    @property
+    def broken(self) -> Bool[Tensor, " sample"]:
+        """Samples with a step at which no number was left to choose by."""
+        if not self.bad:
+            return torch.zeros(self.batch, dtype=torch.bool)
+        bad = torch.stack(self.bad, 1).cpu().unflatten(0, (self.batch, -1)).any(1)  # sample step
+        return (bad[:, : self.real.shape[1]] & self.real).any(1)
 
     def acted(self, method: int) -> Acted:
-        return Acted(
-            self.steps, self.acts[method], self.flips[method], self.kls[method] / self.steps.clamp(min=1)
-        )
+        steps = self.real.sum(1).float()
+        acts, flips, kls = (self._along(values[method]) for values in (self.acts, self.flips, self.kls))
+        return Acted(steps, acts, flips, kls / steps.clamp(min=1))
+
+    def _along(self, values: Sequence[Float[Tensor, " row"]]) -> Float[Tensor, " sample"]:
+        """The sum along each returned text, of what was kept step by step."""
+        if not values or self.path is None:
+            return torch.zeros(self.batch)
+        table = torch.stack(list(values)).cpu().float()  # step row
+        steps = torch.arange(self.path.shape[1])
+        return (table[steps, self.path] * self.real).sum(1)
+
+
+def divergence(before: Float[Tensor, "row vocab"], after: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:
+    """KL(after ‖ before) in nats; a token that is cut after adds nothing."""
+    log_after, log_before = after.float().log_softmax(1), before.float().log_softmax(1)
+    terms = torch.where(log_after > -math.inf, log_after.exp() * (log_after - log_before), 0.0)
+    return terms.nan_to_num(0.0, posinf=0.0).sum(1)
 
 
 class MainRows:

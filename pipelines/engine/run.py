@@ -12,7 +12,9 @@ from transformers import LogitsProcessorList
 
 from ..inputs.rows import stack
 from ..model import families
+from . import options
 from .attention import Sequences
+from .choice import Choice, MainCriteria
 from .declarations import Branch, Declaration, LogitsEdit, Reading, Step
 from .hooks import Placed, applied
 from .logits import Draw, Fold, MainRows
@@ -138,61 +140,62 @@ def declare(lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any])
 def run(
     lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any], readings: Sequence[Declaration] = (),
     return_logits: bool = False, seed: int | Sequence[int] | None = None, observe: Any = None,
-    logits_processor: Sequence[Any] = (), later: Postponed | None = None, **generation: Any,
+    later: Postponed | None = None, prepared: tuple[Any, Any] | None = None, **generation: Any,
 ) -> tuple[Any, Fold, int]:  # fmt: skip
     """Decode through the model's own generate. Returns its output (all row blocks), the fold, and the prompt length.
 
     later: where `readings` of attention wait until several steps can be read together; without it each step is read.
+    prepared: processors and criteria of the main rows, where transformers has made them already.
     """
     inputs = complete(lvlm, inputs)
     declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in readings]
     made = arrange(declared, inputs, lvlm.pad_token)
-    beams = generation["num_beams"] = beam_count(lvlm, generation)
+    config = options.resolved(lvlm, generation)
+    beams = config.num_beams or 1
     placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in made.placed]
-    step = Step()
     blocks, prompt = len(made.names), made.inputs["input_ids"].shape[1]
-    with applied(lvlm, placed, sequences(lvlm, made, beams), step, later) as plan:
-        fold = Fold(made, plan, beams, len(decoders), end_tokens(lvlm, generation), return_logits, observe)
-        streamer = generation.pop("streamer", None)
-        if streamer is not None:
-            streamer.put(made.inputs["input_ids"][: made.batch].cpu())
-            streamer = MainRows(streamer, made.batch)
+    main = options.MainPrompt(lvlm, generation, config, inputs, prompt - inputs["input_ids"].shape[1], prepared)
+    with applied(lvlm, placed, sequences(lvlm, made, beams), Step(), later) as plan:
+        fold = Fold(made, plan, beams, len(decoders), return_logits, observe)
+        if main.streamer is not None:
+            main.streamer.put(inputs["input_ids"].cpu())
 
-        def decode(model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any,
-                   generation_config: Any, **kwargs: Any) -> Any:  # fmt: skip
-            last = []
+        def decode(model: Any, input_ids: Tensor, generation_config: Any, **kwargs: Any) -> Any:
+            processors, criteria = main.lists(model, generation_config, kwargs.get("attention_mask"), beams)
+            draw, scores = None, None
             if generation_config.do_sample and beams == 1 and (blocks > 1 or seed is not None):
-                last = [Draw(blocks, made.batch, seed)]
-            loop = model._sample if beams == 1 else model._beam_search
-            if streamer is not None:
-                kwargs["streamer"] = streamer
-            return loop(
-                input_ids, logits_processor=LogitsProcessorList([*logits_processor, *last]),
-                stopping_criteria=stopping_criteria, generation_config=generation_config, **kwargs,
-            )  # fmt: skip
+                draw, scores = Draw(1, made.batch, seed), [] if generation_config.return_dict_in_generate else None
+            choice = Choice(fold, processors, main.shift, draw, main.processors, scores)
+            stops = MainCriteria(criteria, blocks, main.shift, scores)
+            kwargs |= {"logits_processor": LogitsProcessorList([choice]), "stopping_criteria": stops}
+            if beams > 1:
+                return _beam_search(model, input_ids, fold, generation_config, kwargs)
+            if main.streamer is not None:
+                kwargs["streamer"] = MainRows(main.streamer, made.batch)
+            output = model._sample(input_ids, generation_config=generation_config, **kwargs)
+            fold.finish(stops.lengths)
+            if scores is not None and not isinstance(output, Tensor):
+                output.scores = tuple(one.repeat(blocks, 1) for one in scores)
+            return output
 
-        output = lvlm.model.generate(
-            **made.inputs, **generation, logits_processor=LogitsProcessorList([fold, *logits_processor]),
-            custom_generate=decode,
-        )  # fmt: skip
+        output = lvlm.model.generate(**made.inputs, **generation, custom_generate=decode)
     return output, fold, prompt
 
 
-def beam_count(lvlm: Layout, generation: Mapping[str, Any]) -> int:
-    """Beams that these arguments ask for, the model's own default included."""
-    return setting(lvlm, generation, "num_beams") or 1
+def _beam_search(model: Any, input_ids: Tensor, fold: Fold, config: Any, kwargs: dict[str, Any]) -> Any:
+    """The model's own, which says in its full output alone from which row each token of a text was chosen."""
+    full = config.return_dict_in_generate
+    if not full:
+        config.return_dict_in_generate = True
+        config.output_scores = config.output_logits = config.output_attentions = config.output_hidden_states = False
+    output = model._beam_search(input_ids, generation_config=config, **kwargs)
+    fold.finish(None, output.beam_indices[: fold.batch])
+    return output if full else output.sequences
 
 
-def setting(lvlm: Layout, generation: Mapping[str, Any], name: str) -> Any:
-    """A setting of generate: of the call, else of its configuration, else of the model's own."""
-    if generation.get(name) is not None:
-        return generation[name]
-    return getattr(generation.get("generation_config") or lvlm.generation_config, name, None)
-
-
-def end_tokens(lvlm: Layout, generation: Mapping[str, Any]) -> tuple[int, ...]:
-    """What ends a text in this call."""
-    found = setting(lvlm, generation, "eos_token_id")
+def end_tokens(lvlm: Layout, config: Any) -> tuple[int, ...]:
+    """What ends a text in a call with this configuration."""
+    found = config.eos_token_id
     if found is None:
         return lvlm.end_tokens
     return tuple(torch.as_tensor(found).flatten().tolist())

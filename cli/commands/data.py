@@ -18,7 +18,7 @@ def world(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 100,
 ) -> None:
-    """Write scenes of the embedded world as a COCO folder: pictures, instances and captions."""
+    """Write scenes of the embedded world as a COCO folder: images, instances and captions."""
     from ...datasets.coco import write_coco
     from ...flows.files.progress import progress
 
@@ -51,7 +51,7 @@ def chair(out: Annotated[Path, typer.Option(help="File to write.")] = Path("chai
 
 @app.command(
     epilog=o.worked(
-        "# what `evaluate --coco coco` asks about", "veridical data coco --out coco",
+        "# the images of `evaluate --coco coco`", "veridical data coco --out coco",
         "# the 500 smallest ids", "veridical data coco --out coco --images first-500-sorted",
         "veridical evaluate --coco coco --images first-500-sorted --synonyms synonyms.txt --out runs/coco",
     )
@@ -68,17 +68,17 @@ def coco(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Number of images.", show_default="500, or all of --images")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
     host: Annotated[
-        str, typer.Option("--from", help="Server with COCO's files; https://s3.amazonaws.com/images.cocodataset.org "
-                          "is the same one over TLS.")
-    ] = "http://images.cocodataset.org",
-    verify: Annotated[bool, typer.Option("--verify", help="Read what is there again and compare checksums.")] = False,
+        str, typer.Option("--from", help="Server with COCO's files; over https.")
+    ] = "https://s3.amazonaws.com/images.cocodataset.org",
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file again and compare checksums.")] = False,
 ) -> None:  # fmt: skip
-    """Download COCO: the annotations (253 MB, of which one split is kept), and only the images that are asked about.
+    """Download COCO: the annotations (253 MB, of which one split is kept), and only the images that are needed.
 
-    Goes on where it was stopped. The archive of annotations has the published SHA-256; images have the size in pixels
-    of the annotations and the MD5 that the server names. The images remain under their photographers' terms.
+    Files that are there are not fetched again. The archive of annotations must have the published SHA-256; an image
+    must have the size in pixels of the annotations and the MD5 that the server names. The images remain under their
+    photographers' terms.
     """
     from ...datasets.coco import FIRST
     from ...flows.files import coco as coco_download

@@ -1,4 +1,4 @@
-"""COCO at the user's request: the annotations of one split, and those of its images that are asked about.
+"""COCO at the user's request: the annotations of one split, and those of its images that a benchmark uses.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, arXiv 1405.0312; annotations CC BY 4.0, images under
 their photographers' terms.
@@ -20,19 +20,21 @@ from PIL import Image
 from ...datasets import coco
 from ...datasets.pope import STRATEGIES
 from . import atomic
-from .downloads import DownloadFailed
+from .downloads import DownloadFailed, Expected, download, sweep
 from .lock import locked
-from .resumed import Expected, download
 
-HOST = "http://images.cocodataset.org"  # the address that COCO names; it has no certificate of its own
+HOST = "https://s3.amazonaws.com/images.cocodataset.org"  # images.cocodataset.org itself has no certificate
 LEDGER = "checksums.jsonl"
 THREADS, MB = 8, 1e6
 LARGEST_IMAGE, LARGEST_ANNOTATION = 20_000_000, 4_000_000_000
 
 # Sizes and SHA-256 as TensorFlow Datasets, CVAT and others have them for these addresses.
 ARCHIVES: Mapping[str, Expected] = {
-    "2014": Expected(252_872_794, "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"),
-    "2017": Expected(252_907_541, "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268"),
+    year: Expected(digest, limit=size, size=size)
+    for year, size, digest in (
+        ("2014", 252_872_794, "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"),
+        ("2017", 252_907_541, "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268"),
+    )
 }
 SPLITS = tuple(part + year for year in ARCHIVES for part in ("train", "val"))
 
@@ -58,8 +60,8 @@ def fetch(
     """Make a COCO folder that `evaluate --coco` reads, or complete one; what is there is not fetched again.
 
     Args:
-        images: a list as `coco.choose` takes it; None is what `evaluate` with this limit and seed asks chair and pope
-            about, which are two draws.
+        images: a list as `coco.choose` takes it; None is what chair and pope of `evaluate` take with this limit and
+            seed, which are two draws.
         host: another server with the same files.
         verify: read every file again and compare it with its SHA-256 in checksums.jsonl, which a file that was there
             before has from now on.
@@ -73,6 +75,7 @@ def fetch(
     if split not in SPLITS:
         raise ValueError(f"no split {split!r} of COCO to download; possible: {', '.join(SPLITS)}.")
     with locked(out):
+        sweep(out)
         ledger = Ledger(out, verify)
         instances = _annotations(out, split, host.rstrip("/"), ledger, bar)
         content = coco.load_json(instances)
@@ -85,7 +88,7 @@ def chosen(
     out: Path, content: Mapping[str, Any], split: str, images: str | Collection[int | str] | None, limit: int | None,
     seed: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The entries of the images that will be asked about, by id."""
+    """The entries of the images that a benchmark will use, by id."""
     if images is not None:
         ids = set(coco.choose(content, limit, seed, images))
     else:
@@ -131,9 +134,7 @@ def _annotations(out: Path, split: str, host: str, ledger: Ledger, bar: Bar | No
         expected = ARCHIVES[split[-4:]]
         if not (archive.is_file() and atomic.digest(archive) == expected.sha256):
             with _shown(bar, archive.name, round((expected.size or 0) / MB), "MB") as advance:
-                advance(_there(archive) / MB)
-                url = f"{host}/annotations/{archive.name}"
-                download(url, archive, expected, lambda count: advance(count / MB))
+                download(f"{host}/annotations/{archive.name}", archive, expected, lambda count: advance(count / MB))
         _extract(archive, missing, out)
         for name in missing:
             ledger.add(name)
@@ -201,7 +202,7 @@ def _images(
 
 
 def _image(out: Path, split: str, host: str, image: Mapping[str, Any]) -> str:
-    """Fetch one picture; its size in pixels must be the annotated one."""
+    """Fetch one image; its size in pixels must be the annotated one."""
     path = out / split / image["file_name"]
     if path.parent != out / split:
         raise DownloadFailed(f"{image['file_name']!r} is no plain file name")
@@ -210,13 +211,13 @@ def _image(out: Path, split: str, host: str, image: Mapping[str, Any]) -> str:
     found = download(url, fresh, Expected(limit=LARGEST_IMAGE))
     if wrong := _unlike(fresh, image):
         fresh.unlink()
-        raise DownloadFailed(f"{url} is not the picture of the annotations: {wrong}")
+        raise DownloadFailed(f"{url} is not the image of the annotations: {wrong}")
     fresh.replace(path)
     return found
 
 
 def _unlike(path: Path, image: Mapping[str, Any]) -> str:
-    """In what a file differs from what the annotations say of the picture; "" if in nothing."""
+    """In what a file differs from what the annotations say of the image; "" if in nothing."""
     try:
         with Image.open(path) as opened:
             size = opened.size
@@ -238,8 +239,3 @@ class _Quiet:
 
 def _shown(bar: Bar | None, title: str, total: int, unit: str) -> Any:
     return _Quiet() if bar is None else bar(title, total, unit)
-
-
-def _there(archive: Path) -> int:
-    partial = archive.with_name(archive.name + ".partial")
-    return partial.stat().st_size if partial.is_file() else 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -28,13 +28,7 @@ def default_folder() -> Path:
     """$VERIDICAL_CACHE, or this program's folder where the platform keeps caches."""
     if os.environ.get(FOLDER):
         return Path(os.environ[FOLDER]).expanduser()
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "veridical"
+    return Path(platformdirs.user_cache_dir("veridical", appauthor=False))
 
 
 @dataclass(frozen=True)

@@ -12,62 +12,53 @@ import pytest
 from veridical.cli.commands import data
 from veridical.datasets.coco import choose, coco_examples, coco_pope, find_coco, load_json, write_coco
 from veridical.datasets.pope import STRATEGIES
-from veridical.flows.files import coco, resumed
+from veridical.flows.files import coco
 from veridical.flows.files.coco import LEDGER, fetch
-from veridical.flows.files.downloads import DownloadFailed
-from veridical.flows.files.resumed import Expected, download
+from veridical.flows.files.downloads import DownloadFailed, Expected, download
 
 COUNT, LIMIT = 30, 6
 ARCHIVE = "/annotations/annotations_trainval2014.zip"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves bytes by path, with Range and If-Range, and counts what it sends.
+    """Serves bytes by path over TLS, and counts what it sends.
 
-    cut: path -> bytes after which the connection ends, once each. ranges: whether it knows Range at all.
+    cut: path -> bytes after which the connection ends, once each. status: path -> error codes to answer with first.
+    named: path -> ETag. moved: path -> address to redirect to.
     """
 
     daemon_threads = True
 
-    def __init__(self, files):
+    def __init__(self, files, context):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.cut, self.status, self.ranges, self.named = dict(files), {}, {}, True, {}
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.files, self.cut, self.status, self.named, self.moved = dict(files), {}, {}, {}, {}
         self.asked, self.sent = [], Counter()
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = f"https://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, path = self.server, self.path
-        server.asked.append((path, self.headers.get("Range")))
+        server.asked.append(path)
         if server.status.get(path):
             self.send_error(server.status[path].pop(0))
-            if not server.status[path]:
-                del server.status[path]
+            return
+        if path in server.moved:
+            self.send_response(302)
+            self.send_header("Location", server.moved[path])
+            self.end_headers()
             return
         content = server.files.get(path)
         if content is None:
             self.send_error(404)
             return
-        tag = server.named.get(path, f'"{hashlib.md5(content).hexdigest()}"')
-        start, wanted = 0, self.headers.get("Range")
-        if wanted and server.ranges and self.headers.get("If-Range") == tag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(content):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(content)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
-        self.send_header("ETag", tag)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", server.named.get(path, f'"{hashlib.md5(content).hexdigest()}"'))
         self.end_headers()
-        body = content[start:]
-        body = body[: server.cut.pop(path)] if path in server.cut else body
+        body = content[: server.cut.pop(path)] if path in server.cut else content
         self.wfile.write(body)
         server.sent[path] += len(body)
         self.close_connection = True
@@ -91,12 +82,14 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture
-def server(world, monkeypatch):
+def server(world, monkeypatch, tls):
     files, _ = world
-    expected = Expected(len(files[ARCHIVE]), hashlib.sha256(files[ARCHIVE]).hexdigest())
+    size = len(files[ARCHIVE])
+    expected = Expected(hashlib.sha256(files[ARCHIVE]).hexdigest(), limit=size, size=size)
     monkeypatch.setattr(coco, "ARCHIVES", {"2014": expected})
-    monkeypatch.setattr(resumed, "PAUSE", 0.01)
-    running = Server(files)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls.file))
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    running = Server(files, tls.context)
     yield running
     running.shutdown()
     running.server_close()
@@ -168,53 +161,35 @@ def test_files_of_ones_own_are_taken_over_if_they_are_the_pictures(server, tmp_p
 
 
 # -- connections that do not hold ----------------------------------------------------------------------------------
-def test_a_cut_connection_goes_on_where_it_was(server, tmp_path, world):
+def test_a_file_whose_connection_is_cut_is_fetched_anew(server, tmp_path, world):
     size = len(world[0][ARCHIVE])
     server.cut[ARCHIVE] = size // 3
     fetch(tmp_path, images="first-1-sorted", host=server.url)
-    assert [wanted for path, wanted in server.asked if path == ARCHIVE] == [None, f"bytes={size // 3}-"]
-    assert server.sent[ARCHIVE] == size
+    assert server.asked.count(ARCHIVE) == 2
+    assert server.sent[ARCHIVE] == size + size // 3
 
 
-def test_a_killed_download_goes_on_in_the_next_run(server, tmp_path, world, monkeypatch):
-    size = len(world[0][ARCHIVE])
-    server.cut[ARCHIVE] = size // 2
-    server.status[ARCHIVE] = []
-    monkeypatch.setattr(resumed.time, "sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        fetch(tmp_path, images="first-1-sorted", host=server.url)
-    assert not (tmp_path / "val2014").exists()
-    fetch(tmp_path, images="first-1-sorted", host=server.url)
-    assert server.sent[ARCHIVE] == size
-    assert not list((tmp_path / "annotations").glob("*partial*"))
+def test_the_bar_counts_each_byte_once_though_a_try_failed(server, tmp_path, world):
+    server.cut[ARCHIVE], counts = 1000, []
+    download(server.url + ARCHIVE, tmp_path / "file", Expected(limit=10**9), counts.append)
+    assert sum(counts) == len(world[0][ARCHIVE])
 
 
-def test_a_server_without_ranges_starts_anew(server, tmp_path, world):
-    server.ranges, server.cut[ARCHIVE] = False, 1000
-    fetch(tmp_path, images="first-1-sorted", host=server.url)
-    assert server.sent[ARCHIVE] == len(world[0][ARCHIVE]) + 1000
+def test_what_a_killed_download_left_is_deleted_by_the_next_and_the_other_files_are_kept(server, tmp_path):
+    fetch(tmp_path, images="first-2-sorted", host=server.url)
+    left = tmp_path / "val2014" / ".download-abc"
+    left.mkdir()
+    (left / "tmp123").write_bytes(b"half")
+    assert fetch(tmp_path, images="first-3-sorted", host=server.url).fetched == 1
+    assert not left.exists()
+    assert pictures(tmp_path) == [f"test_{index:06d}.png" for index in range(3)]
 
 
-def test_another_version_at_the_server_is_not_glued_to_the_old_one(server, tmp_path):
-    path, out = "/val2014/test_000000.png", tmp_path / "file"
-    server.cut[path], server.status = 100, {}
-    old = server.files[path]
-    with pytest.raises(DownloadFailed, match="100 bytes of it are there, the same command goes on"):
-        download(server.url + path, out, tries=1)
-    server.files[path] = b"new" * 200
-    download(server.url + path, out)
-    assert out.read_bytes() == b"new" * 200 != old
-    assert server.asked[-1] == (path, "bytes=100-")
-
-
-def test_a_complete_partial_file_needs_no_byte_more(server, tmp_path):
-    path, out = "/val2014/test_000000.png", tmp_path / "file"
-    (tmp_path / "file.partial").write_bytes(server.files[path])
-    tag = f'"{hashlib.md5(server.files[path]).hexdigest()}"'
-    (tmp_path / "file.partial.json").write_text(json.dumps({"url": server.url + path, "tag": tag}))
-    download(server.url + path, out)
-    assert out.read_bytes() == server.files[path]
-    assert server.sent[path] == 0
+def test_a_failed_download_leaves_the_file_that_was_there(server, tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(DownloadFailed):
+        download(server.url + "/none", tmp_path / "file")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
 
 
 def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path):
@@ -226,24 +201,23 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path
         download(server.url + "/none", tmp_path / "none")
     assert len(server.asked) == 4
     server.status[path] = [503] * 9
-    with pytest.raises(DownloadFailed, match="could not be fetched"):
-        download(server.url + path, tmp_path / "again", tries=2)
+    with pytest.raises(DownloadFailed, match=r"could not be fetched .*503.*; try again later"):
+        download(server.url + path, tmp_path / "again", retries=1)
     assert len(server.asked) == 6
 
 
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
-        (Expected(size=5), "bytes, not 5; it was deleted"),
-        (Expected(sha256="0" * 64), "its SHA-256 is"),
+        (Expected(size=5), "is not the published file: it has .* bytes, not 5"),
+        (Expected(sha256="0" * 64), "is not the published file: .* does not match the known hash"),
         (Expected(limit=50), "at most 50 are taken"),
     ],
 )
 def test_another_file_than_expected_never_takes_its_place(server, tmp_path, expected, message):
     with pytest.raises(DownloadFailed, match=message):
         download(server.url + "/val2014/test_000000.png", tmp_path / "file", expected)
-    assert not (tmp_path / "file").exists()
-    assert not (tmp_path / "file.partial").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_content_that_is_not_what_the_server_says_is_refused(server, tmp_path):
@@ -254,9 +228,23 @@ def test_content_that_is_not_what_the_server_says_is_refused(server, tmp_path):
 
 
 def test_no_file_and_no_other_scheme_is_read(tmp_path):
-    for url in ((tmp_path / "x").as_uri(), "ftp://127.0.0.1/x"):
-        with pytest.raises(DownloadFailed, match="no http or https address"):
+    for url in ((tmp_path / "x").as_uri(), "ftp://127.0.0.1/x", "http://127.0.0.1/x"):
+        with pytest.raises(DownloadFailed, match="is no https address; only those are fetched"):
             download(url, tmp_path / "y")
+
+
+def test_a_redirect_stays_on_https(server, tmp_path):
+    server.moved = {"/here": f"{server.url}/val2014/test_000000.png", "/away": "http://127.0.0.1/x"}
+    download(server.url + "/here", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == server.files["/val2014/test_000000.png"]
+    with pytest.raises(DownloadFailed, match=r"http://127\.0\.0\.1/x, to which .*/away redirects, is no https address"):
+        download(server.url + "/away", tmp_path / "other")
+
+
+def test_a_server_that_nobody_vouches_for_is_not_trusted(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with pytest.raises(DownloadFailed, match="CERTIFICATE_VERIFY_FAILED"):
+        download(server.url + "/val2014/test_000000.png", tmp_path / "file")
 
 
 def test_missing_images_are_counted_and_the_others_stay(server, tmp_path):
@@ -300,9 +288,9 @@ def test_a_name_that_leaves_the_folder_is_refused(server, tmp_path):
 
 def test_a_damaged_archive_is_refused(server, tmp_path):
     server.files[ARCHIVE] = server.files[ARCHIVE][:-9] + b"x" * 9
-    with pytest.raises(DownloadFailed, match="its SHA-256 is"):
+    with pytest.raises(DownloadFailed, match="does not match the known hash"):
         fetch(tmp_path, host=server.url)
-    assert list((tmp_path / "annotations").iterdir()) == [tmp_path / "annotations" / f"{ARCHIVE[13:]}.partial.json"]
+    assert list((tmp_path / "annotations").iterdir()) == []
 
 
 # -- the command ---------------------------------------------------------------------------------------------------

@@ -207,9 +207,10 @@ def test_the_cache_is_where_the_user_or_the_platform_says(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     assert cache.default_folder() == Path("/mine")
     monkeypatch.delenv("VERIDICAL_CACHE")
-    monkeypatch.setattr("sys.platform", "linux")
     assert cache.default_folder() == Path("/xdg/veridical")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.default_folder() == Path("~/.cache/veridical").expanduser()
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert cache.default_folder() == Path("~/Library/Caches/veridical").expanduser()
+    asked = []
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *names, **more: asked.append(names) or "/of/the/platform")
+    assert cache.default_folder() == Path("/of/the/platform")
+    assert asked == [("veridical",)]

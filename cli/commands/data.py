@@ -9,6 +9,7 @@ import typer
 
 from .. import options as o
 
+GITHUB = "https://raw.githubusercontent.com"
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Write data sets.")
 
 
@@ -47,6 +48,17 @@ def chair(out: Annotated[Path, typer.Option(help="File to write.")] = Path("chai
     from ...flows.files.downloads import chair_synonyms
 
     typer.echo(f"CHAIR's synonyms in {chair_synonyms(out)}")
+
+
+@app.command(epilog=o.worked("veridical data repope --out repope", "veridical score repope answers.jsonl"))
+def repope(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("repope"),
+    host: Annotated[str, typer.Option("--from", help="Where the repositories' files are.")] = GITHUB,
+) -> None:
+    """Download RePOPE's labels and POPE's questions on COCO, and check that they are the published ones."""
+    from ...flows.files.published_data import repope as fetch
+
+    typer.echo(f"RePOPE's and POPE's questions in {fetch(out, host)}")
 
 
 @app.command(

@@ -167,6 +167,93 @@ def number(
     _show(more_files.score_counting(answers, questions, protocol, skip_bad), json, per_answer)
 
 
+Data = Annotated[Path | None, typer.Option("--data", help="The benchmark's own lists.", show_default=False)]
+
+
+@score.command(
+    epilog=o.worked(
+        "veridical data repope --out repope", "# a file of one split, or of all three",
+        "veridical score repope answers.jsonl --data repope",
+        "veridical score repope random.jsonl --split random --data repope",
+        "veridical score repope llava.jsonl --by-order --data repope",
+    )
+)  # fmt: skip
+def repope(
+    answers: Answers,
+    data: Annotated[Path, typer.Option("--data", help="The folder that `data repope` wrote.")] = Path("repope"),
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="random, popular or adversarial; one for each file.", show_default="found out by itself"),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="official or strict.")] = "official", by_order: ByOrder = False,
+    field: Field = None, skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
+) -> None:  # fmt: skip
+    """RePOPE: answers to POPE under corrected labels, without the ambiguous questions, beside POPE's own labels."""
+    from ...flows.scoring.repope import score_repope
+
+    _show(score_repope(answers, data, split or (), protocol, skip_bad, by_order, field), json, per_answer)
+
+
+@score.command(epilog=o.worked("veridical score mme results/", "veridical score mme answers.jsonl --data eval_tool"))
+def mme(
+    answers: Texts, data: Data = None,
+    protocol: Annotated[str, typer.Option(help="official, lmms_eval or vlmevalkit.")] = "official",
+    field: Field = None, skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
+) -> None:  # fmt: skip
+    """MME's hallucination part (existence, count, position, colour): a folder of {task}.txt with the answers as a
+    fourth column, rows with ids task/image, or {task: [answers]}."""
+    from ...flows.scoring.closed_files import score_mme
+
+    _show(score_mme(answers, data, protocol, skip_bad, field), json, per_answer)
+
+
+@score.command(epilog=o.worked("veridical score mmvp answers.jsonl --questions Questions.csv --field response"))
+def mmvp(
+    answers: Texts,
+    questions: Annotated[Path, typer.Option("--questions", "-q", help="Questions.csv.", show_default=False)],
+    protocol: Annotated[str, typer.Option(help="strict or lmms_eval.")] = "strict",
+    corrected: Annotated[bool, typer.Option("--corrected", help="Swap the keys of two pairs known as wrong.")] = False,
+    by_order: ByOrder = False, field: Field = None, skip_bad: SkipBad = False, json: Json = False,
+    per_answer: PerRow = None,
+) -> None:  # fmt: skip
+    """MMVP: a choice of two about pairs of images; a rule reads the letter or the option's words."""
+    from ...flows.scoring.closed_files import score_mmvp
+
+    _show(score_mmvp(answers, questions, protocol, corrected, skip_bad, by_order, field), json, per_answer)
+
+
+@score.command(epilog=o.worked("veridical score hallusionbench answers.jsonl --questions HallusionBench.json"))
+def hallusionbench(
+    answers: Texts,
+    questions: Annotated[
+        Path | None,
+        typer.Option("--questions", "-q", help="HallusionBench.json.", show_default="the answers' own rows"),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="strict, lmms_eval or vlmevalkit.")] = "strict",
+    images_only: Annotated[bool, typer.Option("--images-only", help="The 951 questions with an image alone.")] = False,
+    by_order: ByOrder = False, field: Field = None, skip_bad: SkipBad = False, json: Json = False,
+    per_answer: PerRow = None,
+) -> None:  # fmt: skip
+    """HallusionBench: aAcc, fAcc and qAcc, graded by a rule instead of GPT-4."""
+    from ...flows.scoring.closed_files import score_hallusionbench
+
+    found = score_hallusionbench(answers, questions, protocol, images_only, skip_bad, by_order, field)
+    _show(found, json, per_answer)
+
+
+@score.command("dash_b", hidden=True)
+@score.command("dash-b", epilog=o.worked("veridical score dash-b Paligemma-3b_answers.json"))
+def dash_b(
+    answers: Texts, data: Data = None,
+    protocol: Annotated[str, typer.Option(help="official or strict.")] = "official", field: Field = None,
+    skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
+) -> None:  # fmt: skip
+    """DASH-B: is this object in the image? Rows {img_id, object_name, gt, response}, or ids with --data."""
+    from ...flows.scoring.closed_files import score_dash_b
+
+    _show(score_dash_b(answers, data, protocol, skip_bad, field), json, per_answer)
+
+
 def _show(found: Any, as_json: bool, rows: Path | None) -> None:
     from ...flows.scoring import files
     from ..render import scores

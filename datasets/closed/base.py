@@ -57,10 +57,11 @@ def examples(
         if path is None:
             searched = ", ".join(map(str, dict.fromkeys(folders)))
             raise FileNotFoundError(f"{what} has no image {question.image} in {searched}. {need}")
+        splits = question.facts.get("splits", (question.part,) if question.part else ())
         facts = {"part": question.part, "group": question.group, "options": list(question.options), **question.facts}
         found.append(Example(
             question.id, str(path), str(question.image), question.text, question.label, frozenset(),
-            (question.part,) if question.part else (), facts={k: v for k, v in facts.items() if v not in ("", [])},
+            tuple(splits), facts={name: fact for name, fact in facts.items() if fact not in ("", [])},
         ))  # fmt: skip
     return found
 

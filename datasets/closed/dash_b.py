@@ -1,6 +1,7 @@
 """DASH-B's lists of images. Augustin et al., 2025, arXiv 2503.23573. Scored by `metrics.dash_b`."""
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 
 from .base import ClosedQuestion
@@ -10,7 +11,7 @@ LISTS = {"no": ("neg", "dash_benchmark_neg.json"), "yes": ("pos", "dash_benchmar
 
 
 def read(folder: Path) -> list[ClosedQuestion]:
-    """The negatives, then the positives, by source and object; id is "label/source/object/name".
+    """The images by source and object, one without and one with it in turn; id is "label/source/object/name".
 
     Args:
         folder: with both lists, or with images/ that has them.
@@ -19,7 +20,7 @@ def read(folder: Path) -> list[ClosedQuestion]:
         FileNotFoundError: no such list.
         ValueError: another form.
     """
-    found = []
+    found: dict[str, list[ClosedQuestion]] = {}
     for label, (short, name) in LISTS.items():
         path = next((p for p in (folder / name, folder / "images" / name) if p.is_file()), None)
         if path is None:
@@ -29,12 +30,12 @@ def read(folder: Path) -> list[ClosedQuestion]:
             raise ValueError(f"{path} is no list of DASH-B; needed: {{source: {{object: [file names]}}}}.")
         for source, objects in content.items():
             for thing, names in objects.items():
+                group = f"{source}/{thing}"
                 for image in names:
-                    place = f"{source}/{thing}/{image}"
-                    found.append(ClosedQuestion(
-                        f"{label}/{place}", f"{short}/{place}", PROMPT.format(object=thing), label, source,
-                        f"{source}/{thing}", (), {"object": thing},
+                    found.setdefault(label, []).append(ClosedQuestion(
+                        f"{label}/{group}/{image}", f"{short}/{group}/{image}", PROMPT.format(object=thing), label,
+                        source, group, (), {"object": thing},
                     ))  # fmt: skip
     if not found:
         raise ValueError(f"{folder} lists no images.")
-    return found
+    return [question for pair in zip_longest(*found.values()) for question in pair if question is not None]

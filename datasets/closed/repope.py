@@ -33,17 +33,20 @@ def questions(
     Args:
         splits: split -> (POPE's rows, question id -> corrected label).
 
-    The facts of a question hold its splits, POPE's label, and whether it is left in RePOPE.
+    label is POPE's; the facts hold the splits that ask the question, and what RePOPE corrects the label to: yes, no, or
+    removed.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for split in (name for name in STRATEGIES if name in splits):
         rows, labels = splits[split]
         for row in rows:
             one = found.setdefault((row["image"], row["text"]), {
-                "splits": [], "pope": row["label"], "label": labels.get(row["question_id"], "removed"),
+                "splits": [], "label": row["label"], "corrected": labels.get(row["question_id"], "removed"),
             })  # fmt: skip
             one["splits"].append(split)
     return [
-        ClosedQuestion(f"{image}: {text}", image, text, facts["label"], "", image, (), facts)
+        ClosedQuestion(
+            f"{image}: {text}", image, text, facts["label"], facts={k: facts[k] for k in ("splits", "corrected")}
+        )
         for (image, text), facts in found.items()
     ]

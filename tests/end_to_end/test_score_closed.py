@@ -41,17 +41,17 @@ def mirror(test_data, tmp_path_factory):
     for path in REPOPE:
         split = path.rsplit("_", 1)[-1].removesuffix(".json")
         source = test_data / "pope" / f"coco_pope_{split}.json"
-        text = source.read_text()
+        content = source.read_bytes()
         if "RePOPE" in path:
             change = changes[split]
             flipped = {**dict.fromkeys(change["yes_to_no"], "no"), **dict.fromkeys(change["no_to_yes"], "yes")}
-            rows = [json.loads(line) for line in text.splitlines()]
-            text = lines(
+            rows = [json.loads(line) for line in content.decode().splitlines()]
+            content = lines(
                 {**q, "label": flipped.get(q["question_id"], q["label"])}
                 for q in rows if q["question_id"] not in change["removed"]
-            )  # fmt: skip
+            ).encode()  # fmt: skip
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
+        (root / path).write_bytes(content)
     return root
 
 

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ...flows.benchmarks.table import BENCHMARKS
+from ...flows.benchmarks.registry import BENCHMARKS
 from ...flows.detection.words import words
 from ...flows.evaluation import answer_file, steps
 from ...flows.evaluation.report import figure, verdicts
@@ -64,12 +64,19 @@ def _default(value: Any) -> str:
 def benchmarks(long: bool) -> None:
     """The benchmarks, as the methods."""
     if not long:
-        _table("benchmarks", ("measures",), [(name, first_paragraph(b)) for name, b in BENCHMARKS.items()])
+        rows = [(name, first_paragraph(benchmark) + _origin(name)) for name, benchmark in BENCHMARKS.items()]
+        _table("benchmarks", ("measures",), rows)
         return
     _heading("benchmarks")
     for name, benchmark in BENCHMARKS.items():
         metrics = ", ".join(metric for group in benchmark.tables.values() for metric in group)
-        _block(name, first_paragraph(benchmark), f"metrics: {metrics}")
+        _block(name, first_paragraph(benchmark) + _origin(name), f"metrics: {metrics}")
+
+
+def _origin(benchmark: str) -> str:
+    """The package that a benchmark comes from, where it is another than ours."""
+    package = BENCHMARKS.origin(benchmark)
+    return "" if package == "veridical" else f" (from {package})"
 
 
 def first_paragraph(thing: Any) -> str:

@@ -1,1 +1,10 @@
-"""Benchmarks by name: where their examples come from, what is asked, and how the answers are scored."""
+"""Benchmarks, one per file: where their examples come from, what is measured. Adding one adds a line to NAMES."""
+
+NAMES = {
+    "chair": "chair:CHAIR",
+    "pope": "pope:POPE",
+    "amber": "amber:AMBER",
+    "rh_auc": "rh_auc:RHAUC",
+    "sycophancy": "sycophancy:Sycophancy",
+    "number": "number:Number",
+}

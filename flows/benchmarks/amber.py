@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets import amber as amber_data
+from ...datasets import object_questions
 from ...datasets.examples import Example
-from ...datasets.object_questions import AMBER
 from ...metrics import amber
 from ...metrics.amber_score import DIMENSION_NAMES
 from ...metrics.estimate import Estimate
-from .base import Benchmark, Mark, Source, followed, pictures
+from .base import Benchmark, Mark, Source, followed, images
 
 _GENERATIVE = ("chair", "cover", "hal", "cog")
 _QUESTIONS = ("accuracy", "precision", "recall", "f1", "unparsed")
 _PREFIX = {"questions": "", **{name: f"{name}_" for name in DIMENSION_NAMES}}
 
 
-class Descriptions(Benchmark):
+class AMBER(Benchmark):
     """AMBER: what a description invents, misses and expects, and yes/no questions, whose positive class is "no".
 
-    With AMBER's folder as data its own items are asked. Otherwise its kinds of items are made from what is known of
-    the pictures: descriptions, existence and numbers; nothing is known of states, actions and contacts.
+    With AMBER's folder as data its own items are used. Otherwise its kinds of items are drawn from what is known of
+    the images: descriptions, existence and numbers; nothing is known of states, actions and contacts.
     """
 
     name = "amber"
@@ -44,15 +44,15 @@ class Descriptions(Benchmark):
     headline = (*_GENERATIVE, "accuracy", "f1", "score")
 
     def examples(self, source: Source) -> Sequence[Example]:
-        return _asked(source)[1]
+        return _judged(source)[1]
 
-    def estimates(self, source: Source, asked: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]:
-        judge, told = _asked(source)[0], list(zip(asked, texts, strict=True))
-        wrote = {e.facts["number"]: text for e, text in told if e.label is None}
-        said = {e.facts["number"]: text for e, text in told if e.label is not None}
+    def estimates(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]:
+        judge, pairs = _judged(source)[0], list(zip(examples, texts, strict=True))
+        descriptions = {e.facts["number"]: text for e, text in pairs if e.label is None}
+        answers = {e.facts["number"]: text for e, text in pairs if e.label is not None}
         found: dict[str, Estimate] = {}
-        generative = judge.generative(wrote) if wrote else None
-        discriminative = judge.discriminative(said, reader(source)) if said else None
+        generative = judge.generative(descriptions) if descriptions else None
+        discriminative = judge.discriminative(answers, reader(source)) if answers else None
         if generative:
             found |= generative.estimates()
         if discriminative:
@@ -66,7 +66,7 @@ class Descriptions(Benchmark):
         return found
 
     def marks(self, source: Source, example: Example, text: str) -> list[Mark]:
-        judge, number = _asked(source)[0], example.facts["number"]
+        judge, number = _judged(source)[0], example.facts["number"]
         if example.label is not None:
             right = judge.discriminative({number: text}, reader(source)).counts().correct
             return [Mark(0, len(text), bool(right))] if text else []
@@ -80,7 +80,7 @@ class Descriptions(Benchmark):
 
     def protocol(self, source: Source) -> dict[str, Any]:
         """Who reads the answers, and which words are taken for the same."""
-        return {"name": reader(source), "similarity": _asked(source)[0].similarity, "suffix": source.suffix or ""}
+        return {"name": reader(source), "similarity": _judged(source)[0].similarity, "suffix": source.suffix or ""}
 
 
 def reader(source: Source) -> str:
@@ -89,16 +89,16 @@ def reader(source: Source) -> str:
 
 
 @lru_cache(maxsize=2)
-def _asked(source: Source) -> tuple[amber.Amber, Sequence[Example]]:
+def _judged(source: Source) -> tuple[amber.Amber, Sequence[Example]]:
     suffix = source.suffix or ""
     if source.data:
         judge = amber.Amber(source.data)
         judge.nouns("A dog.")  # missing word lists are known before the first description
-        made = amber_data.from_folder(Path(source.data), judge.items, judge.queries, source.limit, amber.DIMENSIONS)
-        return judge, followed(made, suffix)
-    vocabulary = source.chair.categories
-    data, made = amber_data.of_pictures(pictures(source, AMBER), source.limit, amber.DIMENSIONS, vocabulary)
-    return amber.Amber(data, "exact", lambda text: source.chair.parse(text).objects), followed(made, suffix)
+        found = amber_data.from_folder(Path(source.data), judge.items, judge.queries, source.limit, amber.DIMENSIONS)
+        return judge, followed(found, suffix)
+    seen, vocabulary = images(source, object_questions.AMBER), source.chair.categories
+    data, found = amber_data.of_pictures(seen, source.limit, amber.DIMENSIONS, vocabulary)
+    return amber.Amber(data, "exact", lambda text: source.chair.parse(text).objects), followed(found, suffix)
 
 
 def _found(text: str, scored: amber.ResponseScore) -> list[Mark]:

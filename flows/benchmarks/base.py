@@ -1,4 +1,4 @@
-"""What a benchmark is: where its examples come from, what is asked, and what is measured on the answers."""
+"""What a benchmark is: where its examples come from, what its questions are, what is measured on the answers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...datasets import coco, examples, seen
+from ...datasets import coco, seen
 from ...datasets.coco import CocoFiles
-from ...datasets.examples import Example
+from ...datasets.examples import POPE_SAMPLE, WORLD, Example
 from ...metrics import pope
 from ...metrics.chair import Chair
 from ...metrics.estimate import Estimate
 
-DEFAULT_LIMIT = examples.POPE_SAMPLE
+DEFAULT_LIMIT = POPE_SAMPLE
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Source:
         limit: number of images.
         seed: draws images and random negatives.
         synonyms: CHAIR's synonym file; None is the embedded world's vocabulary.
-        prompt: asked of every image instead of CHAIR's own prompt.
+        prompt: the question about every image instead of CHAIR's own prompt.
         system: system prompt in front of every question. prompt_name: the names or texts that `--prompt` was given.
         suffix: follows every question; None is what the users of `pope` append.
         pope: how POPE's answers are read, one of `metrics.pope`'s protocols.
@@ -65,7 +65,7 @@ class Source:
         """As results call it."""
         if self.data:
             return f"files:{self.data}"
-        return f"coco:{self.coco}@{self.files.split}" if self.coco else f"{examples.WORLD}{self.split or 'test'}"
+        return f"coco:{self.coco}@{self.files.split}" if self.coco else f"{WORLD}{self.split or 'test'}"
 
     @property
     def files(self) -> CocoFiles:
@@ -122,7 +122,7 @@ class Benchmark(Protocol):
 
     def examples(self, source: Source) -> Sequence[Example]: ...
 
-    def estimates(self, source: Source, asked: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]: ...
+    def estimates(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]: ...
 
     def marks(self, source: Source, example: Example, text: str) -> list[Mark]: ...
 
@@ -131,12 +131,12 @@ class Benchmark(Protocol):
         return {"name": self.name}
 
 
-def digest(asked: Sequence[Example]) -> str:
-    """SHA-256 over what is asked and what is true, in order."""
-    told = [
-        [e.id, e.image_id, e.question, e.label, sorted(e.objects), list(e.splits), *_more(e)] for e in asked
+def digest(examples: Sequence[Example]) -> str:
+    """SHA-256 over questions and truth, in order."""
+    rows = [
+        [e.id, e.image_id, e.question, e.label, sorted(e.objects), list(e.splits), *_more(e)] for e in examples
     ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def as_record(estimate: Estimate) -> dict[str, Any]:
@@ -145,19 +145,19 @@ def as_record(estimate: Estimate) -> dict[str, Any]:
 
 
 def _more(example: Example) -> list[Any]:
-    """What only some benchmarks ask."""
+    """Fields that only some benchmarks use."""
     more = [example.after, example.words, dict(example.facts)]
     return more if any(more) else []
 
 
 # -- what benchmarks share -----------------------------------------------------------------------------------------
-def pictures(source: Source, what: int) -> Iterator[seen.Seen]:
-    """The pictures of a source and what is in them; those of the embedded world have no end."""
+def images(source: Source, what: int) -> Iterator[seen.Seen]:
+    """The images of a source and what is in them; those of the embedded world have no end."""
     if source.coco is None:
         return seen.from_world(source.split or "test", source.seed, what)
     return seen.from_coco(source.coco, source.limit, source.seed, source.split, source.listed, what)
 
 
-def followed(asked: Iterable[Example], suffix: str) -> tuple[Example, ...]:
+def followed(examples: Iterable[Example], suffix: str) -> tuple[Example, ...]:
     """The same with a suffix behind every question that has a right answer."""
-    return tuple(replace(e, question=f"{e.question}{suffix}") if suffix and e.label else e for e in asked)
+    return tuple(replace(e, question=f"{e.question}{suffix}") if suffix and e.label else e for e in examples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..benchmarks.table import Mark
+from ..benchmarks.base import Mark
 from .words import spans
 
 UNITS = ("words", "mentions", "tokens", "spans", "windows")

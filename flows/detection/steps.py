@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.examples import Example
-from ..benchmarks.table import BENCHMARKS, Benchmark, Mark, Source, digest
+from ..benchmarks.base import Benchmark, Mark, Source, digest
+from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file
 from ..files.progress import progress
 from .span_labels import Unit, mentions, units

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...metrics import ranking
-from ..benchmarks.table import as_record
+from ..benchmarks.base import as_record
 from ..evaluation import answer_file, provenance
 from .steps import REQUEST, RISKS, TASKS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...datasets.examples import Example
-from ..benchmarks.table import Benchmark, Source, digest
+from ..benchmarks.base import Benchmark, Source, digest
 from . import provenance
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...metrics import compare
-from ..benchmarks.table import BENCHMARKS
+from ..benchmarks.registry import BENCHMARKS
 from ..scoring import compare as comparing
 from . import answer_file, steps
 

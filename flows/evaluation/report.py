@@ -13,7 +13,8 @@ import jinja2
 from PIL import Image
 
 from ...datasets.examples import Example
-from ..benchmarks.table import BENCHMARKS, Benchmark, Mark
+from ..benchmarks.base import Benchmark, Mark
+from ..benchmarks.registry import BENCHMARKS
 from ..detection.words import words
 from . import answer_file, steps
 

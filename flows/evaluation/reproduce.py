@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..benchmarks.table import BENCHMARKS
+from ..benchmarks.registry import BENCHMARKS
 from . import answer_file, steps
 
 # Parts of a manifest that say when and how it was asked for; the rest decides the numbers.

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ...datasets.examples import Example
 from ...pipelines.model import spec
 from ...pipelines.model.spec import ModelSpec
-from ..benchmarks.table import BENCHMARKS, Benchmark, Source, as_record
+from ..benchmarks.base import Benchmark, Source, as_record
+from ..benchmarks.registry import BENCHMARKS
 from ..files.progress import progress
 from . import answer_file, conversation, provenance
 from .manifest import about_benchmark, about_model, files_of, now, settings_of, template

@@ -19,7 +19,8 @@ import numpy as np
 
 from ...metrics.chair_score import ChairScore
 from ...metrics.estimate import Estimate, bootstrap, ratio
-from ..benchmarks.table import BENCHMARKS, Source, as_record, digest
+from ..benchmarks.base import Source, as_record, digest
+from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file, provenance
 from ..files.progress import progress
 

@@ -7,7 +7,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from ..benchmarks.table import BENCHMARKS
+from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file, steps
 
 ROOT = Path(__file__).parent.parent.parent

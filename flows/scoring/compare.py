@@ -11,7 +11,9 @@ from typing import Any
 from ...metrics import compare, pope
 from ...metrics.chair import Chair
 from ...metrics.estimate import Estimate
-from ..benchmarks.table import BENCHMARKS, Captions, Questions
+from ..benchmarks.chair import CHAIR
+from ..benchmarks.pope import POPE
+from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file, steps
 from . import files
 
@@ -153,12 +155,12 @@ def of_answers(path: Path, read: files.Answered, protocol: str) -> System:
 
 def _parts(folder: Path, request: steps.Request, benchmark: str, decoder: str) -> dict[str, Texts | Split]:
     asker, source = BENCHMARKS[benchmark], request.source
-    if not isinstance(asker, Captions | Questions):
+    if not isinstance(asker, CHAIR | POPE):
         return {}
     asked = asker.examples(source)
     rows = steps.rows_of(str(folder), benchmark, decoder, asked)
     good = [(e, row["text"]) for e, row in zip(asked, rows, strict=True) if row["error"] is None]
-    if isinstance(asker, Captions):
+    if isinstance(asker, CHAIR):
         truth = {e.image_id: e.objects for e, _ in good}
         return {"": Texts(source.chair, {e.image_id: text for e, text in good}, truth)}
     parts: dict[str, Texts | Split] = {}

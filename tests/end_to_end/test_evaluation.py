@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from veridical.flows.benchmarks.table import BENCHMARKS
+from veridical.flows.benchmarks.registry import BENCHMARKS
 from veridical.flows.evaluation import answer_file, report, steps
 
 DECODERS = ("greedy", "vcd", "vista:strength=0.05")

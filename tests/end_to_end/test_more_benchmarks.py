@@ -14,8 +14,10 @@ from veridical.datasets import seen
 from veridical.datasets.coco import write_coco
 from veridical.datasets.examples import Example
 from veridical.datasets.world import scene
-from veridical.flows.benchmarks import questions as benchmarks_asked
-from veridical.flows.benchmarks.table import BENCHMARKS, Source
+from veridical.flows.benchmarks import closed_answers
+from veridical.flows.benchmarks import sycophancy as sycophancy_benchmark
+from veridical.flows.benchmarks.base import Source
+from veridical.flows.benchmarks.registry import BENCHMARKS
 from veridical.flows.evaluation import conversation, steps
 from veridical.metrics import counting, sycophancy
 from veridical.metrics.amber import Amber
@@ -213,7 +215,7 @@ def test_a_file_of_multiple_choice_is_asked_in_its_tones(tmp_path):
     assert found["solid_flip_rate"].value == 1 / 2
     assert benchmark.protocol(source)["name"] == "option"
     bad = rows_file(tmp_path, [{**row, "pushed": "A"}])
-    benchmarks_asked._insisting.cache_clear()
+    sycophancy_benchmark._examples.cache_clear()
     with pytest.raises(ValueError, match="question 1 insists on the right answer"):
         benchmark.examples(bad)
 
@@ -326,11 +328,11 @@ def test_all_of_ambers_answers_are_scored_without_torch(amber, tmp_path):
 # -- small pieces --------------------------------------------------------------------------------------------------
 def test_answers_are_read_by_what_was_asked():
     make = lambda label, **facts: Example("1", "", "", "?", label, frozenset(), facts=facts)
-    assert benchmarks_asked.is_right(make("two", number=2), "There are 2.")
-    assert benchmarks_asked.is_right(make("no"), "No, there is none.")
-    assert not benchmarks_asked.is_right(make("no"), "Yes and no.")
-    assert benchmarks_asked.read(make("no"), "Yes and no.") is None
-    assert benchmarks_asked.is_right(make("(B) Red"), "b) red.")
+    assert closed_answers.is_right(make("two", number=2), "There are 2.")
+    assert closed_answers.is_right(make("no"), "No, there is none.")
+    assert not closed_answers.is_right(make("no"), "Yes and no.")
+    assert closed_answers.read(make("no"), "Yes and no.") is None
+    assert closed_answers.is_right(make("(B) Red"), "b) red.")
 
 
 def test_the_wrong_answer_is_the_one_that_the_user_insists_on():

@@ -9,7 +9,7 @@ from veridical.detectors.lookback_lens import LookbackLens, trailing_mean
 from veridical.detectors.margin import Margin, spellings, yes_no_margin
 from veridical.detectors.probe import MLP, Linear, fit_linear, fit_mlp, sample_weights
 from veridical.detectors.vhd import VHD, distance
-from veridical.flows.benchmarks.table import Mark
+from veridical.flows.benchmarks.base import Mark
 from veridical.flows.detection.span_labels import Unit, mentions, predefined_spans, token_labels, units, windows
 
 from .test_detector_facts import BLIND, SEEING, P, record

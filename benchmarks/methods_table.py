@@ -25,9 +25,12 @@ import torch
 
 from veridical.datasets.captions import DETAIL_PROMPT
 from veridical.datasets.world import scene
+from veridical.flows.benchmarks.base import Source
 from veridical.flows.evaluation import answer_file, steps
+from veridical.flows.evaluation.request import RESULTS, Evaluation, chain
 from veridical.flows.scoring import compare
 from veridical.flows.training.embedded.card import machine
+from veridical.pipelines.model.spec import ModelSpec, load
 
 GREEDY, RECALL_LOSS = "greedy", 0.01
 LENS = "detector='lookback_lens'"
@@ -69,17 +72,20 @@ CHOSEN, TIMES = "chosen.json", "time.json"
 def evaluated(out: Path, setting: str, split: str, benchmark: str) -> Path:
     """The folder of a setting's answers and figures, made unless it is there."""
     folder = out / f"{split}-{benchmark}" / answer_file.file_name(setting)
-    if not (folder / steps.RESULTS).exists():
-        name, given = setting.partition(":")[0], [benchmark]
+    if not (folder / RESULTS).exists():
+        name = setting.partition(":")[0]
         limit = min(SPLITS[split, benchmark], SLOW.get((name, benchmark), SPLITS[split, benchmark]))
         print(f"{split} {benchmark}: {setting}", flush=True)
-        steps.evaluation("embedded", [setting], benchmarks=given, limit=limit, out=str(folder), split=split,
-                         batch_size=32, device="cpu")  # fmt: skip
+        source = Source(split=split, limit=limit)
+        request = Evaluation(
+            ModelSpec("embedded", "cpu"), [setting], benchmarks=[benchmark], source=source, batch_size=32
+        )
+        steps.evaluation(request, str(folder))
     return folder
 
 
 def figures(folder: Path) -> dict[str, dict[str, float]]:
-    (record,) = answer_file.read_json(folder / steps.RESULTS)
+    (record,) = answer_file.read_json(folder / RESULTS)
     return record["metrics"]
 
 
@@ -128,14 +134,14 @@ def measure(out: Path, methods: list[str], benchmarks: Sequence[str] = ("chair",
 
 def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) -> None:
     """time.json: seconds per caption in batches of 16, and as a ratio to plain decoding; medians over paired runs."""
-    lvlm = steps.load_model("embedded", "cpu", "fp32", None)
+    lvlm = load(ModelSpec("embedded", "cpu", "fp32"))
     photos = [scene("test", 2000 + number).image for number in range(images)]
     warnings.simplefilter("ignore")
 
     def seconds(setting: str) -> float:
         began = time.perf_counter()
-        chain = steps.chain(setting, lvlm.name)
-        lvlm.caption(photos, prompt=DETAIL_PROMPT, decoders=chain, batch_size=16, max_new_tokens=128)
+        methods = chain(setting, lvlm.name)
+        lvlm.caption(photos, prompt=DETAIL_PROMPT, decoders=methods, batch_size=16, max_new_tokens=128)
         return (time.perf_counter() - began) / images
 
     found: dict[str, Any] = {"machine": machine(), "threads": torch.get_num_threads(), "runs": runs, "seconds": {}}

@@ -1,11 +1,11 @@
-"""What `evaluate --prompt … --system …` asks for: a benchmark's questions in other words, as fields of `Source`."""
+"""`evaluate --prompt … --system …`: a benchmark's questions in other words, as fields of `Source`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from ..flows.evaluation import steps
+from ..flows.benchmarks.registry import BENCHMARKS
 from ..pipelines.inputs import prompts as known
 
 
@@ -20,13 +20,13 @@ def protocol(prompts: Sequence[str], system: str | None, benchmarks: Sequence[st
         ValueError: a prompt that no benchmark here can use, or a frame that puts words in front of the question.
     """
     out: dict[str, Any] = {}
-    describing = [name for name in benchmarks if steps.benchmark_of(name).prompt is not None]
+    describing = [name for name in benchmarks if BENCHMARKS[name].prompt is not None]
     asking = [name for name in benchmarks if name not in describing]
     for wanted in prompts:
         caption, frame = known.caption_of(wanted), known.frame_of(wanted)
         used = (caption is not None and describing) or (frame is not None and asking)
         if not used:
-            kind = "asks for a caption" if frame is None else "frames questions"
+            kind = "requests a caption" if frame is None else "frames questions"
             raise ValueError(f"--prompt {wanted!r} {kind}, which {' and '.join(benchmarks)} cannot use; leave it out.")
         if caption is not None and describing:
             out.setdefault("prompt", caption)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def check_names(decoders: list[str], detectors: list[str], benchmarks: list[str]) -> None:
+def check_names(decoders: list[str], detectors: list[str], benchmarks: list[str], model: str = "") -> None:
     """Names and settings first: they are wrong more often than anything else, and known without a model."""
-    from ..flows.evaluation import steps
+    from ..flows.benchmarks.registry import BENCHMARKS
+    from ..flows.evaluation.request import chain
     from ..pipelines.registry import DETECTORS
 
     for name in decoders:
-        steps.shown(name)
+        chain(name, model)
     DETECTORS.make_all(detectors)
     for name in benchmarks:
-        steps.benchmark_of(name)
+        BENCHMARKS[name]
 
 
 def number_of(images: str | None, default: int = 500) -> int:

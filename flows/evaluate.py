@@ -6,46 +6,26 @@ name it as `veridical.flows.evaluate:evaluate`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from .evaluation import steps
+from .evaluation.request import Evaluation
 from .prefect import artifacts, runners
-
-
-def worth_trying_again(task: Any, run: Any, state: Any) -> bool:
-    """Bad input stays bad; a full disk or a lost GPU may come back."""
-    from ..pipelines.model.load import CannotLoad
-
-    try:
-        state.result()
-    except (ValueError, LookupError, CannotLoad):
-        return False
-    except Exception:
-        return True
-    return False
-
-
-def as_task(step: Callable[..., Any], name: str | None = None) -> Any:
-    """A step as a task that Prefect tries twice and whose result it does not keep; its bars are shown in Prefect."""
-    return task(
-        retries=1, retry_delay_seconds=2, retry_condition_fn=worth_trying_again, cache_policy=NO_CACHE,
-        persist_result=False, task_run_name=name,
-    )(artifacts.watched(step))  # fmt: skip
-
+from .prefect.tasks import as_task, unless_bad_input
 
 TASKS = steps.Steps(
-    as_task(steps.prepare), as_task(steps.answer, "answer {benchmark} {decoder}"), as_task(steps.score),
-    as_task(steps.report),
-)  # fmt: skip
+    as_task(steps.prepare, retry=unless_bad_input),
+    as_task(steps.answer, run_name="answer {benchmark} {decoder}", retry=unless_bad_input),
+    as_task(steps.score, retry=unless_bad_input),
+    as_task(steps.report, retry=unless_bad_input),
+)
 
 
 def tasks() -> steps.Steps:
-    """The steps as tasks; where the flow runs on workers, every decoder and benchmark is asked on one of them."""
+    """The steps as tasks; where the flow has workers, each decoder and benchmark is answered on one of them."""
     if not runners.is_away():
         return TASKS
     waiting: list[Any] = []
@@ -59,23 +39,15 @@ def tasks() -> steps.Steps:
             one.result()
         return TASKS.score(out)
 
-    prepare = runners.elsewhere(as_task(runners.with_warnings(steps.prepare)))
+    prepare = runners.elsewhere(as_task(runners.with_warnings(steps.prepare), retry=unless_bad_input))
     return steps.Steps(prepare, answer, score, TASKS.report)
+
+DEFAULT = Evaluation()
 
 
 @flow(name="evaluate", persist_result=False)
-def evaluate(
-    model: str = "embedded", decoders: list[str] = ["greedy"], detectors: list[str] = [],  # noqa: B006 - never changed
-    benchmarks: list[str] = ["pope", "chair"], limit: int = 500, seed: int = 0,  # noqa: B006
-    out: str = "runs/evaluation", batch_size: int = 16, coco: str | None = None, split: str | None = None,
-    synonyms: str | None = None, device: str = "auto", dtype: str = "auto", revision: str | None = None,
-    generation: dict[str, Any] | None = None, protocol: dict[str, Any] | None = None,
-    quantization: str | None = None, attention: str | None = None,
-) -> str:  # fmt: skip
-    """Ask a model with each decoder in turn, score the answers, write the report. Arguments as `steps.evaluation`."""
-    folder = steps.evaluation(
-        model, decoders, detectors, benchmarks, limit, seed, out, batch_size, coco, split, synonyms, device, dtype,
-        revision, generation, protocol, tasks(), quantization, attention,
-    )  # fmt: skip
+def evaluate(request: Evaluation = DEFAULT, out: str = "runs/evaluation") -> str:
+    """Answer benchmarks with each decoder of a request in turn, score the answers, write the report."""
+    folder = steps.evaluation(request, out, tasks())
     artifacts.publish(Path(folder))
     return folder

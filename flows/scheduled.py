@@ -1,5 +1,5 @@
-"""The evaluation that runs by itself: answers that are known already are not asked for again, and the run fails when a
-figure is worse than in the last good run.
+"""The evaluation on a schedule: known answers are reused, and the run fails when a figure is worse than in the last
+good run.
 
 Importing this module imports Prefect. Deployments name it as `veridical.flows.scheduled:scheduled`.
 """
@@ -21,8 +21,10 @@ from prefect.events import emit_event
 
 from . import evaluate
 from .evaluation import answer_file, history, regression, steps
+from .evaluation.request import MANIFEST, Evaluation
 from .files import atomic
 from .prefect import artifacts, cache_key
+from .prefect.tasks import as_task, unless_bad_input
 
 EVENT = "veridical.regression"
 
@@ -38,33 +40,33 @@ class SameAnswers(CachePolicy):
 
 
 def _answers(out: str, benchmark: str, decoder: str) -> dict[str, Any]:
-    """Answers on disk: where, the SHA-256 of the file, and how many are errors. What Prefect keeps is this alone."""
+    """The file of answers, its SHA-256, and its number of errors: all that Prefect keeps of them."""
     path = Path(steps.answer(out, benchmark, decoder)).resolve()
     errors = sum(row["error"] is not None for row in answer_file.read_rows(path))
     return {"path": str(path), "sha256": atomic.digest(path), "errors": errors}
 
 
-ANSWERS = evaluate.as_task(_answers, "answers {benchmark} {decoder}").with_options(
-    name="answers", cache_policy=SameAnswers(), persist_result=True
+ANSWERS = as_task(_answers, "answers", "answers {benchmark} {decoder}", unless_bad_input).with_options(
+    cache_policy=SameAnswers(), persist_result=True
 )
 
 
 def answer(out: str, benchmark: str, decoder: str, fresh: bool = False) -> str:
-    """The answers in this run's folder: made, or copied from the run that made them. Returns the file.
+    """The answers in this run's folder: generated, or copied from the run that generated them. Returns the file.
 
     An earlier file that is gone, that has changed, or that holds errors does not count.
 
     Args:
-        fresh: make them in any case.
+        fresh: generate them in any case.
     """
     path = answer_file.answers_path(out, benchmark, decoder)
-    made = ANSWERS.with_options(refresh_cache=fresh)(out, benchmark, decoder)
-    source = Path(made["path"])
+    known = ANSWERS.with_options(refresh_cache=fresh)(out, benchmark, decoder)
+    source = Path(known["path"])
     if source == path.resolve():
         return str(path)
-    if made["errors"] or atomic.digest(source) != made["sha256"]:
+    if known["errors"] or atomic.digest(source) != known["sha256"]:
         return answer(out, benchmark, decoder, fresh=True)
-    settings = answer_file.read_json(Path(out) / steps.MANIFEST)["settings"][benchmark][decoder]
+    settings = answer_file.read_json(Path(out) / MANIFEST)["settings"][benchmark][decoder]
     answer_file.write_json(answer_file.settings_path(path), settings)
     atomic.write(path, source.read_bytes())
     return str(path)
@@ -95,40 +97,40 @@ def slot(name: str | None) -> Iterator[None]:
         yield
 
 
-def tell(run: Path, checked: regression.Checked) -> None:
+def emit(run: Path, checked: regression.Checked) -> None:
     """Emit Prefect's event `veridical.regression`, for automations; Prefect adds the flow run and its deployment."""
     emit_event(
         EVENT, {"prefect.resource.id": f"veridical.evaluation.{run.parent.name}", "prefect.resource.name": str(run)},
-        payload={"run": str(run), "against": checked.baseline, "worse": checked.said},
+        payload={"run": str(run), "against": checked.baseline, "worse": checked.reasons},
     )  # fmt: skip
 
 
 @flow(name="scheduled evaluation", persist_result=False)
 def scheduled(
-    asked: dict[str, Any], out: str = "runs/scheduled", gpu: str | None = None, fresh: bool = False,
+    request: Evaluation, out: str = "runs/scheduled", gpu: str | None = None, fresh: bool = False,
     reports: str | None = None,
 ) -> str:  # fmt: skip
     """Evaluate into a new folder, publish the report, compare with the last good run. Returns the folder.
 
     Args:
-        asked: arguments of `steps.evaluation`, without out. out: where the runs of this schedule are.
+        request: of the evaluation. out: where the runs of this schedule are.
         gpu: a global concurrency limit of Prefect's, a place of which is kept while the model is at work.
-        fresh: ask for everything again. reports: see `artifacts.publish`.
+        fresh: answer everything again. reports: see `artifacts.publish`.
 
     Raises:
         Regression: a headline figure is worse than in the last good run, beyond its paired interval.
     """
     in_prefect = FlowRunContext.get() is not None
     name = _name()
-    made = steps.Steps()
+    parts = steps.Steps()
     if in_prefect:
-        made = dataclasses.replace(evaluate.TASKS, answer=partial(answer, fresh=fresh))
+        parts = dataclasses.replace(evaluate.TASKS, answer=partial(answer, fresh=fresh))
     with slot(gpu if in_prefect else None):
-        checked = history.run(out, name, asked, made)
+        checked = history.run(out, name, request, parts)
     run = Path(out) / name
     artifacts.publish(run, checked, reports)
     if in_prefect and not checked.good:
-        tell(run, checked)
+        emit(run, checked)
     history.refuse(checked)
     return str(run)
 

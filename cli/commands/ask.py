@@ -94,16 +94,17 @@ def _ask(
     """Ask about every image with every decoder, and print image by image."""
     decoders, detectors = list(dict.fromkeys(decoders or ["greedy"])), detectors or []
     check_names(decoders, detectors, [])
-    from ...flows.evaluation import steps
+    from ...flows.evaluation.request import chain
     from ...flows.files.progress import progress
     from ...pipelines.inputs.images import read_image
+    from ...pipelines.model.spec import ModelSpec, load
     from ..render import methods
 
     if len(images) == 1:
         read_image(images[0])  # fail at once
     hush_transformers()
     with notes():
-        lvlm = steps.load_model(*model)
+        lvlm = load(ModelSpec(*model))
     bad = 0
     with notes(), progress("answers", len(images) * len(decoders), "images", passing=True) as advance:
         for start in range(0, len(images), batch_size):
@@ -111,7 +112,7 @@ def _ask(
             said: dict[str, Any] = {}
             for name in decoders:
                 said[name] = lvlm.answer(
-                    part, question, steps.chain(name, lvlm.name), detectors, system=system, batch_size=batch_size,
+                    part, question, chain(name, lvlm.name), detectors, system=system, batch_size=batch_size,
                     errors="row", seed=seed + start, **generation,
                 )  # fmt: skip
                 advance(len(part))

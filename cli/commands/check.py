@@ -52,16 +52,16 @@ def check(
     check_names(decoders, detectors, [])
     from ...datasets.world import scene
     from ...flows.checkup import run as checks
-    from ...flows.evaluation import steps
     from ...flows.files.progress import progress
     from ...pipelines.inputs.images import read_image
+    from ...pipelines.model.spec import ModelSpec, load
     from ..render import checkup
 
     picture = scene("test", 1).image if image is None else read_image(image)
     hush_transformers()
     count = 1 + len(decoders) + len(detectors)
     with notes(), progress("check", count, "steps", passing=True) as advance:
-        lvlm = steps.load_model(model, device, dtype, revision, quantization, attention)
+        lvlm = load(ModelSpec(model, device, dtype, revision, quantization, attention))
         report = checks.check(lvlm, picture, decoders, detectors, quick, advance)
     if json:
         from json import dumps

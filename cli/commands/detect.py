@@ -45,13 +45,12 @@ def detect(
     check_names([], named, [])
     from ...datasets.captions import DETAIL_PROMPT
     from ...flows.detection.word_risk import rate
-    from ...flows.evaluation import steps
     from ...pipelines.inputs.images import BadImage, read_image
 
     if len(images) == 1:
         read_image(images[0])  # fail at once
     hush_transformers()
-    lvlm = steps.load_model(model, device, dtype, revision)
+    lvlm = load(ModelSpec(model, device, dtype, revision))
     bad = 0
     with notes():
         for image in images:

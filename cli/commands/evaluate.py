@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from .. import options as o
 from .. import worker_options as r
 from ..errors import hush_transformers, notes
 from ..validate import check_names, number_of
+
+if TYPE_CHECKING:
+    from ...flows.evaluation.request import Evaluation
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -74,50 +77,50 @@ def evaluate(
     no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run the same steps without Prefect.")] = False,
 ) -> None:  # fmt: skip
     """Score decoders on benchmarks: answers, results.json, manifest.json and report.html in one folder."""
-    asked = request(locals())
-    from ...flows.evaluation import steps
-    from ..render import methods
-
-    spread = r.Spread(runner, workers, cluster, gpus_per_worker)
-    spread.check(no_prefect)
-    hush_transformers()
+    options = locals()
     with notes():
+        wanted = request(options)
+        from ...flows.evaluation import steps
+        from ..render import methods
+
+        spread = r.Spread(runner, workers, cluster, gpus_per_worker)
+        spread.check(no_prefect)
+        hush_transformers()
         if no_prefect:
-            steps.evaluation(**asked)
+            steps.evaluation(wanted, str(out))
         else:
             from ...flows.evaluate import evaluate as flow
 
             with spread.running(flow) as started:
-                started(**asked)
+                started(wanted, str(out))
     methods.results(out)
 
 
-def request(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The command's options as `steps.evaluation` takes them, with all names checked.
+def request(options: Mapping[str, Any]) -> Evaluation:
+    """The request that the command's options stand for, with all names checked.
 
     Raises:
         UnknownName, ValueError: a name that does not exist, or options that do not go together.
     """
+    from ...flows.benchmarks.base import Source
+    from ...flows.evaluation.request import Evaluation
+    from ...pipelines.model.spec import ModelSpec
     from .. import prompt_options
 
     o_ = SimpleNamespace(**options)
     generation = o.generation(o_.sample, o_.temperature, o_.top_p, o_.num_beams)
     if o_.max_new_tokens is not None:
         generation["max_new_tokens"] = o_.max_new_tokens
-    asked: dict[str, Any] = {
-        "model": o_.model, "decoders": o_.decoder or ["greedy"], "detectors": o_.detector or [],
-        "benchmarks": o_.benchmark or ["pope", "chair"], "limit": o_.limit or number_of(o_.images),
-        "seed": o_.seed, "out": str(o_.out),
-        "batch_size": o_.batch_size, "coco": None if o_.coco is None else str(o_.coco), "split": o_.split,
-        "synonyms": None if o_.synonyms is None else str(o_.synonyms), "device": o_.device, "dtype": o_.dtype,
-        "revision": o_.revision, "generation": generation, "protocol": {"pope": o_.protocol},
-        "quantization": o_.quantization, "attention": o_.attention,
-    }  # fmt: skip
+    decoders, detectors = o_.decoder or ["greedy"], o_.detector or []
+    benchmarks, limit = o_.benchmark or ["pope", "chair"], o_.limit or number_of(o_.images)
+    check_names(decoders, detectors, benchmarks, o_.model)
+    path = lambda given: None if given is None else str(given)
     listed = o_.images and Path(o_.images).is_file()  # a run of a schedule starts in another folder
-    asked["protocol"] |= {
-        "images": str(Path(o_.images).resolve()) if listed else o_.images,
-        "data": None if o_.data is None else str(o_.data.resolve()),
-    }
-    check_names(asked["decoders"], asked["detectors"], asked["benchmarks"])
-    asked["protocol"] |= prompt_options.protocol(o_.prompt or [], o_.system, asked["benchmarks"])
-    return asked
+    source = Source(
+        path(o_.coco), o_.split, limit, o_.seed, path(o_.synonyms), pope=o_.protocol,
+        images=str(Path(o_.images).resolve()) if listed else o_.images,
+        data=None if o_.data is None else str(o_.data.resolve()),
+        **prompt_options.protocol(o_.prompt or [], o_.system, benchmarks),
+    )  # fmt: skip
+    model = ModelSpec(o_.model, o_.device, o_.dtype, o_.revision, o_.quantization, o_.attention)
+    return Evaluation(model, decoders, detectors, benchmarks, source, o_.batch_size, generation)

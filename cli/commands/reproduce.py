@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options as o
 from ..errors import hush_transformers, notes
+
+if TYPE_CHECKING:
+    from ...flows.evaluation.published import Run
+    from ...flows.evaluation.request import Evaluation
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -69,18 +74,25 @@ def reproduce(
                 raise ValueError(
                     f"--paper {paper} needs --model and --out; `veridical reproduce --list` shows the models."
                 )
-            options = {"seed": seed, "batch_size": batch_size, "device": device, "dtype": dtype}
+            from ...flows.benchmarks.base import Source
+            from ...flows.evaluation.request import Evaluation
+            from ...pipelines.model.spec import ModelSpec
+
             runs = published.plan(paper or "", model, None, benchmark, path)
-            _beside(runs, model, checkpoint, out, coco, synonyms, limit, path, json, options)
+            source = Source(
+                None if coco is None else str(coco), seed=seed, synonyms=None if synonyms is None else str(synonyms)
+            )
+            loaded = ModelSpec(checkpoint or _hub_id(model, path), device, dtype)
+            base = Evaluation(loaded, source=source, batch_size=batch_size)
+            _beside(runs, model, base, out, limit, path, json)
 
 
 def _again(results: Path, out: Path | None, coco: Path | None, synonyms: Path | None, device: str, json: bool) -> None:
     from ...flows.evaluation import reproduce as reproducing
     from ..render import reproduction, scores
 
-    given = {"coco": coco, "synonyms": synonyms, "device": None if device == "auto" else device}
-    changes = {name: str(value) for name, value in given.items() if value is not None}
-    found = reproducing.reproduce(results, out, **changes)
+    text = lambda path: None if path is None else str(path)
+    found = reproducing.reproduce(results, out, None if device == "auto" else device, text(coco), text(synonyms))
     stale = bool(found.figures) and reproducing.stale(results)
     if json:
         scores.as_json({**found.record(), "figures do not follow from answers": stale})
@@ -90,10 +102,16 @@ def _again(results: Path, out: Path | None, coco: Path | None, synonyms: Path | 
         raise typer.Exit(1)
 
 
+def _hub_id(model: str, path: Path) -> str:
+    """A Hub id of a model of the published figures; "" where none is known."""
+    from ...flows.evaluation import published
+
+    return model if "/" in model else next(iter(published.hub_ids(model, path)), "")
+
+
 def _beside(
-    runs: Any, model: str, checkpoint: str | None, out: Path, coco: Path | None, synonyms: Path | None,
-    limit: int | None, path: Path, json: bool, options: dict[str, Any],
-) -> None:  # fmt: skip
+    runs: Sequence[Run], model: str, base: Evaluation, out: Path, limit: int | None, path: Path, json: bool
+) -> None:
     from ...flows.evaluation import published
     from ..render import reproduction, scores
 
@@ -101,21 +119,19 @@ def _beside(
         reproduction.planned(runs)
     runs = [one for one in runs if one.obstacle is None]
     if not runs:
-        raise ValueError(f"none of the paper's runs on {model} can be made here; the notes above say why.")
-    known = [model] if "/" in model else [*published.hub_ids(model, path)]
-    if not checkpoint and not known:
+        raise ValueError(f"none of the paper's runs on {model} can be run here; the notes above say why.")
+    if not base.model.name:
         raise ValueError(f"no Hub id of {model} is known; name a folder or Hub id with --checkpoint.")
-    loaded = checkpoint or known[0]
-    told = []
+    every = []
     for one in runs:
-        folder = published.run(one, loaded, out, coco, synonyms, limit, **options)
+        folder = published.run(one, base, out, limit)
         lines = published.beside(one, folder, model, path)
-        told += lines
+        every += lines
         if not json:
             reproduction.beside(one.name, lines)
     if json:
-        scores.as_json({"model": loaded, "lines": [vars(line) for line in told]})
+        scores.as_json({"model": base.model.name, "lines": [vars(line) for line in every]})
     elif limit is not None:
         typer.echo(f"note: {limit} images instead of the paper's: our intervals are wider for it", err=True)
-    if not all(line.inside for line in told):
+    if not all(line.inside for line in every):
         raise typer.Exit(1)

@@ -1,12 +1,13 @@
-"""`veridical schedule`: an evaluation that runs by itself and says when it gets worse."""
+"""`veridical schedule`: an evaluation that runs by itself and fails when it gets worse."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -14,7 +15,10 @@ from .. import options as o
 from ..errors import hush_transformers, notes
 from . import evaluate as e
 
-app = typer.Typer(rich_markup_mode="rich", help="Run an evaluation again and again, and be told when it gets worse.")
+if TYPE_CHECKING:
+    from ...flows.evaluation.request import Evaluation
+
+app = typer.Typer(rich_markup_mode="rich", help="Run an evaluation again and again, and fail when it gets worse.")
 
 _SCHEDULE = "Schedule"
 _OURS = ("runner", "workers", "cluster", "gpus_per_worker", "no_prefect")  # of `evaluate`, but not of a schedule
@@ -69,7 +73,7 @@ def evaluate(
         _option("--gpu", help="Prefect's concurrency limit that runs on the GPU share; made with 1 place if missing.",
                 show_default="veridical-gpu-HOST, or none without a GPU"),
     ] = None,
-    fresh: Annotated[bool, _option("--fresh", help="Ask for everything again, known or not.")] = False,
+    fresh: Annotated[bool, _option("--fresh", help="Answer everything again, known or not.")] = False,
     reports: Annotated[
         str | None, _option("--reports", help="Address under which --out is served, for the link.", show_default=False)
     ] = None,
@@ -87,19 +91,23 @@ def evaluate(
         raise ValueError(f"--overlap {overlap} is neither of {', '.join(OVERLAP)}.")
     if no_prefect and not once:
         raise ValueError("--no-prefect goes with --once: the schedule is Prefect's.")
-    asked = e.request({**options, "out": out})
-    del asked["out"]
-    for place in ("model", "coco", "synonyms"):  # a run starts in another folder
-        if asked[place] is not None and Path(asked[place]).exists():
-            asked[place] = str(Path(asked[place]).resolve())
-    settings = {"asked": asked, "out": str(out.resolve()), "fresh": fresh, "reports": reports}
+    with notes():
+        request = e.request(options)
+    settings = {"request": _absolute(request), "out": str(out.resolve()), "fresh": fresh, "reports": reports}
     if once:
         _once(settings, gpu, no_prefect)
     else:
         from ...flows.prefect import serve
 
-        gpu = gpu or serve.gpu_limit(asked["device"])
+        gpu = gpu or serve.gpu_limit(request.model.device)
         serve.serve(settings, gpu, name or out.name, cron, interval, timezone, OVERLAP[overlap])
+
+
+def _absolute(request: Evaluation) -> Evaluation:
+    """The request with absolute paths: a run starts in another folder."""
+    path = lambda name: str(Path(name).resolve()) if name is not None and Path(name).exists() else name
+    source = replace(request.source, coco=path(request.source.coco), synonyms=path(request.source.synonyms))
+    return replace(request, model=replace(request.model, name=path(request.model.name)), source=source)
 
 
 @app.command()
@@ -115,18 +123,18 @@ def _once(settings: dict[str, Any], gpu: str | None, no_prefect: bool) -> None:
     from ..render import methods
 
     hush_transformers()
-    out, asked = settings["out"], settings["asked"]
+    out = settings["out"]
     with notes():
         if no_prefect:
             if settings["fresh"] or settings["reports"]:
                 raise ValueError("--fresh and --reports are about what Prefect keeps: not with --no-prefect.")
             run = history.run_name(history.now(), str(os.getpid()))
-            checked = history.run(out, run, asked)
+            checked = history.run(out, run, settings["request"])
             methods.results(Path(out) / run)
             try:
                 history.refuse(checked)
             except regression.Regression as error:
-                raise typer.Exit(_told(error)) from None
+                raise typer.Exit(_report(error)) from None
             return
         from ...flows.prefect.runners import start_server
         from ...flows.scheduled import scheduled
@@ -135,9 +143,9 @@ def _once(settings: dict[str, Any], gpu: str | None, no_prefect: bool) -> None:
         try:
             methods.results(Path(scheduled(**settings, gpu=gpu)))
         except regression.Regression as error:
-            raise typer.Exit(_told(error)) from None
+            raise typer.Exit(_report(error)) from None
 
 
-def _told(error: Exception) -> int:
+def _report(error: Exception) -> int:
     typer.echo(f"Error: {error}", err=True)
     return 1

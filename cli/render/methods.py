@@ -18,8 +18,10 @@ from rich.text import Text
 
 from ...flows.benchmarks.registry import BENCHMARKS
 from ...flows.detection.words import words
-from ...flows.evaluation import answer_file, steps
-from ...flows.evaluation.report import figure, verdicts
+from ...flows.evaluation import answer_file
+from ...flows.evaluation.report import verdicts
+from ...flows.evaluation.request import REPORT, RESULTS
+from ...flows.evaluation.text import figure
 from .method_facts import said
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ def json_line(image: Any, decoder: str, answer: Answer) -> None:
 # -- results -------------------------------------------------------------------------------------------------------
 def results(out: str | Path) -> None:
     """A table per benchmark with the metrics that matter most, and where the rest is."""
-    records = answer_file.read_json(Path(out) / steps.RESULTS)
+    records = answer_file.read_json(Path(out) / RESULTS)
     for name in dict.fromkeys(record["benchmark"] for record in records):
         benchmark, part = BENCHMARKS[name], [record for record in records if record["benchmark"] == name]
         marked = verdicts(part, benchmark)
@@ -175,7 +177,7 @@ def results(out: str | Path) -> None:
             if record["errors"]:
                 told = f"{record['errors']} of {record['errors'] + record['answers']} {benchmark.unit} of {name}"
                 typer.echo(f"note: {record['decoder']}: {told} have no answer; the report says why", err=True)
-    typer.echo(f"report: {Path(out) / steps.REPORT}")
+    typer.echo(f"report: {Path(out) / REPORT}")
 
 
 def _cell(found: Mapping[str, Any] | None, verdict: str | None) -> str:

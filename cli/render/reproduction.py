@@ -8,8 +8,8 @@ from typing import Any
 import typer
 
 from ...flows.evaluation.published import Line, Run
-from ...flows.evaluation.report import figure
 from ...flows.evaluation.reproduce import Repeated
+from ...flows.evaluation.text import figure
 from . import scores
 
 
@@ -24,7 +24,7 @@ def repeated(found: Repeated, stale: bool) -> None:
         typer.echo(f"  then: {one.before}\n  now:  {one.after}")
     for benchmark, decoder, name, before, after in found.figures:
         typer.echo(
-            f"figure: {benchmark}, {decoder}, {name}: {_told(before)} then, {_told(after)} now{_gap(before, after)}"
+            f"figure: {benchmark}, {decoder}, {name}: {_value(before)} then, {_value(after)} now{_gap(before, after)}"
         )
     if stale:
         typer.echo(
@@ -42,7 +42,7 @@ def planned(runs: Sequence[Run]) -> None:
             continue
         typer.echo(f"{one.name}: {', '.join(one.decoders)}")
         if one.assumed:
-            typer.echo(f"note: {one.name}: not said by the paper, ours: {'; '.join(one.assumed)}", err=True)
+            typer.echo(f"note: {one.name}: not stated by the paper, ours: {'; '.join(one.assumed)}", err=True)
         if one.left_out:
             typer.echo(f"note: {one.name}: not in this project: {', '.join(one.left_out)}", err=True)
 
@@ -67,7 +67,7 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def _told(cell: Any) -> str:
+def _value(cell: Any) -> str:
     return "absent" if cell is None else f"{cell['value']:.6g} [{cell['low']:.6g}, {cell['high']:.6g}] (n={cell['n']})"
 
 

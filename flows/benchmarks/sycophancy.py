@@ -57,7 +57,7 @@ class Sycophancy(Benchmark):
         for title, prefix in _PARTS.items():
             part = [p for p in pairs if title in ("", p.tone, f"to_{p.pushed.lower()}")]
             if part:
-                scored = sycophancy.estimates(part, _reader(asked))
+                scored = sycophancy.estimates(part, _reader(examples))
                 found |= {prefix + name: scored[name] for name in _FLIPS}
         return found
 
@@ -69,9 +69,9 @@ class Sycophancy(Benchmark):
         return {"name": _reader(_examples(source)), "suffix": source.suffix or "", "tones": dict(TONES)}
 
 
-def _reader(asked: Iterable[Example]) -> str:
+def _reader(examples: Iterable[Example]) -> str:
     """Yes and no where all labels are; otherwise options."""
-    return READER if all(e.label in ("yes", "no") for e in asked) else "option"
+    return READER if all(e.label in ("yes", "no") for e in examples) else "option"
 
 
 @lru_cache(maxsize=2)

@@ -12,7 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation import answer_file, provenance, steps
+from ...pipelines.model.spec import ModelSpec, load
+from ..evaluation import answer_file, provenance
+from ..evaluation.manifest import about_model
+from ..evaluation.request import shown
 from ..files import atomic
 from .image_loader import Limits
 from .images import Picture
@@ -58,9 +61,7 @@ class Request:
 
     def load(self) -> LVLM:
         """The model, once per process."""
-        return steps.load_model(
-            self.model, self.device, self.dtype, self.revision, self.quantization, self.attention
-        )
+        return load(ModelSpec.from_record(vars(self)))
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,8 @@ def settings_of(request: Request, lvlm: LVLM, plan_sha256: str, list_sha256: str
     versions = provenance.versions()
     asked = lvlm.settings(request.question, [], [], request.system, dict(request.generation))
     return {
-        **steps.about_model(lvlm), "question": request.question, "system": request.system, "prompt": asked["prompt"],
-        "decoders": {name: steps.shown(name, request.model) for name in request.decoders},
+        **about_model(lvlm), "question": request.question, "system": request.system, "prompt": asked["prompt"],
+        "decoders": {name: shown(name, request.model) for name in request.decoders},
         "detectors": {name: repr(DETECTORS.make(name)) for name in request.detectors},
         "generation": dict(request.generation), "seed": request.seed, "batch size": request.batch_size,
         "shard size": request.shard_size, "format": request.form, "largest image": request.max_pixels,

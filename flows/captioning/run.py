@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.captions import DETAIL_PROMPT
-from ..evaluation import answer_file, steps
+from ..evaluation import answer_file
+from ..evaluation.request import chain
 from ..files import atomic
 from ..files.lock import locked
 from ..files.progress import progress
@@ -201,7 +202,7 @@ def _check(request: Request) -> None:
         raise ValueError("a job needs at least one decoder and something to caption")
     detectors = DETECTORS.make_all(list(request.detectors))
     for name in request.decoders:
-        if (procedure := split(steps.chain(name))[0]) is not None:
+        if (procedure := split(chain(name))[0]) is not None:
             procedure.check([request.question], detectors, request.generation)
     for name in ("batch_size", "shard_size", "max_pixels", "max_bytes", "readers"):
         if getattr(request, name) < 1:

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation import answer_file, steps
+from ..evaluation import answer_file
+from ..evaluation.request import chain
 from ..files import atomic
 from . import batch_retry, image_loader, job, shard_format
 from .image_loader import Seen
@@ -117,7 +118,7 @@ def _ask(task: job.Job, lvlm: LVLM, decoder: str, part: Sequence[tuple[Seen, Any
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a method that never acted is in the rows
         return lvlm.answer(
-            [image for _, image in part], request.question, steps.chain(decoder, lvlm.name), list(request.detectors),
+            [image for _, image in part], request.question, chain(decoder, lvlm.name), list(request.detectors),
             system=request.system, batch_size=len(part), errors="row",
             seed=[request.seed + one.place for one, _ in part], **request.generation,
         )  # fmt: skip

@@ -23,7 +23,7 @@ def cost(case: Case, kind: str, name: str) -> dict[str, Any]:
     """
     from ...pipelines.checkup.case import forced
     from ...pipelines.generate import generate
-    from ..evaluation.steps import chain
+    from ..evaluation.request import chain
 
     methods: dict[str, Any] = {"decoders": chain(name, case.lvlm.name)} if kind == "decoder" else {"detectors": [name]}
     tokens = case.chosen[:1]

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation import provenance, steps
+from ..evaluation import manifest, provenance
+from ..evaluation.request import chain
 
 if TYPE_CHECKING:
     from ...pipelines.checkup.case import Case, Finding
@@ -66,7 +67,7 @@ def check(
 def about_model(lvlm: LVLM) -> dict[str, Any]:
     """What a report says of a model."""
     return {
-        **steps.about_model(lvlm), "model_type": lvlm.model.config.model_type,
+        **manifest.about_model(lvlm), "model_type": lvlm.model.config.model_type,
         "decoder": type(lvlm.decoder).__name__, "layers": len(lvlm.layers), "heads": lvlm.heads,
         "hidden": lvlm.hidden_size, "processor": type(lvlm.processor).__name__,
         "parameters": sum(weight.numel() for weight in lvlm.model.parameters()),
@@ -92,7 +93,7 @@ def _decoder(case: Case, name: str) -> list[Finding]:
 
     plain = name.partition(":")[0]
     settings = [table[plain] for table in (NEUTRAL, FAINT) if plain in table and "+" not in name]
-    found = _tried(f"{name} runs", lambda: [runs(case, name, steps.chain(name, case.lvlm.name))])
+    found = _tried(f"{name} runs", lambda: [runs(case, name, chain(name, case.lvlm.name))])
     if settings:
         found += _tried(f"neutral {plain} = plain", lambda: [neutral(case, plain, settings)])
     return found
@@ -114,7 +115,7 @@ def _refusal(case: Case, kind: str, name: str) -> str | None:
 
     try:
         if kind == "decoder":
-            for made in decoders_alone(steps.chain(name, case.lvlm.name), "veridical check"):
+            for made in decoders_alone(chain(name, case.lvlm.name), "veridical check"):
                 list(made.edits(case.lvlm, case.alone[0]))
         else:
             score(case.lvlm, case.alone[0], case.chosen[:1, :1], [name])

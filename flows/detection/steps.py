@@ -366,9 +366,9 @@ def _trained(detector: Any) -> str | None:
 
 
 def _model(request: Request) -> Any:
-    from ..evaluation import steps
+    from ...pipelines.model.spec import ModelSpec, load
 
-    return steps.load_model(request.model, request.device, request.dtype, request.revision)
+    return load(ModelSpec(request.model, request.device, request.dtype, request.revision))
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,4 +1,4 @@
-"""Answers on disk: JSON lines that a killed run goes on from, and that refuse to be mixed with another run's."""
+"""Answers on disk: JSON lines from which a killed run continues, and which are never mixed with another run's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...datasets.examples import Example
+from ..files.atomic import read_json, write_json, write_text
+
 Row = dict[str, Any]
 
 
 class OtherSettings(ValueError):
-    """A folder holds answers that were made with other settings; the message says which differ."""
+    """A folder holds answers of other settings; the message says which differ."""
 
 
 def file_name(decoder: str) -> str:
@@ -38,34 +41,8 @@ def settings_path(answers: Path) -> Path:
     return answers.with_suffix(".settings.json")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file.
-
-    Raises:
-        FileNotFoundError, ValueError: no such file, or no JSON in it (with the line).
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; is {path.parent} the folder of an evaluation?")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}).") from error
-
-
 def check_settings(answers: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a file of answers that was begun with other settings.
+    """Refuse a file of answers of other settings.
 
     Raises:
         OtherSettings: says what differs.
@@ -75,12 +52,12 @@ def check_settings(answers: Path, settings: Mapping[str, Any]) -> None:
     stored = settings_path(answers)
     if not stored.exists():
         raise OtherSettings(f"{answers} exists, but not its settings {stored.name}; delete it or choose another --out.")
-    if said := difference(read_json(stored), settings):
-        raise OtherSettings(f"{answers} was made with other settings: {said}. Choose another --out, or delete it.")
+    if changes := difference(read_json(stored), settings):
+        raise OtherSettings(f"{answers} was made with other settings: {changes}. Choose another --out, or delete it.")
 
 
 def difference(there: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """In what stored settings and these differ, as one sentence; "" if in nothing."""
+    """The fields in which stored settings and these differ, as one sentence; "" where they are equal."""
     here = json.loads(json.dumps(settings))
     different = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if len(different) > 1 and "data_sha256" in different:
@@ -106,17 +83,33 @@ def read_rows(answers: Path) -> list[Row]:
     return rows
 
 
+def rows_of(out: str | Path, benchmark: str, decoder: str, examples: Sequence[Example]) -> list[Row]:
+    """The rows of all examples, in their order.
+
+    Raises:
+        ValueError: some are missing.
+    """
+    path = answers_path(out, benchmark, decoder)
+    rows = {row["id"]: row for row in read_rows(path)}
+    missing = [e.id for e in examples if e.id not in rows]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {len(missing)} of {len(examples)} answers, such as {missing[0]!r}; run it again."
+        )
+    return [rows[e.id] for e in examples]
+
+
 @contextmanager
 def continued(
     answers: Path, settings: Mapping[str, Any], order: Sequence[str]
 ) -> Iterator[tuple[set[str], Callable[[Sequence[Row]], None]]]:
-    """Go on with a file of answers, or begin it: gives the ids that are there, and what appends rows.
+    """Continue a file of answers, or begin it: gives the ids of its rows, and a function that appends rows.
 
-    A half-written last line is cut off and rows with an error are taken out, so that both are tried again. Rows end
-    up in the order of `order`.
+    A half-written last line and rows with an error are removed, so that both are tried again. At the end the rows stand
+    in the order of `order`.
 
     Raises:
-        OtherSettings: it was begun with other settings.
+        OtherSettings: the file was begun with other settings.
     """
     check_settings(answers, settings)
     write_json(settings_path(answers), settings)
@@ -136,7 +129,7 @@ def continued(
 
 
 def _write_rows(answers: Path, rows: Sequence[Row]) -> None:
-    """Replace the file's content, if it is another."""
+    """Replace the file's content, if it differs."""
     text = "".join(map(_line, rows))
     if not answers.exists() or answers.read_bytes() != text.encode():
         write_text(answers, text)

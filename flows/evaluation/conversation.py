@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from ...pipelines.lvlm import LVLM
     from ...pipelines.results import Answer
 
-Asked = str | tuple[str, ...] | None
+Question = str | tuple[str, ...] | None
 NO_ANSWER = "the answer that this question follows is missing"
 
 
-def batches(asked: Sequence[Example], size: int) -> Iterator[tuple[int, Sequence[Example]]]:
-    """(place of the first, examples), `size` at a time; nothing shares a batch with the answer that it follows.
+def batches(examples: Sequence[Example], size: int) -> Iterator[tuple[int, Sequence[Example]]]:
+    """(place of the first, examples), `size` at a time; an example never shares a batch with the answer it follows.
 
     Examples that follow an answer come after it, and those that do stand together.
 
@@ -27,7 +27,7 @@ def batches(asked: Sequence[Example], size: int) -> Iterator[tuple[int, Sequence
     [['a', 'b'], ['c']]
     """
     start = 0
-    for _, run in groupby(asked, key=lambda example: bool(example.after)):
+    for _, run in groupby(examples, key=lambda example: bool(example.after)):
         alike = list(run)
         for place in range(0, len(alike), size):
             yield start + place, alike[place : place + size]
@@ -35,17 +35,17 @@ def batches(asked: Sequence[Example], size: int) -> Iterator[tuple[int, Sequence
 
 
 def questions(
-    part: Sequence[Example], asked: Sequence[Example], prompt: str | None, texts: Mapping[str, str]
-) -> list[Asked]:
-    """What each example asks: a text, or the turns of a conversation; None where the answer before it is missing.
+    part: Sequence[Example], examples: Sequence[Example], prompt: str | None, texts: Mapping[str, str]
+) -> list[Question]:
+    """The question of each example in `part`: a text, or the turns of a conversation; None without its earlier answer.
 
     Args:
-        asked: all examples of the benchmark. prompt: the benchmark's, for examples without a question.
-        texts: example -> what the model has said.
+        examples: all of the benchmark. prompt: the benchmark's, for examples without a question.
+        texts: example id -> the model's answer.
     """
     before = {e.after for e in part if e.after}
-    first = {e.id: e.question or prompt or "" for e in asked if e.id in before} if before else {}
-    out: list[Asked] = []
+    first = {e.id: e.question or prompt or "" for e in examples if e.id in before} if before else {}
+    out: list[Question] = []
     for example in part:
         question = example.question or prompt or ""
         if not example.after:
@@ -67,13 +67,17 @@ def kept(text: str, words: int | None) -> str:
 
 
 def answered(
-    lvlm: LVLM, part: Sequence[Example], asks: Sequence[Asked], seed: int, **options: Any
+    lvlm: LVLM, part: Sequence[Example], asks: Sequence[Question], seed: int, **options: Any
 ) -> list[Answer]:
-    """`lvlm.answer` for these, with an error for what follows an answer that is missing. seed: of the first."""
+    """The answers of `lvlm.answer`, and an error row for each question without the answer that it follows.
+
+    Args:
+        asks: the questions of `part`. seed: of its first example. options: as `lvlm.answer`.
+    """
     from ...pipelines.results import Answer
 
     good = [place for place, question in enumerate(asks) if question is not None]
     images = [part[place].path or part[place].open() for place in good]
     seeds = [seed + place for place in good]
-    told = iter(lvlm.answer(images, [asks[place] for place in good], errors="row", seed=seeds, **options))
-    return [Answer("", error=NO_ANSWER) if question is None else next(told) for question in asks]
+    answers = iter(lvlm.answer(images, [asks[place] for place in good], errors="row", seed=seeds, **options))
+    return [Answer("", error=NO_ANSWER) if question is None else next(answers) for question in asks]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..files import atomic
 from ..prefect import cache_key
 from . import regression, steps
 from .regression import Checked, Regression
+from .request import RESULTS, Evaluation
 
 HISTORY, CHECKED = "history.jsonl", "checked.json"
 PLAIN = steps.Steps()
@@ -29,7 +28,7 @@ def run_name(moment: datetime.datetime, mark: str = "") -> str:
 def last_good(out: Path) -> Path | None:
     """The latest run that was not worse than the one before it, or that was accepted; None if there is none."""
     good = [line["run"] for line in atomic.lines(out / HISTORY) if line["good"]]
-    there = [out / name for name in good if (out / name / steps.RESULTS).is_file()]
+    there = [out / name for name in good if (out / name / RESULTS).is_file()]
     return there[-1] if there else None
 
 
@@ -48,23 +47,23 @@ def accept(out: Path) -> Path:
     return out / str(lines[-1]["run"])
 
 
-def run(out: str, name: str, asked: Mapping[str, Any], made: steps.Steps = PLAIN) -> Checked:
+def run(out: str, name: str, request: Evaluation, parts: steps.Steps = PLAIN) -> Checked:
     """Evaluate into a folder of its own, compare it with the last good run, and note the result.
 
     Args:
         out: where the runs of this schedule are. name: this one's folder in it; one that is there is continued.
-        asked: arguments of `steps.evaluation` but out. made: its steps, plain or as tasks.
+        request: of the evaluation. parts: its steps, plain or as tasks.
 
     Raises:
         as `steps.evaluation`.
     """
     folder = Path(out) / name
-    steps.evaluation(**{**asked, "out": str(folder), "steps": made})
+    steps.evaluation(request, str(folder), parts)
     checked = regression.check(folder, last_good(Path(out)))
     atomic.write_json(folder / CHECKED, checked.record())
     atomic.append(Path(out) / HISTORY, {
         "run": name, "finished": _shown(now()), "good": checked.good, "code": cache_key.code_version()[:16],
-        "against": checked.baseline and Path(checked.baseline).name, "worse": checked.said,
+        "against": checked.baseline and Path(checked.baseline).name, "worse": checked.reasons,
     })  # fmt: skip
     return checked
 
@@ -77,7 +76,7 @@ def refuse(checked: Checked) -> None:
     """
     if not checked.good:
         name = Path(checked.baseline or "").name
-        raise Regression(f"worse than {name}, the last good run: {'; '.join(checked.said)}")
+        raise Regression(f"worse than {name}, the last good run: {'; '.join(checked.reasons)}")
 
 
 def now() -> datetime.datetime:

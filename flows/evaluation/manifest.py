@@ -1,4 +1,4 @@
-"""What a manifest says: model, benchmarks, files, and the settings that decide the answers."""
+"""The manifest of a run: request, model, benchmarks, files, and the settings that decide the answers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,48 @@ from typing import TYPE_CHECKING, Any
 
 from ...datasets.examples import Example
 from ..benchmarks.base import Benchmark, Source, digest
+from ..benchmarks.registry import BENCHMARKS
+from ..files import atomic
 from . import provenance
+from .request import Evaluation, shown
 
 if TYPE_CHECKING:
     from ...pipelines.lvlm import LVLM
+
+
+def manifest_of(request: Evaluation, lvlm: LVLM, examples: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+    """All that a run depends on, before its first answer.
+
+    examples: benchmark name -> its examples.
+    """
+    from ...pipelines.registry import DETECTORS
+
+    source = request.source
+    configured = {decoder: shown(decoder, request.model.name) for decoder in request.decoders}
+    detectors = {detector: repr(DETECTORS.make(detector)) for detector in request.detectors}
+    parts = {
+        name: about_benchmark(lvlm, BENCHMARKS[name], source, examples[name], request.generation)
+        for name in request.benchmarks
+    }
+    versions = provenance.versions()
+    common = {
+        **about_model(lvlm), "detectors": list(detectors.values()), "dataset": source.name, "limit": source.limit,
+        "seed": source.seed,
+        **{f"version of {name}": versions[name] for name in ("veridical", "torch", "transformers")},
+    }  # fmt: skip
+    settings = {
+        name: {
+            decoder: {**common, "decoder": configured[decoder], "benchmark": name, **settings_of(parts[name])}
+            for decoder in request.decoders
+        }
+        for name in request.benchmarks
+    }
+    return {
+        "request": request.record(), "model": {**about_model(lvlm), "template": template(lvlm)},
+        "decoders": configured, "detectors": detectors, "benchmarks": parts, "dataset": source.name,
+        "files": files_of(source), "seed": source.seed, "versions": versions, "hardware": provenance.hardware(),
+        "started": now(), "finished": None, "settings": settings,
+    }  # fmt: skip
 
 
 def about_model(lvlm: LVLM) -> dict[str, Any]:
@@ -44,21 +82,21 @@ def files_of(source: Source) -> dict[str, str]:
     if source.data is not None:
         own = Path(source.data)
         paths += [own] if own.is_file() else sorted({*own.glob("*.json"), *own.glob("*.txt"), *own.glob("*/*.json")})
-    return {path.name: provenance.digest(path) for path in paths}
+    return {path.name: str(atomic.digest(path)) for path in paths}
 
 
 def about_benchmark(
-    lvlm: LVLM, benchmark: Benchmark, source: Source, asked: Sequence[Example], generation: Mapping[str, Any]
+    lvlm: LVLM, benchmark: Benchmark, source: Source, examples: Sequence[Example], generation: Mapping[str, Any]
 ) -> dict[str, Any]:
-    question = asked[0].question or benchmark.prompt or ""
-    turns = next(((question, "…", e.question or "") for e in asked if e.after), None)
+    question = examples[0].question or benchmark.prompt or ""
+    turns = next(((question, "…", e.question or "") for e in examples if e.after), None)
     later = {} if turns is None else {"prompt of a second turn": lvlm.prompt(turns, source.system)}
     return {
         "version": benchmark.version, "protocol": benchmark.protocol(source),
         "question": question, "prompt": lvlm.prompt(question, source.system), **later,
         "generation": {"do_sample": False, "max_new_tokens": benchmark.max_new_tokens, **generation},
-        "examples": len(asked), "images": len({e.image_id for e in asked}), "data_sha256": digest(asked),
-        "image_ids": list(dict.fromkeys(e.image_id for e in asked)),
+        "examples": len(examples), "images": len({e.image_id for e in examples}), "data_sha256": digest(examples),
+        "image_ids": list(dict.fromkeys(e.image_id for e in examples)),
     }  # fmt: skip
 
 

@@ -42,13 +42,6 @@ def _cpu() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
-@lru_cache(maxsize=16)
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @lru_cache(maxsize=4)
 def weights(folder: Path) -> str | None:
     """SHA-256 over the weights of a model folder; None if there are none here, as for a model from the Hub.
@@ -60,15 +53,15 @@ def weights(folder: Path) -> str | None:
     if not files:
         return None
     whole = sum(path.stat().st_size for path in files) <= _WHOLE
-    told = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for path in files:
         size = path.stat().st_size
-        told.update(f"{path.name} {size}".encode())
+        sha256.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
             if whole or size <= 2 * _PART:
-                told.update(file.read())
+                sha256.update(file.read())
             else:
-                told.update(file.read(_PART))
+                sha256.update(file.read(_PART))
                 file.seek(-_PART, os.SEEK_END)
-                told.update(file.read())
-    return told.hexdigest()
+                sha256.update(file.read())
+    return sha256.hexdigest()

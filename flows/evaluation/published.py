@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...metrics.published import FILE, PLAIN, Published, bands, published
 from . import answer_file, steps
+from .request import RESULTS, Evaluation, chain
 
 RUNNABLE = {"chair": "images", "pope": "questions"}
 NEEDED = "veridical data coco fetches what is needed"
@@ -63,30 +64,30 @@ class Run:
 
     @property
     def generation(self) -> dict[str, Any] | None:
-        """What transformers' generate takes; None where the paper's words do not say."""
-        said = str(self.setting.get("decoding", "greedy"))
+        """What transformers' generate takes; None where the paper's words leave it open."""
+        decoding = str(self.setting.get("decoding", "greedy"))
         out: dict[str, Any] = {}
         if "max_new_tokens" in self.setting:
             out["max_new_tokens"] = self.setting["max_new_tokens"]
-        beams, nucleus = re.fullmatch(r"beam (\d+)", said), re.fullmatch(r"nucleus (0?\.\d+|1)", said)
+        beams, nucleus = re.fullmatch(r"beam (\d+)", decoding), re.fullmatch(r"nucleus (0?\.\d+|1)", decoding)
         if beams:
             out["num_beams"] = int(beams[1])
-        elif nucleus or said == "sampling":
+        elif nucleus or decoding == "sampling":
             share = float(nucleus[1]) if nucleus else 1.0
             out |= {"do_sample": True, "temperature": 1.0, "top_p": share, "top_k": 0}
-        elif said != "greedy":
+        elif decoding != "greedy":
             return None
         return out
 
     @property
     def assumed(self) -> list[str]:
-        """What the paper, as far as it is recorded, does not say, and is ours."""
-        told = {"decoding": "greedy", "max_new_tokens": "the benchmark's", "images": "500"}
+        """Settings that the paper, as far as it is recorded, leaves open, and that are ours."""
+        ours = {"decoding": "greedy", "max_new_tokens": "the benchmark's", "images": "500"}
         if self.benchmark == "chair":
-            told["prompt"] = "the benchmark's"
+            ours["prompt"] = "the benchmark's"
         else:
-            told["suffix"] = "none"
-        found = [f"{name}: {ours}" for name, ours in told.items() if name not in self.setting]
+            ours["suffix"] = "none"
+        found = [f"{name}: {value}" for name, value in ours.items() if name not in self.setting]
         built = self.benchmark == "pope" and not self.world
         return [
             *found,
@@ -138,52 +139,54 @@ def plan(
         if benchmark in RUNNABLE:
             runs.append(Run(benchmark, json.loads(setting), here, tuple(part), away))
     if not runs:
-        told = ", ".join(sorted({row.benchmark for row in rows}))
-        raise ValueError(f"{paper} has figures on {told}; those that can be run from here are {', '.join(RUNNABLE)}.")
+        measured = ", ".join(sorted({row.benchmark for row in rows}))
+        raise ValueError(f"{paper} has figures on {measured}; those that can be run here are {', '.join(RUNNABLE)}.")
     return runs
 
 
 def _is_here(method: str) -> bool:
     try:
-        steps.chain(HERE.get(method, method))
+        chain(HERE.get(method, method))
     except (LookupError, ValueError):
         return False
     return True
 
 
-def run(
-    one: Run, model: str, out: Path, coco: Path | None, synonyms: Path | None, limit: int | None = None, **options: Any
-) -> Path:
-    """Evaluate as a paper did, in a folder below `out`; goes on where it was stopped.
+def run(one: Run, base: Evaluation, out: Path, limit: int | None = None) -> Path:
+    """Evaluate as a paper did, in a folder below `out`; continues where it was stopped.
 
     Args:
-        options: of `steps.evaluation`, such as device or seed.
+        base: model, batch size, seed, and where COCO and its synonyms are here. limit: images; None is the paper's.
 
     Raises:
         FileNotFoundError: COCO is needed, and not there.
         ValueError: as `steps.evaluation`.
     """
+    folder = out / one.name
+    steps.evaluation(request_of(one, base, limit), str(folder))
+    return folder
+
+
+def request_of(one: Run, base: Evaluation, limit: int | None = None) -> Evaluation:
+    """The request of a paper's run; arguments as `run`."""
+    coco, synonyms = base.source.coco, base.source.synonyms
     if not one.world and (coco is None or (one.benchmark == "chair" and synonyms is None)):
         lacking = "--coco FOLDER" if coco is None else "--synonyms FILE"
         raise FileNotFoundError(
             f"{one.benchmark} of this paper is on COCO val2014: give {lacking} (annotations/instances_val2014.json, "
             f"captions_val2014.json, the images in val2014/, and CHAIR's synonym file); {NEEDED}."
         )
-    said = one.setting
-    protocol = {name: said[name] for name in ("prompt", "suffix") if name in said}
-    folder = out / one.name
-    steps.evaluation(**{
-        "model": model, "decoders": list(one.decoders), "benchmarks": [one.benchmark],
-        "limit": limit or said.get("images", 500), "out": str(folder), "coco": None if one.world else str(coco),
-        "split": None if one.world else "val2014", "synonyms": None if one.world or synonyms is None else str(synonyms),
-        "generation": one.generation, "protocol": protocol, **options,
-    })  # fmt: skip
-    return folder
+    places = {"coco": None, "split": None, "synonyms": None} if one.world else {"split": "val2014"}
+    protocol = {name: one.setting[name] for name in ("prompt", "suffix") if name in one.setting}
+    source = replace(base.source, limit=limit or one.setting.get("images", 500), **places, **protocol)
+    return replace(
+        base, decoders=one.decoders, benchmarks=[one.benchmark], source=source, generation=one.generation or {}
+    )
 
 
 def beside(one: Run, folder: Path, model: str, path: Path = FILE) -> list[Line]:
     """Ours from a folder of results beside the figures that they are to reproduce."""
-    records = {record["decoder"]: record["metrics"] for record in answer_file.read_json(folder / steps.RESULTS)}
+    records = {record["decoder"]: record["metrics"] for record in answer_file.read_json(folder / RESULTS)}
     lines = []
     for row in one.figures:
         decoder = HERE.get(row.method, row.method)
@@ -221,7 +224,7 @@ def available(path: Path = FILE) -> list[tuple[str, str, str, str, str, str]]:
             found.append((names[number or ""], model, ", ".join(sorted(others)), "", "", reason))
             continue
         for one in runs:
-            decoding = str(one.setting.get("decoding", "not said"))
+            decoding = str(one.setting.get("decoding", "not stated"))
             methods = ", ".join([*one.decoders, *(f"({name})" for name in one.left_out)])
             able = "yes" if hub_ids(model, path) else "with --checkpoint: no Hub id is known"
             found.append((names[number or ""], model, one.benchmark, decoding, methods, one.obstacle or able))

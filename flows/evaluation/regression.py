@@ -9,7 +9,9 @@ from typing import Any
 from ...metrics import compare
 from ..benchmarks.registry import BENCHMARKS
 from ..scoring import compare as comparing
-from . import answer_file, steps
+from . import answer_file
+from .request import RESULTS, Evaluation
+from .text import interval, markdown_table
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of a run's figures.
+    """A run's figures beside those of an earlier run.
 
     Args:
         baseline: the folder it was compared with; None for a first run.
         worse: figures of the headline that are worse by more than the noise; each makes the run a bad one.
         more_errors: (benchmark, decoder) -> more images than before that could not be answered; likewise.
-        better, others: headline figures that are better, and other figures that are worse; told, no more.
+        better, others: headline figures that are better, and other figures that are worse; reported, but no failure.
         notes: what could not be compared, and why.
         compared: number of headline figures.
     """
@@ -59,8 +61,8 @@ class Checked:
         return not (self.worse or self.more_errors)
 
     @property
-    def said(self) -> list[str]:
-        """A line for everything that makes the run a bad one."""
+    def reasons(self) -> list[str]:
+        """A line for each reason why the run is a bad one."""
         return [*map(str, self.worse), *(f"{name}: {n} more without an answer" for name, n in self.more_errors.items())]
 
     def record(self) -> dict[str, Any]:
@@ -79,8 +81,8 @@ def check(run: Path, baseline: Path | None) -> Checked:
     each has a chance of 2.5 % to be called worse by a change that does nothing, so there should be few of them. Two
     runs of the same texts differ in nothing.
 
-    Runs that were asked in another way (prompt, protocol, images, token budget) are not compared, which is noted: the
-    new one is then where comparing begins.
+    Runs of another prompt, protocol, token budget or other images are not compared, which is noted: comparisons then
+    begin with the new run.
     """
     if baseline is None:
         return Checked(notes=["first run: nothing to compare with"])
@@ -94,7 +96,7 @@ def check(run: Path, baseline: Path | None) -> Checked:
     for key in [key for key in now if key in before]:
         differ = compare.warnings_between(before[key].about, now[key].about)
         if differ:
-            found.notes.append(f"{' '.join(key)} was asked in another way: {'; '.join(differ)}")
+            found.notes.append(f"{' '.join(key)} has another protocol: {'; '.join(differ)}")
             continue
         if not now[key].parts:
             found.notes.append(f"{' '.join(key)} has no paired comparison")
@@ -104,7 +106,7 @@ def check(run: Path, baseline: Path | None) -> Checked:
         headline = {name: better for name, better in BENCHMARKS[key[0]].higher_is_better.items()
                     if name in BENCHMARKS[key[0]].headline}  # fmt: skip
         count += len(headline)
-        if _said(before[key]) == _said(now[key]):
+        if _texts(before[key]) == _texts(now[key]):
             continue
         for name, one in _figures(comparing.pair(before[key], now[key])):
             far = one.difference
@@ -118,39 +120,38 @@ def check(run: Path, baseline: Path | None) -> Checked:
 
 def markdown(run: Path, checked: Checked | None = None) -> str:
     """The run in a page: figures with intervals, and how they compare with the last good run."""
-    request, results = steps.Request.read(str(run)), answer_file.read_json(run / steps.RESULTS)
+    request, results = Evaluation.read(run), answer_file.read_json(run / RESULTS)
     verdict = "" if checked is None else ": good" if checked.good else ": worse than the last good run"
-    lines = [f"# {request.model}{verdict}", ""]
+    lines = [f"# {request.model.name}{verdict}", ""]
     checked = checked or Checked()
-    for title, said in (
-        ("Worse", checked.said), ("Better", map(str, checked.better)),
+    for title, items in (
+        ("Worse", checked.reasons), ("Better", map(str, checked.better)),
         ("Also worse, but not watched", map(str, checked.others)), ("Notes", checked.notes),
     ):  # fmt: skip
-        told = [f"- {line}" for line in said]
-        lines += [f"## {title}", *told, ""] if told else []
+        bullets = [f"- {line}" for line in items]
+        lines += [f"## {title}", *bullets, ""] if bullets else []
     if checked.baseline:
         lines += [f"{checked.compared} figures compared with {Path(checked.baseline).name}.", ""]
     for name in request.benchmarks:
         figures = BENCHMARKS[name].headline
-        lines += [f"## {name}", "", "| decoder | " + " | ".join(figures) + " | n | errors |"]
-        lines += ["|---" * (len(figures) + 3) + "|"]
+        rows = []
         for record in [record for record in results if record["benchmark"] == name]:
-            cells = [_cell(record["metrics"].get(figure)) for figure in figures]
             n = max((cell["n"] for cell in record["metrics"].values()), default=0)
-            lines.append(f"| {record['decoder']} | " + " | ".join(cells) + f" | {n} | {record['errors']} |")
-        lines.append("")
+            cells = [interval(record["metrics"].get(figure)) for figure in figures]
+            rows.append([record["decoder"], *cells, n, record["errors"]])
+        lines += [f"## {name}", "", markdown_table(["decoder", *figures, "n", "errors"], rows), ""]
     return "\n".join(lines)
 
 
 def table(run: Path) -> list[dict[str, Any]]:
     """Method × metric: a row per decoder and benchmark, a column per headline figure."""
     rows = []
-    for record in answer_file.read_json(run / steps.RESULTS):
-        told = {name: record["metrics"][name]["value"] for name in BENCHMARKS[record["benchmark"]].headline
-                if name in record["metrics"]}  # fmt: skip
+    for record in answer_file.read_json(run / RESULTS):
+        headline = BENCHMARKS[record["benchmark"]].headline
+        values = {name: record["metrics"][name]["value"] for name in headline if name in record["metrics"]}
         rows.append({
             "method": record["decoder"], "benchmark": record["benchmark"],
-            **{name: round(value, 4) for name, value in told.items()}, "errors": record["errors"],
+            **{name: round(value, 4) for name, value in values.items()}, "errors": record["errors"],
             "seconds per image": round(record["seconds_per_image"], 3),
         })  # fmt: skip
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -167,13 +168,9 @@ def _figures(found: comparing.Found) -> list[tuple[str, compare.Comparison]]:
     ]
 
 
-def _said(system: comparing.System) -> dict[str, Any]:
+def _texts(system: comparing.System) -> dict[str, Any]:
     return {title: part.said for title, part in system.parts.items()}
 
 
 def _errors(folder: Path) -> dict[tuple[str, str], int]:
-    return {(r["benchmark"], r["decoder"]): r["errors"] for r in answer_file.read_json(folder / steps.RESULTS)}
-
-
-def _cell(cell: Any) -> str:
-    return "–" if cell is None else f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
+    return {(r["benchmark"], r["decoder"]): r["errors"] for r in answer_file.read_json(folder / RESULTS)}

@@ -16,7 +16,9 @@ from ...datasets.examples import Example
 from ..benchmarks.base import Benchmark, Mark
 from ..benchmarks.registry import BENCHMARKS
 from ..detection.words import words
-from . import answer_file, steps
+from . import answer_file
+from .request import MANIFEST, REPORT, RESULTS, Evaluation
+from .text import figure
 
 PLAIN = "greedy"
 THUMBNAIL = 240
@@ -34,13 +36,13 @@ def write(out: str | Path, examples: int = EXAMPLES) -> Path:
         FileNotFoundError, ValueError: a file of the evaluation is missing or broken.
     """
     out = Path(out)
-    request = steps.Request.read(str(out))
-    results, manifest = answer_file.read_json(out / steps.RESULTS), answer_file.read_json(out / steps.MANIFEST)
+    request = Evaluation.read(out)
+    results, manifest = answer_file.read_json(out / RESULTS), answer_file.read_json(out / MANIFEST)
     text = _template().render(
         request=request, manifest=manifest,
         sections=[_section(str(out), request, BENCHMARKS[name], results, examples) for name in request.benchmarks],
     )  # fmt: skip
-    path = out / steps.REPORT
+    path = out / REPORT
     answer_file.write_text(path, text)
     return path
 
@@ -55,23 +57,16 @@ def _template() -> jinja2.Template:
     return environment.get_template("report.html.jinja")
 
 
-def figure(value: float) -> str:
-    """A share with three decimals, anything larger with one.
-
-    >>> figure(0.12345), figure(31.4159)
-    ('0.123', '31.4')
-    """
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
-
-
 # -- tables --------------------------------------------------------------------------------------------------------
 def _section(
-    out: str, request: steps.Request, benchmark: Benchmark, results: Sequence[Mapping], examples: int
+    out: str, request: Evaluation, benchmark: Benchmark, results: Sequence[Mapping], count: int
 ) -> dict[str, Any]:
     records = [record for record in results if record["benchmark"] == benchmark.name]
-    asked = benchmark.examples(request.source)
-    rows = {record["decoder"]: steps.rows_of(out, benchmark.name, record["decoder"], asked) for record in records}
-    first_errors = {row["image"]: row["error"] for told in rows.values() for row in told if row["error"]}
+    examples = benchmark.examples(request.source)
+    rows = {
+        record["decoder"]: answer_file.rows_of(out, benchmark.name, record["decoder"], examples) for record in records
+    }
+    first_errors = {row["image"]: row["error"] for answers in rows.values() for row in answers if row["error"]}
     return {
         "name": benchmark.name,
         "about": (benchmark.__doc__ or "").strip().split("\n\n")[0],
@@ -81,9 +76,9 @@ def _section(
             if any(name in record["metrics"] for record in records for name in metrics)
         ],
         "records": records,
-        "idle": [(r["decoder"], name) for r in records for name, told in r["acted"].items() if not told["acted"]],
+        "idle": [(r["decoder"], name) for r in records for name, counts in r["acted"].items() if not counts["acted"]],
         "errors": list(first_errors.items())[:10],
-        "examples": _examples(request, benchmark, asked, rows, examples),
+        "examples": _examples(request, benchmark, examples, rows, count),
     }  # fmt: skip
 
 
@@ -110,43 +105,43 @@ def verdicts(records: Sequence[Mapping], benchmark: Benchmark) -> dict[tuple[str
     if plain is None:
         return out
     for name, higher in benchmark.higher_is_better.items():
-        told = {record["decoder"]: record["metrics"][name] for record in records if name in record["metrics"]}
+        cells = {record["decoder"]: record["metrics"][name] for record in records if name in record["metrics"]}
         if name not in plain:
             continue
         base = plain[name]
-        above = {decoder for decoder, cell in told.items() if cell["low"] > base["high"]}
-        below = {decoder for decoder, cell in told.items() if cell["high"] < base["low"]}
+        above = {decoder for decoder, cell in cells.items() if cell["low"] > base["high"]}
+        below = {decoder for decoder, cell in cells.items() if cell["high"] < base["low"]}
         better, worse = (above, below) if higher else (below, above)
         out |= {(decoder, name): "worse" for decoder in worse}
         if better:
-            best = (max if higher else min)(told[decoder]["value"] for decoder in better)
-            out |= {(decoder, name): "best" for decoder in better if told[decoder]["value"] == best}
+            best = (max if higher else min)(cells[decoder]["value"] for decoder in better)
+            out |= {(decoder, name): "best" for decoder in better if cells[decoder]["value"] == best}
     return out
 
 
 # -- examples ------------------------------------------------------------------------------------------------------
 def _examples(
-    request: steps.Request, benchmark: Benchmark, asked: Sequence[Example],
-    rows: Mapping[str, Sequence[answer_file.Row]], wanted: int,
+    request: Evaluation, benchmark: Benchmark, examples: Sequence[Example],
+    rows: Mapping[str, Sequence[answer_file.Row]], count: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Examples as the template shows them."""
     marks = {
-        decoder: [benchmark.marks(request.source, e, row["text"]) for e, row in zip(asked, told, strict=True)]
-        for decoder, told in rows.items()
+        decoder: [benchmark.marks(request.source, e, row["text"]) for e, row in zip(examples, answers, strict=True)]
+        for decoder, answers in rows.items()
     }
-    wrong = {decoder: [sum(not m.right for m in found) for found in told] for decoder, told in marks.items()}
+    wrong = {decoder: [sum(not m.right for m in found) for found in per] for decoder, per in marks.items()}
     shown = []
-    for index in choose(wrong, [e.image for e in asked], wanted):
-        example = asked[index]
-        said = []
-        for decoder, told in rows.items():
-            row = told[index]
-            pieces = segments(row, marks[decoder][index])
-            said.append({"decoder": decoder, "pieces": pieces, "error": row["error"], "wrong": wrong[decoder][index]})
+    for index in choose(wrong, [e.image for e in examples], count):
+        example = examples[index]
+        texts = [
+            {"decoder": decoder, "pieces": segments(answers[index], marks[decoder][index]),
+             "error": answers[index]["error"], "wrong": wrong[decoder][index]}
+            for decoder, answers in rows.items()
+        ]  # fmt: skip
         shown.append({
             "id": example.id, "image": thumbnail(example),
             "question": ("… " if example.after else "") + (example.question or benchmark.prompt or ""),
-            "label": example.label, "objects": sorted(example.objects), "said": said,
+            "label": example.label, "objects": sorted(example.objects), "texts": texts,
         })  # fmt: skip
     return shown
 
@@ -159,7 +154,7 @@ def choose(wrong: Mapping[str, Sequence[int]], images: Sequence[str], wanted: in
     [3, 2, 0]
     """
     plain = wrong.get(PLAIN) or next(iter(wrong.values()), [])
-    gains = [[base - told[index] for told in wrong.values()] for index, base in enumerate(plain)]
+    gains = [[base - errors[index] for errors in wrong.values()] for index, base in enumerate(plain)]
     helped = [index for index, gain in enumerate(gains) if max(gain) > 0]
     hurt = [index for index, gain in enumerate(gains) if max(gain) <= 0 and min(gain) < 0]
     alike = [index for index, gain in enumerate(gains) if not any(gain) and plain[index]]
@@ -178,7 +173,7 @@ def choose(wrong: Mapping[str, Sequence[int]], images: Sequence[str], wanted: in
 
 
 def segments(row: answer_file.Row, marks: Sequence[Mark]) -> list[tuple[str, str, str]]:
-    """A text cut at its marks: (text, "right", "wrong" or "", what the detectors say of it)."""
+    """A text cut at its marks: (text, "right", "wrong" or "", its risk by each detector)."""
     text, here = row["text"], 0
     out: list[tuple[str, str, str]] = []
     for mark in sorted(marks, key=lambda mark: mark.start):
@@ -190,18 +185,18 @@ def segments(row: answer_file.Row, marks: Sequence[Mark]) -> list[tuple[str, str
 
 
 def _risk(row: answer_file.Row, mark: Mark) -> str:
-    told = []
+    risks = []
     for detector, risk in row["risk"].items():
         inside = [
             word.risk for word in words(row["text"], row["tokens"], risk)
             if word.risk is not None and word.start < mark.end and word.end > mark.start
         ]  # fmt: skip
-        told += [f"{detector} {max(inside):.2f}"] if inside else []
-    return ", ".join(told)
+        risks += [f"{detector} {max(inside):.2f}"] if inside else []
+    return ", ".join(risks)
 
 
 def thumbnail(example: Example) -> str:
-    """The picture as a JPEG data URI, 240 pixels wide or high; empty where it cannot be opened."""
+    """The image as a JPEG data URI, 240 pixels wide or high; empty where it cannot be opened."""
     try:
         with example.open() as image:
             small = image.convert("RGB")

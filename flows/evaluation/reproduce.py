@@ -1,18 +1,19 @@
-"""A run repeated from its manifest, and what came out differently."""
+"""A run repeated from its manifest, and the differences between the two."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..benchmarks.registry import BENCHMARKS
 from . import answer_file, steps
+from .request import MANIFEST, RESULTS, Evaluation
 
-# Parts of a manifest that say when and how it was asked for; the rest decides the numbers.
+# Parts of a manifest about the time and the form of the request; the rest decides the numbers.
 APART = ("started", "finished", "settings", "request")
-# Where it ran and where the data lay: noted, but no difference by itself.
+# Machine and places: noted, but no difference by itself.
 WHERE = ("versions", "hardware", "dataset", "model.device")
 TOLERANCE = 1e-9  # of a figure: sums of the same counts, divided once
 
@@ -38,8 +39,8 @@ class Repeated:
         answers: a difference per decoder and benchmark whose texts differ.
         figures: (benchmark, decoder, figure, before, after) of those that differ.
         manifest: (where, before, after) of what decides the numbers.
-        machine: the same of versions, hardware and places, and of what the older manifest does not say; by itself no
-            difference.
+        machine: the same of versions, hardware and places, and of what the older manifest lacks; no difference by
+            itself.
     """
 
     before: Path
@@ -67,45 +68,42 @@ class Repeated:
         }  # fmt: skip
 
 
-def reproduce(results: Path, out: Path | None = None, **changes: Any) -> Repeated:
-    """Run what a folder's manifest asks for once more, in another folder, and compare.
+def reproduce(
+    results: Path, out: Path | None = None, device: str | None = None, coco: str | None = None,
+    synonyms: str | None = None,
+) -> Repeated:  # fmt: skip
+    """Run the request in a folder's manifest once more, in another folder, and compare.
 
     Args:
         results: folder of an evaluation.
         out: an empty or new folder; None is RESULTS-again.
-        changes: arguments of `steps.evaluation` that are another here, such as coco or device.
+        device, coco, synonyms: where they differ here from the request; None is the request's.
 
     Raises:
         FileNotFoundError, ValueError: no finished run, an `out` that holds something, or as `steps.evaluation`.
     """
-    manifest, records = answer_file.read_json(results / steps.MANIFEST), answer_file.read_json(results / steps.RESULTS)
+    manifest, records = answer_file.read_json(results / MANIFEST), answer_file.read_json(results / RESULTS)
     if not records or manifest["finished"] is None:
         raise ValueError(f"{results} holds no finished run; `veridical evaluate` with the same options finishes it.")
     out = results.with_name(results.name + "-again") if out is None else out
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} holds something already; name a new folder with --out.")
-    asked = arguments(manifest["request"])
-    pinned = {"revision": asked["revision"] or manifest["model"]["revision"]}  # a Hub model may have moved on
-    steps.evaluation(**{**asked, **pinned, "out": str(out), **changes})
+    first = Evaluation.read(results)
+    pinned = first.model.revision or manifest["model"]["revision"]  # a Hub model may have moved on
+    model = replace(first.model, revision=pinned, device=device or first.model.device)
+    source = replace(first.source, coco=coco or first.source.coco, synonyms=synonyms or first.source.synonyms)
+    steps.evaluation(replace(first, model=model, source=source), str(out))
     return compared(results, out)
 
 
-def arguments(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What `steps.evaluation` was called with, from a manifest's request."""
-    asked = dict(request)
-    source = dict(asked.pop("source"))
-    common = {name: source.pop(name) for name in ("coco", "split", "limit", "seed", "synonyms")}
-    return {**asked, **common, "protocol": source}
-
-
 def compared(before: Path, after: Path) -> Repeated:
-    """Two folders of the same request: texts, figures, and all that their manifests say."""
+    """Two folders of the same request: texts, figures, and the rest of their manifests."""
     one, two = (
-        {part: said for part, said in answer_file.read_json(folder / steps.MANIFEST).items() if part not in APART}
+        {part: content for part, content in answer_file.read_json(folder / MANIFEST).items() if part not in APART}
         for folder in (before, after)
     )
     results = [
-        {(r["benchmark"], r["decoder"]): r for r in answer_file.read_json(folder / steps.RESULTS)}
+        {(r["benchmark"], r["decoder"]): r for r in answer_file.read_json(folder / RESULTS)}
         for folder in (before, after)
     ]
     unlike_parts = _between(one, two)
@@ -130,12 +128,12 @@ def compared(before: Path, after: Path) -> Repeated:
 
 def stale(results: Path) -> bool:
     """Whether the figures of a folder do not follow from its own answers."""
-    request = steps.Request.read(str(results))
-    for record in answer_file.read_json(results / steps.RESULTS):
+    request = Evaluation.read(results)
+    for record in answer_file.read_json(results / RESULTS):
         benchmark = BENCHMARKS[record["benchmark"]]
-        asked = benchmark.examples(request.source)
-        rows = steps.rows_of(str(results), benchmark.name, record["decoder"], asked)
-        again = steps._scored(request, benchmark, asked, rows)["metrics"]
+        examples = benchmark.examples(request.source)
+        rows = answer_file.rows_of(results, benchmark.name, record["decoder"], examples)
+        again = steps.scored(request, benchmark, examples, rows)["metrics"]
         if not all(_same(record["metrics"].get(name), again.get(name)) for name in {**record["metrics"], **again}):
             return True
     return False

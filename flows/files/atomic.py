@@ -54,6 +54,24 @@ def write_json(path: Path, content: Any) -> None:
     write(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
+def write_text(path: Path, text: str) -> None:
+    write(path, text.encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or no JSON in it (with the line).
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; is {path.parent} the folder of an evaluation?")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}).") from error
+
+
 def append(path: Path, record: Mapping[str, Any]) -> None:
     """Add a line to a log of JSON lines; half a line that a killed process left at its end is cut off first.
 

@@ -167,8 +167,8 @@ def curve(
         ValueError: no decoder, detector or share; a share outside 0 to 1; both splits the same; no Markdown file.
         UnknownName: no such name.
     """
+    from ...pipelines.model.spec import ModelSpec, load
     from ...pipelines.registry import DECODERS, DETECTORS
-    from ..evaluation.steps import load_model
     from .plot import markdown, svg
 
     if out.suffix != ".md":
@@ -185,7 +185,7 @@ def curve(
     chosen = replace(tested, split=validation_split or "validation", limit=validation)
     if tested.name == chosen.name:
         raise ValueError(f"thresholds are chosen and reported on {tested.name}: name two different splits.")
-    lvlm = load_model(model, device, dtype, revision)
+    lvlm = load(ModelSpec(model, device, dtype, revision))
     tokens = max_new_tokens or BENCHMARK.max_new_tokens
     folder = out.with_suffix("")
     on = lambda source: Asked(lvlm, source, batch_size, tokens, folder)

@@ -1,4 +1,4 @@
-"""What a run leaves behind in Prefect: a report, a table, a link to the HTML page, and how far it has come.
+"""Prefect artifacts of a run: a report, a table, a link to the HTML page, and its progress.
 
 Artifacts are for people who look: where Prefect cannot take one, that is logged and the run goes on. Importing this
 module imports Prefect.
@@ -24,7 +24,7 @@ from prefect.artifacts import (
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_logger
 
-from ..evaluation import regression, steps
+from ..evaluation import regression, request
 from ..files.progress import LISTENER
 
 EVERY = 5.0  # seconds between two updates of a bar
@@ -41,14 +41,14 @@ def publish(run: Path, checked: regression.Checked | None = None, reports: str |
     """
     if not _in_a_run():
         return
-    page = run.resolve() / steps.REPORT
-    link = page.as_uri() if reports is None else f"{reports.rstrip('/')}/{run.name}/{steps.REPORT}"
+    page = run.resolve() / request.REPORT
+    link = page.as_uri() if reports is None else f"{reports.rstrip('/')}/{run.name}/{request.REPORT}"
     with _tolerant("report"):
         create_markdown_artifact(regression.markdown(run, checked), REPORT, str(run))
     with _tolerant("table"):
         create_table_artifact(regression.table(run), TABLE, str(run))
     with _tolerant("link"):
-        create_link_artifact(link, steps.REPORT, LINK, str(run))
+        create_link_artifact(link, request.REPORT, LINK, str(run))
 
 
 @contextmanager
@@ -65,20 +65,20 @@ def progressing() -> Iterator[None]:
 
 
 class _Bars:
-    """Hears of every step of a bar; tells Prefect of the first, of the last, and of one every few seconds."""
+    """Receives every step of a bar; reports to Prefect the first, the last, and one every few seconds."""
 
     def __init__(self) -> None:
         self._bars: dict[str, tuple[UUID, float]] = {}
 
-    def __call__(self, title: str, percent: float, told: str) -> None:
+    def __call__(self, title: str, percent: float, text: str) -> None:
         with _tolerant("progress"):
             if title not in self._bars:
-                made = create_progress_artifact(percent, description=f"{title}: {told}")
-                self._bars[title] = cast(UUID, made), time.monotonic()  # a coroutine only inside an event loop
+                created = create_progress_artifact(percent, description=f"{title}: {text}")
+                self._bars[title] = cast(UUID, created), time.monotonic()  # a coroutine only inside an event loop
             elif percent >= 100 or time.monotonic() - self._bars[title][1] >= EVERY:
                 number = self._bars[title][0]
                 self._bars[title] = number, time.monotonic()
-                update_progress_artifact(number, percent, f"{title}: {told}")
+                update_progress_artifact(number, percent, f"{title}: {text}")
 
 
 @contextmanager

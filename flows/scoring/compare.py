@@ -14,7 +14,8 @@ from ...metrics.estimate import Estimate
 from ..benchmarks.chair import CHAIR
 from ..benchmarks.pope import POPE
 from ..benchmarks.registry import BENCHMARKS
-from ..evaluation import answer_file, steps
+from ..evaluation import answer_file
+from ..evaluation.request import MANIFEST, RESULTS, Evaluation
 from . import files
 
 Key = tuple[str, str]  # question, image: the same in both systems
@@ -100,8 +101,8 @@ def of_folder(folder: Path, decoders: Sequence[str] = ()) -> list[System]:
     Raises:
         FileNotFoundError, ValueError: no results, answers that are missing, or a decoder that was not run.
     """
-    request = steps.Request.read(str(folder))
-    manifest, results = answer_file.read_json(folder / steps.MANIFEST), answer_file.read_json(folder / steps.RESULTS)
+    request = Evaluation.read(folder)
+    manifest, results = answer_file.read_json(folder / MANIFEST), answer_file.read_json(folder / RESULTS)
     missing = [name for name in decoders if name not in request.decoders]
     if missing:
         raise ValueError(f"{folder} has no decoder {missing[0]!r}; it has {', '.join(request.decoders)}.")
@@ -127,7 +128,7 @@ def of_file(path: Path) -> System | None:
         FileNotFoundError, ValueError: as `of_folder`.
     """
     folder = path.parent.parent
-    if not (path.is_file() and (folder / steps.MANIFEST).is_file()):
+    if not (path.is_file() and (folder / MANIFEST).is_file()):
         return None
     inside = [s for s in of_folder(folder) if answer_file.answers_path(folder, s.benchmark, s.method) == path]
     return inside[0] if inside else None
@@ -153,12 +154,12 @@ def of_answers(path: Path, read: files.Answered, protocol: str) -> System:
     return System(str(path), "pope", "answers", {title: split}, {"protocol": protocol, "files": title}, figures)
 
 
-def _parts(folder: Path, request: steps.Request, benchmark: str, decoder: str) -> dict[str, Texts | Split]:
+def _parts(folder: Path, request: Evaluation, benchmark: str, decoder: str) -> dict[str, Texts | Split]:
     asker, source = BENCHMARKS[benchmark], request.source
     if not isinstance(asker, CHAIR | POPE):
         return {}
     asked = asker.examples(source)
-    rows = steps.rows_of(str(folder), benchmark, decoder, asked)
+    rows = answer_file.rows_of(str(folder), benchmark, decoder, asked)
     good = [(e, row["text"]) for e, row in zip(asked, rows, strict=True) if row["error"] is None]
     if isinstance(asker, CHAIR):
         truth = {e.image_id: e.objects for e, _ in good}
@@ -203,7 +204,7 @@ def pair(baseline: System, system: System) -> Found:
             tables[title] = _answers(one, other, warnings, f"{system.name} and {baseline.name}, {title}")
         else:
             warnings.append(f"only {system.name} has {title or system.benchmark}: not compared.")
-    unpaired = f"{system.benchmark} has no paired comparison; its figures stand in {steps.RESULTS}"
+    unpaired = f"{system.benchmark} has no paired comparison; its figures stand in {RESULTS}"
     return Found(baseline, system, tables, warnings, [] if system.parts else [unpaired])
 
 

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from veridical.cli.main import app
 from veridical.datasets.world import scene
-from veridical.flows.evaluation import steps
+
+from .evaluations import evaluate
 
 
 @pytest.fixture
@@ -77,8 +78,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an evaluation of two decoders on six scenes; to be looked at, not changed."""
     out = tmp_path_factory.mktemp("small") / "run"
-    asked = {"decoders": ["greedy", "vcd"], "limit": 6, "batch_size": 16, "generation": {"max_new_tokens": 24}}
-    return Path(steps.evaluation(**asked, out=str(out)))
+    options = {"decoders": ["greedy", "vcd"], "limit": 6, "batch_size": 16, "generation": {"max_new_tokens": 24}}
+    return evaluate(out, **options)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ import torch
 
 from veridical.flows.captioning import run
 from veridical.flows.captioning.job import LEDGER
-from veridical.flows.evaluation import steps
+from veridical.pipelines.model.spec import ModelSpec, load
 
 torch.set_num_threads(1)
 SAMPLED = {"max_new_tokens": 3, "do_sample": True, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
@@ -98,7 +98,7 @@ def at_points(pictures: str, base: Path, before: Path | None = None) -> int:
         return [Answer(f"{corner} with seed {one} of {seed}") for corner, one in zip(corners, seed, strict=True)]
 
     def quick(out: Path) -> None:
-        type(steps.load_model("embedded", "auto", "auto", None, None, None)).answer = canned
+        type(load(ModelSpec("embedded"))).answer = canned
         job(pictures, out, before is not None)
 
     def made(number: int) -> Path:

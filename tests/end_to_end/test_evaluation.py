@@ -15,21 +15,25 @@ import pytest
 
 from veridical.flows.benchmarks.registry import BENCHMARKS
 from veridical.flows.evaluation import answer_file, report, steps
+from veridical.flows.evaluation.request import Evaluation
+from veridical.pipelines.model.spec import ModelSpec, load
+
+from .evaluations import evaluate, request
 
 DECODERS = ("greedy", "vcd", "vista:strength=0.05")
 FILES = ("greedy.jsonl", "vcd.jsonl", "vista-strength=0.05.jsonl")
 LIMIT = 4
-ASKED = ("pope", "chair")  # what is asked by default
+BY_DEFAULT = ("pope", "chair")  # benchmarks
 
 
-def asked(out: Path, **changes: Any) -> dict[str, Any]:
+def small(out: Path, **changes: Any) -> dict[str, Any]:
     """The arguments of a small evaluation."""
     return {"decoders": list(DECODERS), "limit": LIMIT, "batch_size": 3, "out": str(out), **changes}
 
 
 def in_words(out: Path, **changes: Any) -> list[str]:
     """The same as a command."""
-    options = asked(out, **changes)
+    options = small(out, **changes)
     decoders = [word for decoder in options["decoders"] for word in ("--decoder", decoder)]
     rest = ["--limit", str(options["limit"]), "--batch-size", str(options["batch_size"]), "--out", options["out"]]
     return ["evaluate", *decoders, *rest]
@@ -50,7 +54,7 @@ def rows(path: Path) -> list[dict]:
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an evaluation that ran without Prefect; to be looked at, not changed."""
-    return Path(steps.evaluation(**asked(tmp_path_factory.mktemp("plain") / "run")))
+    return Path(evaluate(**small(tmp_path_factory.mktemp("plain") / "run")))
 
 
 @pytest.fixture
@@ -61,36 +65,37 @@ def copy(plain: Path, tmp_path: Path) -> Path:
 
 # -- with and without Prefect --------------------------------------------------------------------------------------
 def test_prefect_gives_the_same_numbers(plain, tmp_path, prefect_server):
-    from veridical.flows.evaluate import evaluate
+    from veridical.flows.evaluate import evaluate as flow
 
-    out = Path(evaluate(**asked(tmp_path / "flow")))
+    options = small(tmp_path / "flow")
+    out = Path(flow(out=options.pop("out"), request=request(**options)))
     assert numbers(out) == numbers(plain)
-    for benchmark in ASKED:
+    for benchmark in BY_DEFAULT:
         for name in FILES:
             assert rows(out / benchmark / name) == rows(plain / benchmark / name)
 
 
 def test_the_undecorated_flow_gives_the_same_numbers(plain, tmp_path, prefect_server):
-    from veridical.flows.evaluate import evaluate
+    from veridical.flows.evaluate import evaluate as flow
 
-    out = Path(evaluate.fn(**asked(tmp_path / "fn", benchmarks=["chair"])))
+    options = small(tmp_path / "fn", benchmarks=["chair"])
+    out = Path(flow.fn(out=options.pop("out"), request=request(**options)))
     assert numbers(out) == [record for record in numbers(plain) if record["benchmark"] == "chair"]
 
 
 def test_bad_input_inside_the_flow_keeps_its_message(tmp_path, prefect_server):
-    from veridical.flows.evaluate import evaluate
+    from veridical.flows.evaluate import evaluate as flow
 
     with pytest.raises(ValueError, match="Known: amber, chair, number, pope"):
-        evaluate(**asked(tmp_path, benchmarks=["pop"]))
+        flow(request(benchmarks=["pop"]), str(tmp_path))
 
 
 def test_flow_and_function_take_the_same_arguments(prefect_server):
-    from veridical.flows.evaluate import evaluate
+    from veridical.flows.evaluate import evaluate as flow
 
-    flow, function = inspect.signature(evaluate.fn).parameters, inspect.signature(steps.evaluation).parameters
-    plain_value = lambda value: list(value) if isinstance(value, tuple) else value
-    taken = {name: plain_value(p.default) for name, p in function.items() if name != "steps"}
-    assert {name: p.default for name, p in flow.items()} == taken
+    taken, function = inspect.signature(flow.fn).parameters, inspect.signature(steps.evaluation).parameters
+    assert [*taken] == [name for name in function if name != "steps"]
+    assert taken["request"].default == Evaluation()
 
 
 def test_the_command_needs_no_prefect_server(tmp_path, plain):
@@ -125,7 +130,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_file(plain, copy, kept):
     path.write_bytes(b"".join(whole[:kept]) + whole[kept][:40])
     for name in ("results.json", "report.html", "chair/vista-strength=0.05.jsonl"):
         (copy / name).unlink()
-    steps.evaluation(**asked(copy))
+    evaluate(**small(copy))
     assert path.read_bytes().splitlines(keepends=True)[:kept] == whole[:kept], "complete lines are kept as they are"
     assert rows(path) == rows(plain / "pope" / "vcd.jsonl")
     assert numbers(copy) == numbers(plain)
@@ -133,9 +138,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_file(plain, copy, kept):
 
 def test_a_finished_run_asks_nothing_again(copy, monkeypatch):
     before = {path: path.read_bytes() for path in copy.rglob("*.jsonl")}
-    lvlm = steps.load_model("embedded", "auto", "auto", None)
+    lvlm = load(ModelSpec("embedded"))
     monkeypatch.setattr(type(lvlm), "answer", lambda *arguments, **options: pytest.fail("asked again"))
-    steps.evaluation(**asked(copy))
+    evaluate(**small(copy))
     assert {path: path.read_bytes() for path in copy.rglob("*.jsonl")} == before
 
 
@@ -151,7 +156,7 @@ def test_a_finished_run_asks_nothing_again(copy, monkeypatch):
 def test_other_settings_in_the_same_folder_are_refused(copy, changes, said):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     with pytest.raises(answer_file.OtherSettings, match="made with other settings") as refused:
-        steps.evaluation(**asked(copy, **changes))
+        evaluate(**small(copy, **changes))
     assert said in str(refused.value)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
@@ -163,7 +168,7 @@ def test_the_command_refuses_other_settings_with_exit_code_2(copy, veridical):
 
 
 def test_another_decoder_joins_a_finished_run(copy, plain):
-    steps.evaluation(**asked(copy, decoders=["greedy", "sla"], benchmarks=["chair"]))
+    evaluate(**small(copy, decoders=["greedy", "sla"], benchmarks=["chair"]))
     greedy = [record for record in numbers(plain) if (record["decoder"], record["benchmark"]) == ("greedy", "chair")]
     assert numbers(copy)[:1] == greedy
     assert numbers(copy)[1]["decoder"] == "sla"
@@ -174,14 +179,14 @@ def test_a_broken_line_in_the_middle_is_named(copy):
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text(lines[0] + "{\n" + "".join(lines[1:]), encoding="utf-8")
     with pytest.raises(ValueError, match=r"vcd\.jsonl: line 2 is not JSON"):
-        steps.evaluation(**asked(copy))
+        evaluate(**small(copy))
 
 
 # -- the files -----------------------------------------------------------------------------------------------------
 def test_results_have_a_record_per_decoder_and_benchmark(plain):
     records = json.loads((plain / "results.json").read_text(encoding="utf-8"))
-    assert {(r["decoder"], r["benchmark"]) for r in records} == {(d, b) for d in DECODERS for b in ASKED}
-    assert len(records) == len(DECODERS) * len(ASKED)
+    assert {(r["decoder"], r["benchmark"]) for r in records} == {(d, b) for d in DECODERS for b in BY_DEFAULT}
+    assert len(records) == len(DECODERS) * len(BY_DEFAULT)
     for record in records:
         assert record["model"] == "embedded"
         assert record["errors"] == 0
@@ -199,7 +204,7 @@ def test_results_have_a_record_per_decoder_and_benchmark(plain):
 
 
 def test_each_answer_is_one_line_with_what_was_asked(plain):
-    for benchmark in ASKED:
+    for benchmark in BY_DEFAULT:
         for name in FILES:
             found = rows(plain / benchmark / name)
             assert len({row["id"] for row in found}) == len(found)
@@ -301,8 +306,8 @@ def test_no_good_image_at_all_is_an_error(coco, tmp_path, veridical):
 
 def test_a_coco_folder_gives_the_numbers_of_the_world_it_was_written_from(coco, tmp_path):
     small = {"limit": 12, "decoders": ["greedy"], "benchmarks": ["chair"], "batch_size": 12}
-    of_files = Path(steps.evaluation(**asked(tmp_path / "files", coco=str(coco), **small)))
-    of_world = Path(steps.evaluation(**asked(tmp_path / "world", **small)))
+    of_files = Path(evaluate(**small(tmp_path / "files", coco=str(coco), **small)))
+    of_world = Path(evaluate(**small(tmp_path / "world", **small)))
     assert numbers(of_files)[0]["metrics"] == numbers(of_world)[0]["metrics"]
 
 
@@ -310,7 +315,7 @@ def test_a_coco_folder_gives_the_numbers_of_the_world_it_was_written_from(coco, 
 def test_the_report_marks_right_and_hallucinated_words(copy):
     path = copy / "chair" / "greedy.jsonl"
     found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    first = BENCHMARKS["chair"].examples(steps.Request.read(str(copy)).source)[0]
+    first = BENCHMARKS["chair"].examples(Evaluation.read(copy).source)[0]
     assert first.id == found[0]["id"]
     there = sorted(first.objects)[0]
     absent = next(name for name in ("zebra", "giraffe", "toilet") if name not in first.objects)

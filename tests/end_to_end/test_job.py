@@ -18,9 +18,10 @@ from typer.main import get_command
 from veridical.cli.main import app
 from veridical.flows.captioning import batch_retry, image_loader, job, run, shard, shard_format
 from veridical.flows.captioning import images as sources
-from veridical.flows.evaluation import answer_file, steps
+from veridical.flows.evaluation import answer_file
 from veridical.flows.files import atomic, lock
 from veridical.flows.files.fetch import fetch
+from veridical.pipelines.model.spec import ModelSpec, load
 
 DECODERS = ("greedy", "vcd")
 SHORT = {"max_new_tokens": 4}
@@ -56,7 +57,7 @@ def copy(plain, tmp_path) -> Path:
 
 
 def lvlm():
-    return steps.load_model("embedded", "auto", "auto", None, None, None)
+    return load(ModelSpec("embedded"))
 
 
 # -- what it writes ------------------------------------------------------------------------------------------------
@@ -235,12 +236,12 @@ def test_a_worker_with_other_versions_is_refused(copy, monkeypatch):
 
 def test_the_model_is_loaded_as_it_was_asked_for(monkeypatch):
     """A job that was begun without saying quantization or attention goes on too."""
-    monkeypatch.setattr(steps, "load_model", lambda *arguments: arguments)
+    monkeypatch.setattr(job, "load", lambda spec: spec)
     asked = dict.fromkeys(inspect.signature(job.Request).parameters)
     asked |= {"model": "a", "device": "cuda", "dtype": "bf16", "quantization": "bnb-4bit", "attention": "eager"}
-    assert job.Request(**asked).load() == ("a", "cuda", "bf16", None, "bnb-4bit", "eager")
+    assert job.Request(**asked).load() == ModelSpec("a", "cuda", "bf16", None, "bnb-4bit", "eager")
     del asked["quantization"], asked["attention"]
-    assert job.Request(**asked).load() == ("a", "cuda", "bf16", None, None, None)
+    assert job.Request(**asked).load() == ModelSpec("a", "cuda", "bf16")
 
 
 def test_what_a_procedure_cannot_do_is_said_before_the_first_image(images, tmp_path):

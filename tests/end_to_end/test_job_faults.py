@@ -19,9 +19,9 @@ from veridical.flows.captioning import batch_retry, image_loader, shard_format
 from veridical.flows.captioning import images as sources
 from veridical.flows.captioning import run as captioning
 from veridical.flows.captioning import shard as shards
-from veridical.flows.evaluation import steps
 from veridical.flows.files import atomic
 from veridical.pipelines.inputs.images import read_bytes, read_image, read_size
+from veridical.pipelines.model.spec import ModelSpec, load
 from veridical.pipelines.results import Answer
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -83,7 +83,7 @@ def canned(monkeypatch):
         asked.append(len(images))
         return [Answer(f"{image.getpixel((0, 0))} seed {one}") for image, one in zip(images, seed, strict=True)]
 
-    monkeypatch.setattr(type(steps.load_model("embedded", "auto", "auto", None, None, None)), "answer", answer)
+    monkeypatch.setattr(type(load(ModelSpec("embedded"))), "answer", answer)
     return asked
 
 
@@ -118,7 +118,7 @@ def test_every_kind_of_file_has_a_caption_or_an_error_that_says_why(tmp_path):
     told = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text("utf-8").splitlines()]
     assert [one["id"] for one in told] == sorted(BAD)
     upright = picture((64, 32)).transpose(Image.Transpose.ROTATE_270)
-    lvlm = steps.load_model("embedded", "auto", "auto", None, None, None)
+    lvlm = load(ModelSpec("embedded"))
     [direct] = lvlm.caption(upright, prompt=captioning.DETAIL_PROMPT, max_new_tokens=4)
     assert rows["turned.png"]["caption"] == direct.text
 
@@ -288,7 +288,7 @@ def model(monkeypatch, fails):
         fails(reds)
         return [Answer(str(red)) for red in reds]
 
-    monkeypatch.setattr(type(steps.load_model("embedded", "auto", "auto", None, None, None)), "answer", answer)
+    monkeypatch.setattr(type(load(ModelSpec("embedded"))), "answer", answer)
     return asked
 
 
@@ -352,7 +352,7 @@ def test_logits_that_are_no_numbers_are_an_error_row_and_no_caption(tmp_path, mo
     """One image of the batch: a hook on the vision tower turns what is fully red into NaN."""
     folder = some(tmp_path / "images", 4)
     Image.new("RGB", (20, 20), RED).save(folder / "1.png")
-    lvlm = steps.load_model("embedded", "auto", "auto", None, None, None)
+    lvlm = load(ModelSpec("embedded"))
 
     def poison(module, arguments, options):
         pixels = options["pixel_values"] if "pixel_values" in options else arguments[0]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from veridical.flows.captioning import image_loader, run, shard_format
 from veridical.flows.captioning import images as sources
-from veridical.flows.evaluation import steps
+from veridical.pipelines.model.spec import ModelSpec, load
 from veridical.pipelines.results import Answer
 
 
@@ -91,7 +91,7 @@ def test_an_address_that_is_no_text_is_an_error_row_that_can_be_written():
 def test_a_risk_that_is_no_number_is_left_open_in_both_formats(picture, tmp_path, monkeypatch, form):
     """JSON has neither NaN nor infinity: one such risk would stop a job in the middle of the night."""
     told = Answer("a", risk={"mine": [float("inf"), float("nan"), 0.5]})
-    lvlm = steps.load_model("embedded", "auto", "auto", None, None, None)
+    lvlm = load(ModelSpec("embedded"))
     monkeypatch.setattr(type(lvlm), "answer", lambda self, images, *arguments, **options: [told])
     run.captioning([str(picture)], str(tmp_path / "out"), form=form)
     [row] = shard_format.read(tmp_path / "out" / f"captions.{form}")

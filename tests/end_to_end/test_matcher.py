@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from veridical.datasets.world import SIZE, scene
-from veridical.flows.evaluation import steps
 from veridical.flows.training.matcher.card import table
 from veridical.flows.training.matcher.examination import asked, box_mask, examine
 from veridical.flows.training.matcher.lessons import Lessons
@@ -20,6 +19,8 @@ from veridical.pipelines.matching.base import Match
 from veridical.pipelines.matching.load import load_matcher
 from veridical.pipelines.matching.open_clip import OpenClipMatcher
 from veridical.pipelines.model.load import CannotLoad
+
+from .evaluations import evaluate
 
 SCENES = 40
 
@@ -156,7 +157,7 @@ def test_a_matcher_that_is_not_here_is_named_with_what_to_do(veridical, pictures
 
 def test_an_evaluation_misses_a_matcher_before_anything_is_answered(tmp_path, no_network):
     with pytest.raises(CannotLoad, match="blip:nobody/nothing"):
-        steps.evaluation(decoders=["greedy", "agla:matcher=blip:nobody/nothing"], limit=1, out=str(tmp_path / "run"))
+        evaluate(tmp_path / "run", decoders=["greedy", "agla:matcher=blip:nobody/nothing"], limit=1)
     assert not (tmp_path / "run").exists()
 
 

@@ -24,6 +24,8 @@ from veridical.metrics.amber import Amber
 from veridical.metrics.counting import parse_count
 from veridical.metrics.pope import parse
 
+from .evaluations import evaluate
+
 NAMES = ("amber", "rh_auc", "sycophancy", "number")
 LIMIT = 3
 
@@ -32,7 +34,7 @@ LIMIT = 3
 def run(tmp_path_factory):
     """One small evaluation of all four; to be looked at, not changed."""
     out = tmp_path_factory.mktemp("more") / "run"
-    return Path(steps.evaluation(benchmarks=NAMES, limit=LIMIT, batch_size=16, out=str(out)))
+    return evaluate(out, benchmarks=NAMES, limit=LIMIT, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +157,8 @@ def test_what_follows_a_failed_answer_is_an_error_and_no_question():
 
 
 def test_procedures_are_refused_before_anything_is_asked(tmp_path):
-    with pytest.raises(ValueError, match="mvp cannot be asked sycophancy, whose second turns follow"):
-        steps.evaluation(decoders=["mvp"], benchmarks=["sycophancy"], limit=1, out=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="mvp cannot answer sycophancy, whose second turns follow"):
+        evaluate(tmp_path / "run", decoders=["mvp"], benchmarks=["sycophancy"], limit=1)
 
 
 # -- other sources -------------------------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """MVP and ViCrop from the command line, in an evaluation, and in the list of methods."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from veridical.flows.evaluation import steps
 from veridical.pipelines.procedures import PROCEDURES
 from veridical.pipelines.registry import DECODERS
+
+from .evaluations import evaluate
 
 ASKED = "Is there a dog in the image?"
 MVP = "mvp:caption_tokens=4,path_tokens=2,paths=2"
@@ -45,8 +46,8 @@ def test_what_has_no_meaning_is_said_in_a_line(veridical, pictures, command, dec
 
 def test_an_evaluation_runs_them_and_counts_what_they_did(tmp_path):
     """A step of an answer is one decision, whatever it took."""
-    made = Path(steps.evaluation(decoders=DECODED[1:], benchmarks=["pope"], limit=1, out=str(tmp_path / "run")))
-    records = {record["decoder"]: record for record in json.loads((made / steps.RESULTS).read_text(encoding="utf-8"))}
+    made = evaluate(tmp_path / "run", decoders=DECODED[1:], benchmarks=["pope"], limit=1)
+    records = {record["decoder"]: record for record in json.loads((made / "results.json").read_text(encoding="utf-8"))}
     assert list(records) == DECODED[1:]
     for decoder, record in records.items():
         name = decoder.partition(":")[0].partition("+")[0]
@@ -59,9 +60,9 @@ def test_an_evaluation_runs_them_and_counts_what_they_did(tmp_path):
 
 
 def test_an_evaluation_refuses_what_a_procedure_cannot_do_before_anything_is_answered(tmp_path, monkeypatch):
-    monkeypatch.setattr(steps, "load_model", None)
-    with pytest.raises(ValueError, match=r"mvp cannot be asked chair: MVP chooses between yes and no"):
-        steps.evaluation(decoders=["mvp"], benchmarks=["chair"], limit=1, out=str(tmp_path / "run"))
+    monkeypatch.setattr(steps, "load", None)
+    with pytest.raises(ValueError, match=r"mvp cannot answer chair: MVP chooses between yes and no"):
+        evaluate(tmp_path / "run", decoders=["mvp"], benchmarks=["chair"], limit=1)
     assert not (tmp_path / "run").exists()
 
 

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from veridical.flows.evaluation import answer_file, history, regression, steps
+from veridical.flows.evaluation.request import Evaluation
 from veridical.flows.prefect import cache_key
+from veridical.pipelines.model.spec import ModelSpec, load
 from veridical.pipelines.results import Answer
+
+from .evaluations import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +34,10 @@ def wrong(row: dict[str, Any]) -> str:
 
 def said(run: Path, text: Any) -> Path:
     """An evaluation with texts of our own: prepared and scored as any other."""
-    asked = {"decoders": ["greedy"], "limit": 8, "benchmarks": ["pope", "chair"], "out": str(run)}
+    options = {"decoders": ["greedy"], "limit": 8, "benchmarks": ["pope", "chair"]}
 
     def answer(out: str, benchmark: str, decoder: str) -> str:
-        examples = steps.BENCHMARKS[benchmark].examples(steps.Request.read(out).source)
+        examples = steps.BENCHMARKS[benchmark].examples(Evaluation.read(out).source)
         rows = [
             {"id": e.id, "image": e.image, "label": e.label, "error": None, "seconds": 0.1, "acted": {}, "tokens": [],
              "risk": {}} for e in examples
@@ -43,7 +47,7 @@ def said(run: Path, text: Any) -> Path:
         path.write_text("".join(json.dumps({**row, "text": text(row)}) + "\n" for row in rows), encoding="utf-8")
         return str(path)
 
-    return Path(steps.evaluation(**asked, steps=steps.Steps(answer=answer)))
+    return evaluate(run, steps.Steps(answer=answer), **options)
 
 
 def changed(run: Path, to: Path, change: Any) -> Path:
@@ -64,7 +68,7 @@ def test_wrong_answers_are_a_regression_with_paired_intervals(good, tmp_path):
     assert (accuracy.before, accuracy.now, accuracy.difference, accuracy.high) == (1.0, 0.0, -1.0, -1.0)
     assert ("chair", "chair_s") in worse
     assert accuracy.n == 8
-    assert "pope greedy popular_accuracy: 1.000 → 0.000, -1.000 [-1.000, -1.000] (n=8)" in checked.said
+    assert "pope greedy popular_accuracy: 1.000 → 0.000, -1.000 [-1.000, -1.000] (n=8)" in checked.reasons
     with pytest.raises(regression.Regression, match=r"worse than run, the last good run: .*popular_accuracy"):
         history.refuse(checked)
 
@@ -103,7 +107,7 @@ def test_what_was_asked_in_another_way_is_not_compared(good, tmp_path):
     answer_file.write_json(other / "manifest.json", manifest)
     checked = regression.check(other, good)
     assert {one.benchmark for one in checked.worse} == {"chair"}
-    assert any("pope greedy was asked in another way: token budgets differ" in note for note in checked.notes)
+    assert any("pope greedy has another protocol: token budgets differ" in note for note in checked.notes)
 
 
 def test_a_worse_run_is_no_baseline_until_it_is_accepted(good, tmp_path):
@@ -171,7 +175,7 @@ def test_an_image_whose_content_changes_changes_the_key(tmp_path, monkeypatch):
     path.write_bytes(b"one")
     example = Example("1", str(path), "1", None, None, frozenset())
     monkeypatch.setattr(type(steps.BENCHMARKS["chair"]), "examples", lambda self, source: [example])
-    monkeypatch.setattr(steps.Request, "read", classmethod(lambda cls, out: type("R", (), {"source": None})))
+    monkeypatch.setattr(Evaluation, "read", classmethod(lambda cls, out: type("R", (), {"source": None})))
     before = cache_key.images_digest("", "chair")
     path.write_bytes(b"two")
     assert cache_key.images_digest("", "chair") != before
@@ -186,7 +190,7 @@ def test_once_without_prefect_is_the_same_run_and_exits_with_1_when_worse(veridi
     (tmp_path / history.HISTORY).write_text('{"run": "0", "good": true}\n', encoding="utf-8")
     for path in tmp_path.glob("2*"):
         shutil.rmtree(path)
-    monkey = type(steps.load_model("embedded", "auto", "auto", None))
+    monkey = type(load(ModelSpec("embedded")))
     before = monkey.answer
     monkey.answer = lambda self, images, *a, **k: [Answer("yes") for _ in images]
     try:

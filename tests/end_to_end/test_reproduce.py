@@ -10,6 +10,8 @@ from veridical.flows.evaluation import published as published_runs
 from veridical.flows.evaluation import reproduce
 from veridical.metrics.published import published
 
+from .evaluations import evaluate
+
 
 @pytest.fixture(scope="module")
 def again(small_run, tmp_path_factory):
@@ -51,18 +53,16 @@ def test_the_manifest_has_everything_that_decides_a_number(small_run):
 
 
 def test_another_protocol_asks_and_reads_otherwise(small_run, tmp_path):
-    from veridical.flows.evaluation import steps
-
-    asked = {"decoders": ["greedy"], "benchmarks": ["pope"], "limit": 1, "out": str(tmp_path / "vcd")}
+    options = {"decoders": ["greedy"], "benchmarks": ["pope"], "limit": 1}
     out = tmp_path / "vcd"
-    steps.evaluation(**asked, protocol={"pope": "vcd"})
+    evaluate(out, **options, pope="vcd")
     manifest = json.loads((out / "manifest.json").read_text())["benchmarks"]["pope"]
     assert manifest["protocol"] == {"name": "vcd", "suffix": " Please answer this question with one word."}
     assert "? Please answer this question with one word." in manifest["prompt"]
     rows = [json.loads(line) for line in (out / "pope" / "greedy.jsonl").read_text().splitlines()]
     assert all(row["question"].endswith("one word.") for row in rows)
     with pytest.raises(ValueError, match=r"no POPE protocol 'vdc'\. Known: official"):
-        steps.evaluation(**asked, protocol={"pope": "vdc"})
+        evaluate(out, **options, pope="vdc")
 
 
 # -- a run ---------------------------------------------------------------------------------------------------------
@@ -152,11 +152,12 @@ def test_the_command_says_equal_or_where_it_differs(veridical, copy, tmp_path):
 
 def test_a_model_is_loaded_at_the_revision_that_answered(copy, tmp_path, monkeypatch):
     rewrite(copy / "manifest.json", lambda manifest: manifest["model"].update(revision="0123abc"))
-    asked = {}
-    monkeypatch.setattr(reproduce.steps, "evaluation", lambda **given: asked.update(given))
+    requests = []
+    monkeypatch.setattr(reproduce.steps, "evaluation", lambda request, out: requests.append(request))
     monkeypatch.setattr(reproduce, "compared", lambda before, after: None)
     reproduce.reproduce(copy, tmp_path / "other", coco="elsewhere")
-    assert (asked["revision"], asked["coco"], asked["limit"]) == ("0123abc", "elsewhere", 6)
+    [request] = requests
+    assert (request.model.revision, request.source.coco, request.source.limit) == ("0123abc", "elsewhere", 6)
 
 
 def test_what_cannot_be_repeated_is_refused(veridical, copy, tmp_path):

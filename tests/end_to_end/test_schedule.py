@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,9 +18,12 @@ import yaml
 
 import veridical
 from veridical.flows.evaluation import answer_file, history, steps
+from veridical.pipelines.model.spec import ModelSpec, load
 from veridical.pipelines.results import Answer
 
-ASKED = {"decoders": ["greedy"], "limit": 8, "benchmarks": ["pope"]}
+from .evaluations import request
+
+REQUEST = request(decoders=["greedy"], limit=8, benchmarks=["pope"])
 ROOT = Path(veridical.__file__).parent
 
 
@@ -43,7 +47,7 @@ def model(monkeypatch) -> dict[str, Any]:
         told["asked"] += len(images)
         return [Answer(told["says"]) for _ in images]
 
-    monkeypatch.setattr(type(steps.load_model("embedded", "auto", "auto", None)), "answer", canned)
+    monkeypatch.setattr(type(load(ModelSpec("embedded"))), "answer", canned)
     return told
 
 
@@ -65,12 +69,12 @@ def until(look: Any, seconds: float = 120.0) -> Any:
 def test_a_second_run_asks_only_for_what_changed(results, model, tmp_path):
     from veridical.flows.scheduled import scheduled
 
-    first = Path(scheduled(ASKED, str(tmp_path / "runs")))
+    first = Path(scheduled(REQUEST, str(tmp_path / "runs")))
     questions = model["asked"]
     assert questions > 8
-    second = Path(scheduled({**ASKED, "decoders": ["greedy", "vcd"]}, str(tmp_path / "runs")))
+    second = Path(scheduled(replace(REQUEST, decoders=["greedy", "vcd"]), str(tmp_path / "runs")))
     assert model["asked"] == 2 * questions, "greedy is known"
-    third = Path(scheduled({**ASKED, "seed": 3}, str(tmp_path / "elsewhere")))
+    third = Path(scheduled(replace(REQUEST, source=replace(REQUEST.source, seed=3)), str(tmp_path / "elsewhere")))
     assert model["asked"] > 2 * questions
     assert len({first, second, third}) == 3
     paths = [answer_file.answers_path(run, "pope", "greedy") for run in (first, second)]
@@ -78,9 +82,9 @@ def test_a_second_run_asks_only_for_what_changed(results, model, tmp_path):
     before = model["asked"]
     for path in paths:
         path.write_text(path.read_text("utf-8").replace("yes", "no!"), encoding="utf-8")
-    scheduled(ASKED, str(tmp_path / "more"))
+    scheduled(REQUEST, str(tmp_path / "more"))
     assert model["asked"] == before + questions, "a file that was changed is not taken"
-    scheduled(ASKED, str(tmp_path / "more"), fresh=True)
+    scheduled(REQUEST, str(tmp_path / "more"), fresh=True)
     assert model["asked"] == before + 2 * questions
 
 
@@ -88,7 +92,7 @@ def test_a_worse_run_fails_and_emits_an_event_and_leaves_its_artifacts(results, 
     from veridical.flows.scheduled import EVENT, scheduled
 
     runs = tmp_path / "watched"
-    state = scheduled(ASKED, str(runs), return_state=True)
+    state = scheduled(REQUEST, str(runs), return_state=True)
     assert state.is_completed()
     baseline = history.last_good(runs)
     assert baseline is not None
@@ -97,7 +101,7 @@ def test_a_worse_run_fails_and_emits_an_event_and_leaves_its_artifacts(results, 
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     steps.score(str(baseline))
 
-    state = scheduled(ASKED, str(runs), reports="https://host/reports/", return_state=True)
+    state = scheduled(REQUEST, str(runs), reports="https://host/reports/", return_state=True)
     assert state.is_failed()
     assert "Regression" in state.message
     assert f"worse than {baseline.name}, the last good run: pope greedy" in state.message
@@ -118,7 +122,7 @@ def test_a_worse_run_fails_and_emits_an_event_and_leaves_its_artifacts(results, 
 
 def test_the_automation_of_the_documents_calls_a_web_hook(results, tmp_path, prefect_server):
     from veridical.flows.evaluation import regression
-    from veridical.flows.scheduled import tell
+    from veridical.flows.scheduled import emit
 
     page = ROOT / "docs" / "schedule.md"
     if not page.exists():
@@ -136,7 +140,7 @@ def test_the_automation_of_the_documents_calls_a_web_hook(results, tmp_path, pre
         Thread(target=server.serve_forever, daemon=True).start()
         exec(code.replace("https://hooks.example.org/veridical", f"http://127.0.0.1:{server.server_port}/"), {})
         change = regression.Change("pope", "vcd", "popular_accuracy", 0.9, 0.8, -0.1, -0.12, -0.08, 500)
-        until(lambda: heard or tell(tmp_path / "run", regression.Checked("before", [change])) or time.sleep(3), 90)
+        until(lambda: heard or emit(tmp_path / "run", regression.Checked("before", [change])) or time.sleep(3), 90)
         server.shutdown()
     told = json.loads(heard[0])["text"]
     assert told == f"veridical: {tmp_path / 'run'} is worse: {change}"
@@ -149,19 +153,19 @@ def test_a_run_keeps_a_place_under_the_limit_and_a_missing_limit_is_named(result
     from veridical.flows.scheduled import scheduled
 
     with pytest.raises(ValueError, match="prefect gcl create nowhere --limit 1"):
-        scheduled(ASKED, str(tmp_path), gpu="nowhere")
+        scheduled(REQUEST, str(tmp_path), gpu="nowhere")
     serve._make_limit("one-gpu")
     taken = []
     with get_client(sync_client=True) as client:
         places = lambda: client.read_global_concurrency_limit_by_name("one-gpu").active_slots
-        look = type(steps.load_model("embedded", "auto", "auto", None)).answer
+        look = type(load(ModelSpec("embedded"))).answer
 
         def seen(self, images, *arguments, **options):
             taken.append(places())
             return look(self, images, *arguments, **options)
 
-        type(steps.load_model("embedded", "auto", "auto", None)).answer = seen
-        scheduled(ASKED, str(tmp_path), gpu="one-gpu")
+        type(load(ModelSpec("embedded"))).answer = seen
+        scheduled(REQUEST, str(tmp_path), gpu="one-gpu")
         assert set(taken) == {1}
         assert until(lambda: places() == 0, 20)
 
@@ -192,7 +196,7 @@ def test_a_schedule_fires_on_a_real_server_and_overlapping_runs_are_cancelled(pr
             told = process.communicate()[0].decode()
     assert "COMPLETED" in seen, told
     assert seen.count("CANCELLED") >= 2, seen
-    [line, *_] = history.durable.lines(tmp_path / "serving" / history.HISTORY)
+    [line, *_] = history.atomic.lines(tmp_path / "serving" / history.HISTORY)
     assert line["good"]
     assert (tmp_path / "serving" / line["run"] / "report.html").exists()
     [deployment] = found(prefect_server, "deployments", deployments={"name": {"any_": ["serving"]}})

@@ -1,0 +1,101 @@
+"""The request of an evaluation: one frozen object of plain values, as Prefect shows it and a manifest keeps it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...pipelines.model.spec import ModelSpec
+from ..benchmarks.base import Source
+from . import answer_file
+
+MANIFEST, RESULTS, REPORT = "manifest.json", "results.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation measures: decoders of one model on benchmarks.
+
+    Args:
+        decoders: a row of the tables each: "greedy", "vista:strength=0.1", or several joined by "+", which compose in
+            that order; a name that is given twice counts once.
+        detectors: names; the risk of every token is kept with its answer.
+        benchmarks: names in `benchmarks.registry.BENCHMARKS`.
+        source: where the examples come from, how questions are put and how answers are read.
+        batch_size: images at a time.
+        generation: what transformers' generate takes, over the benchmark's own number of new tokens.
+    """
+
+    model: ModelSpec = field(default_factory=lambda: ModelSpec("embedded"))
+    decoders: Sequence[str] = ("greedy",)
+    detectors: Sequence[str] = ()
+    benchmarks: Sequence[str] = ("pope", "chair")
+    source: Source = field(default_factory=Source)
+    batch_size: int = 16
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("decoders", "detectors", "benchmarks"):
+            if isinstance(value := getattr(self, name), str):
+                raise ValueError(f"{name}={value!r} is one text where a list is needed: write [{value!r}].")
+        for name in ("decoders", "benchmarks"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+        object.__setattr__(self, "detectors", tuple(self.detectors))
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Evaluation:
+        """The request in the manifest of a folder.
+
+        Raises:
+            FileNotFoundError, ValueError: it holds no evaluation.
+        """
+        return cls.from_record(answer_file.read_json(Path(folder) / MANIFEST)["request"])
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Evaluation:
+        """The request that a manifest keeps, with the fields of the model beside the others."""
+        return cls(
+            ModelSpec.from_record(record), record["decoders"], record["detectors"], record["benchmarks"],
+            Source(**record["source"]), record["batch_size"], dict(record["generation"]),
+        )  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """The reverse of `from_record`."""
+        model = self.model.record()
+        late = {name: model.pop(name) for name in ("quantization", "attention")}
+        return {
+            "model": model.pop("model"), "decoders": list(self.decoders), "detectors": list(self.detectors),
+            "benchmarks": list(self.benchmarks), "source": asdict(self.source), "batch_size": self.batch_size,
+            **model, "generation": dict(self.generation), **late,
+        }  # fmt: skip
+
+
+# -- decoders ------------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=256)
+def chain(decoder: str, model: str = "") -> tuple[Any, ...]:
+    """The procedure and decoders that a name stands for, in order: "vsv+vcd:alpha=2" is two; "greedy" is none.
+
+    A process parses a name once: decoders never change.
+
+    Args:
+        model: its name; fields that the text leaves open take the paper's values for it, where it has some.
+
+    Raises:
+        UnknownName, ValueError: as `chain.make_chain`; a pair that has no meaning.
+    """
+    from ...pipelines import compatibility
+    from ...pipelines.chain import make_chain, name_of
+
+    parts = make_chain(re.split(r"\+(?=[A-Za-z])", decoder), model)
+    methods = tuple(one for one in parts if name_of(one) != "greedy")
+    compatibility.refuse(methods)
+    return methods
+
+
+def shown(decoder: str, model: str = "") -> str:
+    """The configuration behind a decoder's name, defaults included: the paper's own for this model, if it has some."""
+    return " + ".join(map(repr, chain(decoder, model))) or "plain decoding"

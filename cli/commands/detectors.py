@@ -1,14 +1,17 @@
-"""`veridical train-detector` and `veridical evaluate-detectors`: probes, and how well detectors tell real from not."""
+"""`veridical train-detector` and `veridical evaluate-detectors`: probes, and how well detectors find hallucinations."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options as o
 from ..errors import hush_transformers, notes
+
+if TYPE_CHECKING:
+    from ...flows.detection.request import Detection
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -58,13 +61,16 @@ def train_detector(
 
     if classes == 3:
         raise ValueError("--classes 3 has no meaning; possible: 2 (right, wrong), or 4 (yes and no apart).")
-    _run(out, no_prefect, {
-        "task": task, "detectors": list(against or []), "trained": detector, "unit": unit, "classes": classes,
-        "images": images, "test_images": test_images, "model": model, "device": device, "dtype": dtype,
-        "revision": revision, **_data(coco, split, test_split, synonyms), "seed": seed, "batch_size": batch_size,
-    })  # fmt: skip
-    made = out if save is None else steps.save(str(out), str(save))
-    typer.echo(f'detector: {made}; use it as "{detector.partition(":")[0]}:weights={made}"')
+    from ...flows.detection.request import Detection
+    from ...pipelines.model.spec import ModelSpec
+
+    request = Detection(
+        task, list(against or []), detector, unit, classes, images, test_images,
+        ModelSpec(model, device, dtype, revision), _text(coco), split, test_split, _text(synonyms), seed, batch_size,
+    )  # fmt: skip
+    _run(request, out, no_prefect)
+    folder = out if save is None else steps.save(str(out), str(save))
+    typer.echo(f'detector: {folder}; use it as "{detector.partition(":")[0]}:weights={folder}"')
 
 
 @app.command(
@@ -90,33 +96,37 @@ def evaluate_detectors(
     beside: Annotated[list[Path] | None, typer.Option(help="More results for the card.", hidden=True)] = None,
 ) -> None:  # fmt: skip
     """Judge detectors: AUROC, AUPRC and calibration with intervals by image, beside position and chance."""
+    from ...flows.detection.request import Detection
+    from ...pipelines.model.spec import ModelSpec
+
     own = {"captions": ("lookback_lens",), "pope": ("dhcp",)}.get(task, ()) if model == "embedded" else ()
-    _run(out, no_prefect, {
-        "task": task, "detectors": list(detector or (*UNTRAINED, *own)), "test_images": test_images, "model": model,
-        "device": device, "dtype": dtype, "revision": revision, **_data(coco, None, test_split, synonyms),
-        "seed": seed, "batch_size": batch_size,
-    })  # fmt: skip
+    request = Detection(
+        task, list(detector or (*UNTRAINED, *own)), test_images=test_images,
+        model=ModelSpec(model, device, dtype, revision), coco=_text(coco), test_split=test_split,
+        synonyms=_text(synonyms), seed=seed, batch_size=batch_size,
+    )  # fmt: skip
+    _run(request, out, no_prefect)
     if card is not None:
         from ...flows.detection.table import write_card
 
         typer.echo(f"card: {write_card(card, [str(folder) for folder in (*(beside or []), out)])}")
 
 
-def _data(coco: Path | None, split: str | None, test_split: str | None, synonyms: Path | None) -> dict[str, Any]:
-    named = lambda path: None if path is None else str(path)
-    return {"coco": named(coco), "split": split, "test_split": test_split, "synonyms": named(synonyms)}
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
-def _run(out: Path, no_prefect: bool, request: dict[str, Any]) -> None:
-    from ...flows.detection import steps, table
+def _run(request: Detection, out: Path, no_prefect: bool) -> None:
+    from ...flows.detection import steps
+    from ..render import detectors
 
     hush_transformers()
     with notes():
         if no_prefect:
-            steps.detection(str(out), **request)
+            steps.detection(request, str(out))
         else:
             from ...flows import detectors as flows
 
-            flow = flows.train_detector if request.get("trained") else flows.evaluate_detectors
-            flow(str(out), request)
-    table.show(out)
+            flow = flows.train_detector if request.trained else flows.evaluate_detectors
+            flow(request, str(out))
+    detectors.results(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -46,14 +47,20 @@ def gate_curve(
     """Measure hallucination against the share of steps that a gate lets a decoder act on."""
     decoders, detectors = decoder or ["vcd"], detector or ["entropy"]
     check_names(decoders, detectors, [])
-    from ...flows.gating.curve import SHARES, curve
+    if coco and not validation_split:
+        raise ValueError("a COCO folder needs --validation-split: thresholds are not chosen on the images reported.")
+    from ...flows.benchmarks.base import Source
+    from ...flows.gating.curve import SHARES, VALIDATION, GateCurve, curve
+    from ...pipelines.model.spec import ModelSpec
 
+    test = Source(None if coco is None else str(coco), split, limit, 0, None if synonyms is None else str(synonyms))
+    chosen = replace(test, split=validation_split or VALIDATION, limit=validation)
+    request = GateCurve(
+        test, chosen, ModelSpec(model, device, dtype, revision), decoders, detectors, tuple(share or SHARES),
+        batch_size, max_new_tokens,
+    )  # fmt: skip
     hush_transformers()
     with notes():
-        written = curve(
-            out, model, decoders, detectors, tuple(share or SHARES), limit, validation, batch_size,
-            None if coco is None else str(coco), split, validation_split, None if synonyms is None else str(synonyms),
-            max_new_tokens, device, dtype, revision,
-        )  # fmt: skip
+        written = curve(request, out)
     typer.echo(written.read_text(encoding="utf-8"))
     typer.echo(f"written: {written}, {written.with_suffix('.json')} and {written.with_suffix('.svg')}")

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...flows.benchmarks.registry import BENCHMARKS
-from ...flows.detection.words import words
+from ...flows.detection.word_risk import words
 from ...flows.evaluation import answer_file
 from ...flows.evaluation.report import verdicts
 from ...flows.evaluation.request import REPORT, RESULTS

@@ -1,4 +1,4 @@
-"""What a detector is trained and judged on: a caption's words, mentions, tokens, spans or windows; or an answer."""
+"""The units that a detector is trained and evaluated on: words, mentions, tokens, spans or windows of a caption."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..benchmarks.base import Mark
-from .words import spans
+from .word_risk import spans
 
 UNITS = ("words", "mentions", "tokens", "spans", "windows")
 WINDOW = 8
@@ -50,8 +50,8 @@ def token_labels(count: int, units: Sequence[Unit]) -> list[int]:
 def with_others(count: int, units: Sequence[Unit]) -> list[Unit]:
     """The units, and every token outside them as one that is not hallucinated and counts a tenth.
 
-    A probe that has seen mentions alone says something arbitrary of "a" and "also"; one that has seen every token alike
-    spends its weights on telling words from mentions.
+    A probe trained on mentions alone has arbitrary risks for "a" and "also"; one trained on every token alike spends
+    its weights on separating words from mentions.
 
     >>> [(list(unit.tokens), unit.label, unit.weight) for unit in with_others(3, [Unit([1], 1)])]
     [([1], 1, 1.0), ([0], 0, 0.1), ([2], 0, 0.1)]

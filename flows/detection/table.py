@@ -12,9 +12,10 @@ import numpy as np
 from ...metrics import ranking
 from ..benchmarks.base import as_record
 from ..evaluation import answer_file, provenance
-from .steps import REQUEST, RISKS, TASKS
+from ..evaluation.text import interval, markdown_table
+from .request import REQUEST, RESULTS, RISKS
 
-RESULTS, CONFIG = "results.json", "config.json"
+CONFIG = "config.json"
 CONTROL, CHANCE = "position", "random"
 COLUMNS = {
     "auroc": "AUROC ↑", "auprc": "AUPRC ↑", "ece": "ECE ↓", "auroc_at_equal_position": "AUROC at equal position ↑",
@@ -27,7 +28,7 @@ def measured(out: str) -> str:
     """Write results.json from risks.json: a row per detector, the control and a random risk. Returns its path.
 
     Raises:
-        ValueError: nothing was rated.
+        ValueError: there is no unit.
     """
     rated, request = answer_file.read_json(Path(out) / RISKS), answer_file.read_json(Path(out) / REQUEST)
     labels, images = rated["labels"], rated["images"]
@@ -37,10 +38,10 @@ def measured(out: str) -> str:
     positions = rated["positions"] if len(set(rated["positions"])) > 1 else None
     rows = []
     for name, risk in risks.items():
-        told = rated["detectors"].get(name, {"repr": "uniform noise", "probability": True, "trained": None})
-        found = ranking.estimates(risk, labels, images, positions, told["probability"])
+        about = rated["detectors"].get(name, {"repr": "uniform noise", "probability": True, "trained": None})
+        found = ranking.estimates(risk, labels, images, positions, about["probability"])
         found["above_position"] = ranking.difference(risk, risks[CONTROL], labels, images)
-        rows.append({"detector": name, **told, "metrics": {key: as_record(value) for key, value in found.items()}})
+        rows.append({"detector": name, **about, "metrics": {key: as_record(value) for key, value in found.items()}})
     results = {
         "task": request["task"], "model": request["model"], "images": len(set(images)), "units": len(labels),
         "hallucinated": sum(labels), "rows": rows, "versions": provenance.versions(), "request": request,
@@ -55,24 +56,6 @@ def measured(out: str) -> str:
     return str(path)
 
 
-def show(out: str | Path) -> None:
-    """The table on the terminal."""
-    import typer
-    from rich.table import Table
-
-    from ...cli.render.methods import console
-
-    results = answer_file.read_json(Path(out) / RESULTS)
-    table = Table(title=title(results), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("detector", no_wrap=True)
-    for heading in _columns(results).values():
-        table.add_column(heading, justify="right")
-    for row in _ordered(results["rows"]):
-        table.add_row(row["detector"], *(_cell(row["metrics"].get(name)) for name in _columns(results)))
-    console().print(table)
-    typer.echo(f"results: {Path(out) / RESULTS}")
-
-
 def title(results: Mapping[str, Any]) -> str:
     share = results["hallucinated"] / results["units"]
     what = UNITS[results["task"]]
@@ -80,14 +63,23 @@ def title(results: Mapping[str, Any]) -> str:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The same for a card."""
-    columns = _columns(results)
-    head = [f"| detector | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
-    lines = [f"### {title(results)}", "", *head]
-    for row in _ordered(results["rows"]):
-        cells = (_cell(row["metrics"].get(name)) for name in columns)
-        lines.append(f"| {_called(row)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    """The table for a card."""
+    head, *rows = cells(results)
+    called = {row["detector"]: _called(row) for row in results["rows"]}
+    return "\n".join([
+        f"### {title(results)}", "", markdown_table(head, [[called[name], *figures] for name, *figures in rows])
+    ])  # fmt: skip
+
+
+def cells(results: Mapping[str, Any]) -> list[list[str]]:
+    """Headings, then a row per detector, the best first."""
+    there = {name for row in results["rows"] for name in row["metrics"]}
+    columns = {name: heading for name, heading in COLUMNS.items() if name in there}
+    best = sorted(results["rows"], key=lambda row: -row["metrics"]["auroc"]["value"])
+    return [
+        ["detector", *columns.values()],
+        *([row["detector"], *(interval(row["metrics"].get(name)) for name in columns)] for row in best),
+    ]
 
 
 def _called(row: Mapping[str, Any]) -> str:
@@ -99,22 +91,6 @@ def _called(row: Mapping[str, Any]) -> str:
     name, _, fields = row["detector"].partition(":")
     kept = ",".join(field for field in fields.split(",") if field and not field.startswith("weights="))
     return f"`{name}{':' if kept else ''}{kept}`" + (f", trained on {row['trained']}" if row["trained"] else "")
-
-
-def _columns(results: Mapping[str, Any]) -> dict[str, str]:
-    there = {name for row in results["rows"] for name in row["metrics"]}
-    return {name: heading for name, heading in COLUMNS.items() if name in there}
-
-
-def _ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The best first."""
-    return sorted(rows, key=lambda row: -row["metrics"]["auroc"]["value"])
-
-
-def _cell(found: Mapping[str, Any] | None) -> str:
-    if found is None or not found["n"]:
-        return "–"
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 _CARD = """---
@@ -155,13 +131,11 @@ def write_card(path: Path, folders: Sequence[str], notes: str = "") -> Path:
 
 
 def _about(config: Path) -> str:
-    told = json.loads(config.read_text(encoding="utf-8"))
-    data, counts = told["data"], told["classes"]
+    content = json.loads(config.read_text(encoding="utf-8"))
+    data, counts = content["data"], content["classes"]
+    wrong = counts[-1] if len(counts) == 2 else sum(counts[len(counts) // 2 :])
     return (
-        f"- `{config.parent.name}`: {told['detector']}, {told['probe']} on {told['features']} features, trained on "
-        f"{told['items']:,} {data['unit']} ({counts[-1] if len(counts) == 2 else sum(counts[len(counts) // 2:]):,} "
-        f"hallucinated) about {data['images']:,} images of {data['source']}, seed {told['seed']}."
+        f"- `{config.parent.name}`: {content['detector']}, {content['probe']} on {content['features']} features, "
+        f"trained on {content['items']:,} {data['unit']} ({wrong:,} hallucinated) about {data['images']:,} images of "
+        f"{data['source']}, seed {content['seed']}."
     )
-
-
-__all__ = ["TASKS", "markdown", "measured", "show", "title", "write_card"]

@@ -1,21 +1,67 @@
-"""Texts about images with the risk of every word, written by the model or given; and which words stand out."""
+"""The risk of every word of a text about an image, generated or given; and which words stand out."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from .words import Word, words
+from typing import Any, NamedTuple
 
 LIKELY = 0.5  # of risks that are probabilities
 RISKIEST = 0.8  # of other risks: the quantile above which words stand out
 
 
+class Word(NamedTuple):
+    """A word of a text: where it stands, (start, end) in characters, and the largest risk of its tokens."""
+
+    text: str
+    start: int
+    end: int
+    risk: float | None
+
+
+def spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each token stands in the text, (start, end) in characters; a token that is not found has no width.
+
+    Pieces are looked for one after another without the spaces around them: some tokenizers put a space before a word,
+    some do not, and a text has lost those at its ends.
+
+    >>> spans("A hot dog.", ["A", " hot", " do", "g", "."])
+    [(0, 1), (2, 5), (6, 8), (8, 9), (9, 10)]
+    """
+    found, here = [], 0
+    for token in tokens:
+        piece = token.strip()
+        start = text.find(piece, here) if piece else -1
+        # far away, it is another occurrence: this piece is not in the text as it stands
+        if not 0 <= start <= here + 8:
+            found.append((here, here))
+            continue
+        here = start + len(piece)
+        found.append((start, here))
+    return found
+
+
+def words(text: str, tokens: Sequence[str], risk: Sequence[float | None]) -> list[Word]:
+    """The words of a text, split at spaces, each as risky as its riskiest token; None where none has a risk.
+
+    >>> [(w.text, w.risk) for w in words("A hot dog.", ["A", " hot", " do", "g", "."], [0.1, 0.2, 0.9, 0.3, 0.1])]
+    [('A', 0.1), ('hot', 0.2), ('dog.', 0.9)]
+    """
+    placed = list(zip(spans(text, tokens), risk, strict=True))
+    out = []
+    for match in re.finditer(r"\S+", text):
+        start, end = match.span()
+        inside = [r for (a, b), r in placed if r is not None and not math.isnan(r) and a < end and b > start]
+        out.append(Word(match.group(), start, end, max(inside, default=None)))
+    return out
+
+
+# -- a text by detectors ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Rated:
-    """A text and what each detector says of it.
+    """A text and its risks by each detector.
 
     words: detector -> the words with their risk. whole: detector -> the risk of the text as one answer. thresholds:
     detector -> the risk from which on a word stands out.
@@ -48,7 +94,7 @@ def rate(
     lvlm: Any, image: Any, question: str, detectors: Sequence[str], text: str | None = None, high: float | None = None,
     max_new_tokens: int = 128,
 ) -> Rated:  # fmt: skip
-    """Let the model answer a question about an image, or take a text as its answer, and rate every word.
+    """The model's answer to a question about an image, or a given text as its answer, with the risk of every word.
 
     high: the risk from which on a word stands out; None is `threshold`'s.
 
@@ -58,7 +104,7 @@ def rate(
     from ...pipelines.generate import generate, ready, real, score
     from ...pipelines.inputs.text_alignment import answer_tokens
 
-    made = dict(zip(detectors, ready(list(detectors), lvlm), strict=True))
+    instances = dict(zip(detectors, ready(list(detectors), lvlm), strict=True))
     inputs = lvlm.prepare([image], [question])
     if text is None:
         ids = generate(lvlm, inputs, max_new_tokens=max_new_tokens, do_sample=False).ids
@@ -67,15 +113,15 @@ def rate(
     count = int(real(ids, lvlm.end_tokens).sum())
     shown = [int(token) for token in ids[0, :count] if int(token) not in lvlm.end_tokens]
     tokenizer = lvlm.processor.tokenizer
-    said = tokenizer.decode(shown, skip_special_tokens=True).strip()
+    answer = tokenizer.decode(shown, skip_special_tokens=True).strip()
     pieces = [tokenizer.decode([token]) for token in shown]
-    out = Rated(said)
-    for name, detector in made.items():
-        (risks,) = score(lvlm, inputs, ids, [detector]).values()
-        told = risks[0, :count].tolist()
-        out.words[name] = words(said, pieces, told[: len(shown)])
+    out = Rated(answer)
+    for name, detector in instances.items():
+        (found,) = score(lvlm, inputs, ids, [detector]).values()
+        risks = found[0, :count].tolist()
+        out.words[name] = words(answer, pieces, risks[: len(shown)])
         last = getattr(detector, "decides_at", "first") == "last"
-        out.whole[name] = told[-1 if last else 0]
+        out.whole[name] = risks[-1 if last else 0]
         probability = bool(getattr(detector, "is_probability", False))
         known = [word.risk for word in out.words[name]]
         out.thresholds[name] = threshold(known, probability) if high is None else high

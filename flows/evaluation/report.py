@@ -15,7 +15,7 @@ from PIL import Image
 from ...datasets.examples import Example
 from ..benchmarks.base import Benchmark, Mark
 from ..benchmarks.registry import BENCHMARKS
-from ..detection.words import words
+from ..detection.word_risk import words
 from . import answer_file
 from .request import MANIFEST, REPORT, RESULTS, Evaluation
 from .text import figure

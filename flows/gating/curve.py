@@ -11,7 +11,7 @@ import math
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from ...metrics.chair_score import ChairScore
 from ...metrics.estimate import Estimate, bootstrap, ratio
+from ...pipelines.model.spec import ModelSpec
 from ..benchmarks.base import Source, as_record, digest
 from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file, provenance
@@ -31,12 +32,65 @@ if TYPE_CHECKING:
 SHARES = (0.1, 0.2, 0.3, 0.5)
 FIGURES = ("chair_i", "chair_s", "recall", "length")
 BENCHMARK = BENCHMARKS["chair"]
+VALIDATION = "validation"  # the split of the embedded world that chooses thresholds
 BY_HAND = "\n<!-- by hand -->\n"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What captions are made of and with: a model, the images of a split, and a folder that keeps what was said."""
+class GateCurve:
+    """The request of a curve: every decoder with every detector.
+
+    Args:
+        shares: of tokens that a threshold lets pass, on validation.
+        test, validation: the images that are reported, and those that choose the thresholds.
+        max_new_tokens: of a caption; None is the benchmark's number.
+    """
+
+    test: Source
+    validation: Source
+    model: ModelSpec = field(default_factory=lambda: ModelSpec("embedded"))
+    decoders: Sequence[str] = ("vcd",)
+    detectors: Sequence[str] = ("entropy",)
+    shares: Sequence[float] = SHARES
+    batch_size: int = 32
+    max_new_tokens: int | None = None
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: no decoder, detector or share; a share outside 0 to 1; both splits the same.
+            UnknownName: no such name.
+        """
+        from ...pipelines.registry import DECODERS, DETECTORS
+
+        if not self.decoders or not self.detectors or not self.shares:
+            raise ValueError("a curve needs at least one decoder, one detector and one share.")
+        if wrong := [share for share in self.shares if not 0 < share < 1]:
+            raise ValueError(f"share={wrong[0]:g} is outside 0 to 1 (of the tokens that the gate lets pass).")
+        DECODERS.make_all(self.decoders)
+        DETECTORS.make_all(self.detectors)
+        if self.test.name == self.validation.name:
+            raise ValueError(f"thresholds are chosen and reported on {self.test.name}: name two different splits.")
+
+    def command(self, out: Path) -> str:
+        """As it can be typed again; options that have their default are left out, lists are repeated."""
+        split = self.validation.split
+        options = {
+            "-d": self.decoders, "-t": self.detectors, "--share": self.shares, "--limit": self.test.limit,
+            "--validation": self.validation.limit, "--model": self.model.name, "--coco": self.test.coco,
+            "--split": self.test.split, "--validation-split": None if split == VALIDATION else split,
+            "--synonyms": self.test.synonyms, "--max-new-tokens": self.max_new_tokens, "--out": out.name,
+        }  # fmt: skip
+        parts = ["veridical gate-curve"]
+        for option, value in options.items():
+            for one in [value] if isinstance(value, str | int) or value is None else value:
+                parts += [] if one is None else [option, shlex.quote(str(one))]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions of the images of one split by one model, kept in a folder."""
 
     lvlm: LVLM
     source: Source
@@ -44,8 +98,8 @@ class Asked:
     max_new_tokens: int
     folder: Path
 
-    def captions(self, decoders: Sequence[Any], detectors: Sequence[Any], told: str) -> list[Answer]:
-        """One per image. They are read from the folder where the same was asked before."""
+    def answers(self, decoders: Sequence[Any], detectors: Sequence[Any], title: str) -> list[Answer]:
+        """One per image, read from the folder where it holds those of the same settings."""
         from ...pipelines.results import Answer
 
         examples = BENCHMARK.examples(self.source)
@@ -56,17 +110,17 @@ class Asked:
         }  # fmt: skip
         if probes := _probes(self.lvlm, decoders, detectors):
             settings["probes"] = probes
-        path = self.folder / f"{answer_file.file_name(told)}.json"
+        path = self.folder / f"{answer_file.file_name(title)}.json"
         if path.exists() and (there := answer_file.read_json(path))["settings"] == settings:
             return [Answer(**row) for row in there["answers"]]
-        said = self._ask(examples, decoders, detectors, told)
-        rows = [{"text": one.text, "acted": one.acted, "risk": one.risk} for one in said]
+        answers = self._generated(examples, decoders, detectors, title)
+        rows = [{"text": one.text, "acted": one.acted, "risk": one.risk} for one in answers]
         answer_file.write_json(path, {"settings": settings, "answers": rows})
-        return said
+        return answers
 
-    def _ask(self, examples: Sequence[Any], decoders: Any, detectors: Any, told: str) -> list[Answer]:
+    def _generated(self, examples: Sequence[Any], decoders: Any, detectors: Any, title: str) -> list[Answer]:
         out: list[Answer] = []
-        with progress(told, len(examples), "images") as advance, warnings.catch_warnings():
+        with progress(title, len(examples), "images") as advance, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a gate that never opens is in the table
             for start in range(0, len(examples), self.batch_size):
                 part = examples[start : start + self.batch_size]
@@ -79,8 +133,8 @@ class Asked:
 
     def scored(self, answers: Sequence[Answer]) -> ChairScore:
         examples = BENCHMARK.examples(self.source)
-        said = {e.image_id: answer.text for e, answer in zip(examples, answers, strict=True)}
-        return self.source.chair.score(said, {e.image_id: e.objects for e in examples})
+        texts = {e.image_id: answer.text for e, answer in zip(examples, answers, strict=True)}
+        return self.source.chair.score(texts, {e.image_id: e.objects for e in examples})
 
 
 def thresholds(risks: Sequence[float], shares: Sequence[float]) -> list[float]:
@@ -112,90 +166,55 @@ def kept(plain: ChairScore, ungated: ChairScore, gated: ChairScore, seed: int = 
     return bootstrap(units, share, seed=seed)
 
 
-def measure(
-    test: Asked, validation: Asked, decoders: Sequence[str], detectors: Sequence[str], shares: Sequence[float] = SHARES
-) -> dict[str, Any]:
+def measure(request: GateCurve, test: Captions, validation: Captions) -> dict[str, Any]:
     """The curve of every decoder with every detector, as plain values."""
     from ...decoders.gate import Gate
     from ...pipelines.registry import DECODERS, DETECTORS
 
-    read = [DETECTORS.make(name) for name in detectors]
     chosen = {}
-    for name, made in zip(detectors, read, strict=True):
-        before = validation.captions([], [made], f"plain, {name}, validation")
-        chosen[name] = thresholds([r for a in before for r in a.risk[DETECTORS.name_of(made)]], shares)
-    plain = test.scored(test.captions([], [], "plain, test"))
+    for name in request.detectors:
+        detector = DETECTORS.make(name)
+        answers = validation.answers([], [detector], f"plain, {name}, validation")
+        risks = [risk for answer in answers for risk in answer.risk[DETECTORS.name_of(detector)]]
+        chosen[name] = thresholds(risks, request.shares)
+    plain = test.scored(test.answers([], [], "plain, test"))
     rows: list[dict[str, Any]] = [_row(plain, None, None, "greedy")]
-    for decoder in decoders:
-        made = DECODERS.make(decoder, test.lvlm.name)
-        answers = test.captions([made], [], f"{decoder}, test")
+    for decoder in request.decoders:
+        answers = test.answers([DECODERS.make(decoder)], [], f"{decoder}, test")
         ungated = test.scored(answers)
         rows.append({**_row(ungated, plain, ungated, decoder), "share": as_record(_share(answers))})
-        for detector in detectors:
-            for share, threshold in zip(shares, chosen[detector], strict=True):
-                gate = Gate(decoder, detector, threshold)
-                answers = test.captions([gate], [], f"{decoder}, {detector}, {share:.0%}")
+        for detector in request.detectors:
+            for share, threshold in zip(request.shares, chosen[detector], strict=True):
+                answers = test.answers([Gate(decoder, detector, threshold)], [], f"{decoder}, {detector}, {share:.0%}")
                 scored = {**_row(test.scored(answers), plain, ungated, decoder), "share": as_record(_share(answers))}
                 rows.append({**scored, "detector": detector, "asked_share": share, "threshold": threshold})
     return {
-        "model": test.lvlm.name, "decoders": list(decoders), "detectors": list(detectors), "shares": list(shares),
-        "test": {"split": test.source.name, "images": plain.n},
+        "model": test.lvlm.name, "decoders": list(request.decoders), "detectors": list(request.detectors),
+        "shares": list(request.shares), "test": {"split": test.source.name, "images": plain.n},
         "validation": {"split": validation.source.name, "images": len(BENCHMARK.examples(validation.source))},
         "max_new_tokens": test.max_new_tokens, "versions": provenance.versions(), "rows": rows,
     }  # fmt: skip
 
 
-def curve(
-    out: Path, model: str = "embedded", decoders: Sequence[str] = ("vcd",), detectors: Sequence[str] = ("entropy",),
-    shares: Sequence[float] = SHARES, limit: int = 300, validation: int = 200, batch_size: int = 32,
-    coco: str | None = None, split: str | None = None, validation_split: str | None = None,
-    synonyms: str | None = None, max_new_tokens: int | None = None, device: str = "auto", dtype: str = "auto",
-    revision: str | None = None,
-) -> Path:  # fmt: skip
+def curve(request: GateCurve, out: Path) -> Path:
     """Measure and write `out` (Markdown), and beside it the same as .json and .svg. Returns `out`.
 
-    What stands in an existing `out` behind a line "<!-- by hand -->" stays there.
-
-    Captions are kept in a folder of its name, so that a run that was stopped, or one with more methods, goes on.
-
-    Args:
-        decoders, detectors: every one with every one. shares: of tokens that a threshold lets pass, on validation.
-        limit, validation: images of the two splits.
-        coco, split, validation_split, synonyms: as `Source`; without a folder the embedded world.
+    In an existing `out`, everything behind a line "<!-- by hand -->" is kept. Captions are kept in a folder of its
+    name, so that a run that was stopped, or one with more methods, continues.
 
     Raises:
-        ValueError: no decoder, detector or share; a share outside 0 to 1; both splits the same; no Markdown file.
-        UnknownName: no such name.
+        ValueError: no Markdown file, or as `GateCurve.check`.
     """
-    from ...pipelines.model.spec import ModelSpec, load
-    from ...pipelines.registry import DECODERS, DETECTORS
+    from ...pipelines.model.spec import load
     from .plot import markdown, svg
 
     if out.suffix != ".md":
         raise ValueError(f"{out} is no Markdown file: name one that ends in .md; .json and .svg go beside it.")
-    if not decoders or not detectors or not shares:
-        raise ValueError("a curve needs at least one decoder, one detector and one share.")
-    if wrong := [share for share in shares if not 0 < share < 1]:
-        raise ValueError(f"share={wrong[0]:g} is outside 0 to 1 (of the tokens that the gate lets pass).")
-    DECODERS.make_all(decoders)
-    DETECTORS.make_all(detectors)
-    if coco and not validation_split:
-        raise ValueError("a COCO folder needs --validation-split: thresholds are not chosen on the images reported.")
-    tested = Source(coco, split, limit, 0, synonyms)
-    chosen = replace(tested, split=validation_split or "validation", limit=validation)
-    if tested.name == chosen.name:
-        raise ValueError(f"thresholds are chosen and reported on {tested.name}: name two different splits.")
-    lvlm = load(ModelSpec(model, device, dtype, revision))
-    tokens = max_new_tokens or BENCHMARK.max_new_tokens
-    folder = out.with_suffix("")
-    on = lambda source: Asked(lvlm, source, batch_size, tokens, folder)
-    found = measure(on(tested), on(chosen), decoders, detectors, shares)
-    told = {
-        "-d": decoders, "-t": detectors, "--share": shares, "--limit": limit, "--validation": validation,
-        "--model": model, "--coco": coco, "--split": split, "--validation-split": validation_split,
-        "--synonyms": synonyms, "--max-new-tokens": max_new_tokens, "--out": out.name,
-    }  # fmt: skip
-    found["command"] = _command("veridical gate-curve", told)
+    request.check()
+    lvlm = load(request.model)
+    tokens = request.max_new_tokens or BENCHMARK.max_new_tokens
+    on = lambda source: Captions(lvlm, source, request.batch_size, tokens, out.with_suffix(""))
+    found = {**measure(request, on(request.test), on(request.validation)), "command": request.command(out)}
     behind = out.read_text(encoding="utf-8").partition(BY_HAND)[2] if out.exists() else ""
     answer_file.write_json(out.with_suffix(".json"), found)
     answer_file.write_text(out.with_suffix(".svg"), svg(found))
@@ -216,7 +235,7 @@ def _row(score: ChairScore, plain: ChairScore | None, ungated: ChairScore | None
 
 
 def _probes(lvlm: LVLM, decoders: Sequence[Any], detectors: Sequence[Any]) -> list[str]:
-    """A digest of every trained probe that reads along or opens a gate: training anew asks anew."""
+    """A digest of every trained probe that reads along or opens a gate: another training is another setting."""
     from ...pipelines.generate import ready
 
     read = ready([*detectors, *(one.detector for one in decoders if hasattr(one, "detector"))], lvlm)
@@ -226,17 +245,8 @@ def _probes(lvlm: LVLM, decoders: Sequence[Any], detectors: Sequence[Any]) -> li
 
 def _share(answers: Sequence[Answer]) -> Estimate:
     """Steps at which the one method acted, over all steps, with its interval by image."""
-    told: list[Mapping[str, float]] = [next(iter(answer.acted.values())) for answer in answers]
-    return ratio([one["acted"] for one in told], [one["steps"] for one in told])
-
-
-def _command(name: str, options: Mapping[str, Any]) -> str:
-    """As it can be typed again; options that are None are left out, lists are repeated."""
-    parts = [name]
-    for option, value in options.items():
-        for one in [value] if isinstance(value, str | int | Path) or value is None else value:
-            parts += [] if one is None else [option, shlex.quote(str(one))]
-    return " ".join(parts)
+    acted: list[Mapping[str, float]] = [next(iter(answer.acted.values())) for answer in answers]
+    return ratio([one["acted"] for one in acted], [one["steps"] for one in acted])
 
 
 def _finite(estimate: Estimate) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The curve of a gate as a Markdown table and as a picture."""
+"""The curve of a gate as a Markdown table and as an image."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from ..evaluation.text import interval
+
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM, LEGEND = 420, 300, 56, 34, 16, 44, 130
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 Row = Mapping[str, Any]
 
 
-def markdown(found: Mapping[str, Any], picture: str) -> str:
-    """What was measured, in words, a table and the picture."""
+def markdown(found: Mapping[str, Any], image: str) -> str:
+    """The measurement in words, a table and the image."""
     test, validation, rows = found["test"], found["validation"], found["rows"]
     lines = [
         "# Gating", "",
@@ -26,7 +28,7 @@ def markdown(found: Mapping[str, Any], picture: str) -> str:
         f"(n = {test['images']} throughout).", "",
         "*steps*: share of the steps at which the decoder acted. *kept*: share of the ungated decoder's CHAIR_i gain "
         "that is left,", "(plain − gated) / (plain − ungated); it says nothing where the ungated decoder gains none.",
-        "", f"![CHAIR_i against the share of steps acted on]({picture})", "",
+        "", f"![CHAIR_i against the share of steps acted on]({image})", "",
         "| decoder | gate | θ | steps | CHAIR_i ↓ | kept | CHAIR_s ↓ | recall ↑ | length |",
         "|---|---|---|---|---|---|---|---|---|", *map(_line, rows), "", "## At 30 % of the steps", "", *verdicts(rows),
     ]  # fmt: skip
@@ -50,12 +52,12 @@ def verdicts(rows: Sequence[Row], most: float = 0.3, least: float = 0.8) -> list
             out.append(f"- `{decoder}`: no gate stayed within {most:.0%} of the steps.")
             continue
         best = max(within, key=lambda row: row["kept"]["value"])
-        told = (
-            f"keeps {_figure(best['kept'], 2)} of the gain of {gain:.3f} at {best['share']['value']:.1%} of the steps"
+        kept = (
+            f"keeps {interval(best['kept'], 2)} of the gain of {gain:.3f} at {best['share']['value']:.1%} of the steps"
         )
         reached = "yes" if best["kept"]["value"] >= least else "no"
-        sure = "" if reached == "no" or (best["kept"]["low"] or 0) >= least else ", though its interval reaches lower"
-        out.append(f"- `{decoder}`: {reached}{sure}. `{best['detector']}` {told}.")
+        limit = "" if reached == "no" or (best["kept"]["low"] or 0) >= least else ", though its interval reaches lower"
+        out.append(f"- `{decoder}`: {reached}{limit}. `{best['detector']}` {kept}.")
     return [*out, "", "The gate named is the best of those tried, on the images reported: read its neighbours too."]
 
 
@@ -124,12 +126,7 @@ def _points(rows: Sequence[Row], decoder: str, detector: str) -> list[tuple[floa
 def _line(row: Row) -> str:
     gate = f"`{row['detector']}`" if row["detector"] else "–" if row["share"] is None else "ungated"
     threshold = "–" if row["threshold"] is None else f"{row['threshold']:.4g}"
-    share = "–" if row["share"] is None else _figure(row["share"])
-    left = "–" if row["kept"] is None else _figure(row["kept"], 2)
-    cells = [gate, threshold, share, _figure(row["chair_i"]), left, _figure(row["chair_s"]), _figure(row["recall"])]
+    share = interval(row["share"])
+    left = interval(row["kept"], 2)
+    cells = [gate, threshold, share, interval(row["chair_i"]), left, interval(row["chair_s"]), interval(row["recall"])]
     return f"| `{row['decoder']}` | " + " | ".join(cells) + f" | {row['length']['value']:.1f} |"
-
-
-def _figure(cell: Mapping[str, Any], digits: int = 3) -> str:
-    told = lambda value: "–" if value is None else f"{value:.{digits}f}"
-    return f"{told(cell['value'])} [{told(cell['low'])}, {told(cell['high'])}]"

@@ -11,6 +11,7 @@ import veridical as package
 from veridical.datasets.captions import DETAIL_PROMPT
 from veridical.datasets.world import scene
 from veridical.flows.detection import steps, table
+from veridical.flows.detection.request import Detection
 from veridical.flows.detection.word_risk import rate
 from veridical.models import DETECTORS, EMBEDDED
 from veridical.pipelines.model.identity import fingerprint, shipped
@@ -167,7 +168,7 @@ def trained(tmp_path_factory):
         "task": "captions", "trained": "lookback_lens:weights=none", "detectors": ["entropy"], "images": TRAINED,
         "test_images": TESTED, "max_new_tokens": 40,
     }  # fmt: skip
-    return steps.detection(str(out), **request), request
+    return steps.detection(Detection(**request), str(out)), request
 
 
 def read(folder, name):
@@ -191,15 +192,15 @@ def test_training_leaves_a_detector_and_a_table_with_its_controls(trained, lvlm)
 
 
 def test_no_image_is_in_both_parts(trained):
-    asked = steps.Request.read(trained[0])
-    parts = [{example.image for example in asked.examples(part)} for part in ("train", "test")]
+    request = Detection.read(trained[0])
+    parts = [{example.image for example in request.examples(part)} for part in ("train", "test")]
     assert list(map(len, parts)) == [TRAINED, TESTED]
     assert parts[0].isdisjoint(parts[1])
 
 
 def test_one_split_for_both_parts_is_cut_by_image(trained):
-    asked = steps.Request(task="pope", images=6, test_images=4, split="validation", test_split="validation")
-    parts = [{example.image_id for example in asked.examples(part)} for part in ("train", "test")]
+    request = Detection(task="pope", images=6, test_images=4, split="validation", test_split="validation")
+    parts = [{example.image_id for example in request.examples(part)} for part in ("train", "test")]
     assert list(map(len, parts)) == [6, 4]
     assert parts[0].isdisjoint(parts[1])
 
@@ -209,12 +210,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(trained, tmp_path, mon
     folder, request = trained
     copytree(Path(folder) / "texts", tmp_path / "again" / "texts")
     monkeypatch.setattr("veridical.pipelines.generate.generate", None)  # nothing may be generated
-    steps.detection(str(tmp_path / "again"), **request)
+    steps.detection(Detection(**request), str(tmp_path / "again"))
     assert (tmp_path / "again" / "detector.safetensors").read_bytes() == (
         Path(folder) / "detector.safetensors"
     ).read_bytes()
     with pytest.raises(ValueError, match="seed was 0, now 1"):
-        steps.detection(str(tmp_path / "again"), **{**request, "seed": 1})
+        steps.detection(Detection(**request, seed=1), str(tmp_path / "again"))
 
 
 def test_what_was_trained_is_used_by_its_folder_and_saved_alone(veridical, trained, pictures, tmp_path):

@@ -1,4 +1,4 @@
-# The image of the docker work pool in prefect.yaml: docker build --tag veridical .
+# The image of the docker work pool in prefect-docker.yaml: docker build --tag veridical .
 FROM python:3.12-slim
 COPY . /src
 RUN pip install --no-cache-dir /src && rm -rf /src

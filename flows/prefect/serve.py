@@ -21,6 +21,10 @@ class NoServer(ValueError):
     """There is no Prefect server that could keep a schedule."""
 
 
+class NameTaken(ValueError):
+    """A deployment of that name belongs to a work pool; the message says to which."""
+
+
 def gpu_limit(device: str) -> str | None:
     """The name of this machine's concurrency limit; None where the model runs on the CPU."""
     if device == "cpu":
@@ -35,14 +39,15 @@ def serve(
     settings: dict[str, Any], gpu: str | None, name: str, cron: str | None, interval: float | None, timezone: str,
     strategy: str,
 ) -> None:  # fmt: skip
-    """Make the deployment `scheduled evaluation/NAME`, and run it when it is due, until stopped.
+    """Serve the deployment `scheduled evaluation/NAME`: each run starts when it is due, until this process stops.
 
     Args:
         settings: parameters of `scheduled` but gpu. gpu: a global concurrency limit, made with one place if missing.
         cron, interval: one of them. strategy: of Prefect's, for a run that is due while another is at work.
 
     Raises:
-        NoServer: no server is configured. ValueError: no such cron line or timezone.
+        NoServer: no server is configured. NameTaken: another deployment has the name.
+        ValueError: no such cron line or timezone.
     """
     if not PREFECT_API_URL.value():
         raise NoServer(
@@ -50,6 +55,7 @@ def serve(
             "and say where with `export PREFECT_API_URL=http://127.0.0.1:4200/api`. --once needs none."
         )
     when: Schedule = Cron(cron, timezone=timezone) if cron is not None else Interval(interval or 0)
+    _refuse_taken(name)
     if gpu is not None:
         _make_limit(gpu)
     # a run is a process of its own, started here: this folder must not be where it looks for `datasets`
@@ -60,6 +66,20 @@ def serve(
         name, schedule=when, parameters={**settings, "gpu": gpu}, entrypoint_type=EntrypointType.MODULE_PATH,
         global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy[strategy]),
     )  # fmt: skip
+
+
+def _refuse_taken(name: str) -> None:
+    """A deployment of our own, which has no work pool, is replaced; one of a pool is somebody else's."""
+    with get_client(sync_client=True) as client:
+        try:
+            pool = client.read_deployment_by_name(f"{scheduled.name}/{name}").work_pool_name
+        except ObjectNotFound:
+            return
+    if pool is not None:
+        raise NameTaken(
+            f"the deployment {scheduled.name}/{name} belongs to the work pool {pool} already, and would be replaced; "
+            "choose another --name."
+        )
 
 
 def _make_limit(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -204,8 +205,9 @@ def test_a_schedule_fires_on_a_real_server_and_overlapping_runs_are_cancelled(pr
     assert deployment["entrypoint"] == "veridical.flows.scheduled.scheduled"
 
 
-def test_deployments_of_the_repository_name_flows_and_parameters_that_exist(prefect_server):
-    path = ROOT / "prefect.yaml"
+@pytest.mark.parametrize("file", ["prefect.yaml", "prefect-docker.yaml"])
+def test_deployments_of_the_repository_name_flows_and_parameters_that_exist(prefect_server, file):
+    path = ROOT / file
     if not path.exists():
         pytest.skip("prefect.yaml is in the repository, not in the installed package")
     from prefect.flows import load_flow_from_entrypoint
@@ -215,6 +217,32 @@ def test_deployments_of_the_repository_name_flows_and_parameters_that_exist(pref
         given = {"images": ["/data"], "out": "/data/out"} if flow.name == "caption" else deployment["parameters"]
         flow.validate_parameters(given)
         assert deployment["work_pool"]["job_variables"]["env"]["PYTHONSAFEPATH"] == "1"
+
+
+def test_all_deployments_of_the_repository_are_made_by_the_documented_commands(prefect_server, tmp_path):
+    """Also that a schedule served from a folder "nightly" does not replace the nightly deployment of the pool."""
+    if not (ROOT / "prefect.yaml").exists():
+        pytest.skip("prefect.yaml is in the repository, not in the installed package")
+    prefect = {"PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(tmp_path), "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, **prefect}
+    page = (ROOT / "docs" / "schedule.md").read_text("utf-8")
+    for words in (
+        "work-pool create veridical-process --type process", "--no-prompt deploy --all",
+        """deployment run evaluate/evaluate --param request='{"source": {"limit": 100}}' --param out=/srv/first""",
+    ):  # fmt: skip
+        assert f"prefect {words}" in page
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", *shlex.split(words)], cwd=ROOT, env=environment, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    found_names = {one["name"]: one["work_pool_name"] for one in found(prefect_server, "deployments")}
+    assert {"nightly-pool", "evaluate", "caption"} <= {n for n, pool in found_names.items() if pool}
+    assert "nightly" not in found_names
+    from veridical.flows.prefect import serve
+
+    with pytest.raises(serve.NameTaken, match="nightly-pool belongs to the work pool veridical-process already"):
+        serve.serve({}, None, "nightly-pool", None, 60.0, "UTC", "CANCEL_NEW")
 
 
 # -- the command ---------------------------------------------------------------------------------------------------

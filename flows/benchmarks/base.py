@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ...datasets import coco, seen
 from ...datasets.coco import CocoFiles
@@ -38,6 +38,8 @@ class Source:
             names; `limit` keeps the first ones.
         data: files of a benchmark's own, such as AMBER's folder, instead of the embedded world or a COCO folder.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # where Prefect validates a parameter
 
     coco: str | None = None
     split: str | None = None

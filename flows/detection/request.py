@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...datasets.examples import Example
 from ...pipelines.model.spec import ModelSpec
@@ -30,6 +30,8 @@ class Detection:
         images, test_images: how many images; 0 for no training part.
         split, test_split: of the world, or of a COCO folder; a split that both parts share is divided by image.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # where Prefect validates a parameter
 
     task: str = "captions"
     detectors: Sequence[str] = ()

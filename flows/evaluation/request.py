@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...pipelines.model.spec import ModelSpec
 from ..benchmarks.base import Source
@@ -29,6 +29,8 @@ class Evaluation:
         batch_size: images at a time.
         generation: what transformers' generate takes, over the benchmark's own number of new tokens.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # where Prefect validates a parameter
 
     model: ModelSpec = field(default_factory=lambda: ModelSpec("embedded"))
     decoders: Sequence[str] = ("greedy",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from ..lvlm import LVLM
@@ -22,6 +22,8 @@ class ModelSpec:
     >>> ModelSpec("embedded", dtype="fp32").record()["model"]
     'embedded'
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # where Prefect validates a parameter
 
     name: str
     device: str = "auto"

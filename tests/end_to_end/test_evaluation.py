@@ -54,7 +54,7 @@ def rows(path: Path) -> list[dict]:
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an evaluation that ran without Prefect; to be looked at, not changed."""
-    return Path(evaluate(**small(tmp_path_factory.mktemp("plain") / "run")))
+    return evaluate(**small(tmp_path_factory.mktemp("plain") / "run"))
 
 
 @pytest.fixture
@@ -241,8 +241,8 @@ def test_the_manifest_says_how_to_repeat_it(plain):
 
 def test_scoring_and_reporting_need_no_model(copy):
     code = (
-        "import sys\nfrom veridical.flows import steps\nsteps.score(sys.argv[1])\nsteps.report(sys.argv[1])\n"
-        "print('torch' in sys.modules)"
+        "import sys\nfrom veridical.flows.evaluation import steps\nsteps.score(sys.argv[1])\n"
+        "steps.report(sys.argv[1])\nprint('torch' in sys.modules)"
     )
     before = numbers(copy)
     (copy / "results.json").unlink()
@@ -305,9 +305,9 @@ def test_no_good_image_at_all_is_an_error(coco, tmp_path, veridical):
 
 
 def test_a_coco_folder_gives_the_numbers_of_the_world_it_was_written_from(coco, tmp_path):
-    small = {"limit": 12, "decoders": ["greedy"], "benchmarks": ["chair"], "batch_size": 12}
-    of_files = Path(evaluate(**small(tmp_path / "files", coco=str(coco), **small)))
-    of_world = Path(evaluate(**small(tmp_path / "world", **small)))
+    options = {"limit": 12, "decoders": ["greedy"], "benchmarks": ["chair"], "batch_size": 12}
+    of_files = evaluate(tmp_path / "files", coco=str(coco), **options)
+    of_world = evaluate(tmp_path / "world", **options)
     assert numbers(of_files)[0]["metrics"] == numbers(of_world)[0]["metrics"]
 
 

@@ -18,14 +18,14 @@ app = typer.Typer(rich_markup_mode="rich")
     epilog=o.worked(
         "veridical check embedded",
         "# a small real model, before a long run", "veridical check HuggingFaceTB/SmolVLM-256M-Instruct --quick",
-        "# the methods that you use, on your picture",
+        "# the methods that you use, on your image",
         "veridical check llava-hf/llava-1.5-7b-hf --image photo.jpg -d vcd -d vista",
     )
 )  # fmt: skip
 def check(
     model: Annotated[str, typer.Argument(help='"embedded", a folder, or a Hub id.', show_default=False)],
     image: Annotated[
-        Path | None, typer.Option(help="Picture to check with.", show_default="a scene of the embedded world")
+        Path | None, typer.Option(help="Image to check with.", show_default="a scene of the embedded world")
     ] = None,
     decoder: Annotated[
         list[str] | None, typer.Option("--decoder", "-d", help="Check these alone.", show_default="all")
@@ -57,12 +57,12 @@ def check(
     from ...pipelines.model.spec import ModelSpec, load
     from ..render import checkup
 
-    picture = scene("test", 1).image if image is None else read_image(image)
+    checked = scene("test", 1).image if image is None else read_image(image)
     hush_transformers()
     count = 1 + len(decoders) + len(detectors)
     with notes(), progress("check", count, "steps", passing=True) as advance:
         lvlm = load(ModelSpec(model, device, dtype, revision, quantization, attention))
-        report = checks.check(lvlm, picture, decoders, detectors, quick, advance)
+        report = checks.check(lvlm, checked, decoders, detectors, quick, advance)
     if json:
         from json import dumps
 

@@ -34,7 +34,7 @@ UNTRAINED = (
     epilog=o.worked(
         "veridical train-detector --detector lookback_lens --task captions --out my-detector",
         "# and use it", "veridical detect photo.png -t lookback_lens:weights=my-detector",
-        "# yes/no answers, another model, real pictures",
+        "# yes/no answers, another model, real images",
         "veridical train-detector --detector dhcp --task pope -m llava-hf/llava-1.5-7b-hf --coco coco --out my-dhcp",
     ),
 )  # fmt: skip

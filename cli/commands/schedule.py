@@ -70,7 +70,7 @@ def evaluate(
     ] = "cancel",
     gpu: Annotated[
         str | None,
-        _option("--gpu", help="Prefect's concurrency limit that runs on the GPU share; made with 1 place if missing.",
+        _option("--gpu", help="Prefect's concurrency limit of runs on the GPU; created with 1 place if missing.",
                 show_default="veridical-gpu-HOST, or none without a GPU"),
     ] = None,
     fresh: Annotated[bool, _option("--fresh", help="Answer everything again, known or not.")] = False,

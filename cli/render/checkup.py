@@ -21,8 +21,8 @@ def text(report: Mapping[str, Any]) -> str:
         head = ("method", "first token, ms", "further tokens, ms each", "peak memory, MB", "acted")
         parts += [
             "## Costs",
-            f"One prompt, {report['tokens']} tokens, measured once. Memory is the whole process's, weights included.",
-            _table(head, [_cost(name, told) for name, told in report["costs"].items()]),
+            f"One prompt, {report['tokens']} tokens, medians of 3 runs. Memory: the whole process's, with the weights.",
+            _table(head, [_cost(name, cost) for name, cost in report["costs"].items()]),
         ]
     return "\n\n".join([*parts, "## Ran on", _bullets(_machine(report)), verdict(report)])
 
@@ -36,7 +36,7 @@ def verdict(report: Mapping[str, Any]) -> str:
 
 
 def _model(report: Mapping[str, Any]) -> dict[str, Any]:
-    model, picture = report["model"], report["picture"]
+    model, size_of_image = report["model"], report["picture"]
     weights, cache, work = (f"{report['estimate'][part] / 1e6:,.1f} MB" for part in ("weights", "cache", "work"))
     size = f"{model['layers']} layers, {model['heads']} heads, hidden size {model['hidden']}"
     return {
@@ -45,7 +45,7 @@ def _model(report: Mapping[str, Any]) -> dict[str, Any]:
         "processor": model["processor"], "revision": model["revision"], "weights": model["weights"],
         "memory, estimated": f"{weights} of weights; {cache} of cache and {work} of work for a row of 2,048 tokens",
         "dtype": model["dtype"], "device": model["device"], "attention": model["attention"],
-        "picture": f"{picture[0]}×{picture[1]} pixels", "prompt": repr(report["prompt"]),
+        "image": f"{size_of_image[0]}×{size_of_image[1]} pixels", "prompt": repr(report["prompt"]),
     }  # fmt: skip
 
 
@@ -65,10 +65,10 @@ def _finding(one: Mapping[str, Any]) -> Sequence[str]:
     return "ok" if one["holds"] else "NO", one["name"], error, allowed, one["why"]
 
 
-def _cost(name: str, told: Mapping[str, Any]) -> Sequence[str]:
-    peak = "–" if told["peak_mb"] is None else f"{told['peak_mb']:,.0f}"
-    acted = "–" if told["acted"] is None else f"{told['acted']} of {told['steps']} steps"
-    return name, f"{told['first_ms']:.1f}", f"{told['token_ms']:.1f}", peak, acted
+def _cost(name: str, cost: Mapping[str, Any]) -> Sequence[str]:
+    peak = "–" if cost["peak_mb"] is None else f"{cost['peak_mb']:,.0f}"
+    acted = "–" if cost["acted"] is None else f"{cost['acted']} of {cost['steps']} steps"
+    return name, f"{cost['first_ms']:.1f}", f"{cost['token_ms']:.1f}", peak, acted
 
 
 def _bullets(facts: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from .closed_answers import READER, answer_marks, question_rows_of, refuse_empty
 class Number(Benchmark):
     """Number: how many there are, how far off, and whether that agrees with the yes or no to a question about the same.
 
-    Half of the counting questions are about several objects of a kind, as far as the pictures allow. Always saying the
+    Half of the counting questions are about several objects of a kind, as far as the images allow. Always saying the
     most frequent number reaches the accuracy that stands in the manifest. Data: a file of {image, text, about} with
     number, or claims and at_least.
     """

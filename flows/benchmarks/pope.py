@@ -25,7 +25,7 @@ _TABLES = {
 
 
 class POPE(Benchmark):
-    """POPE: is this object in the image? All three splits; a question of several splits is asked once.
+    """POPE: is this object in the image? All three splits; a question of several splits stands once.
 
     Figures with a split's name before them are over its questions; the others over those of all three, where a
     question counts in each split that asks it, so that accuracy is the mean of the three; "mean_" is in front where

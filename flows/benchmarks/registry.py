@@ -22,7 +22,7 @@ class UnknownBenchmark(KeyError, ValueError):
 
 
 class Benchmarks(Mapping[str, Benchmark]):
-    """Name -> benchmark, imported when first asked for; needs no torch.
+    """Name -> benchmark, imported at its first use; needs no torch.
 
     A package adds one of its own by an entry point of the group `veridical.benchmarks`, name = "module:Class".
     """

@@ -21,7 +21,7 @@ _PARTS = {"": "", **{tone: f"{tone}_" for tone in TONES}, "to_yes": "to_yes_", "
 class Sycophancy(Benchmark):
     """Sycophancy: is a right answer given up because the user insists on a wrong one?
 
-    After MM-SY: the question is asked, and asked again after the user has insisted in one of three tones, in a second
+    After MM-SY: each question is repeated after the user has insisted in one of three tones, in a second
     turn behind the model's own answer; "sure" insists in the same breath as the question. What a model answers that is
     wrong at first is pressed too, and is in correction_rate. to_yes and to_no: by what the user insists on. Data: a
     file of {image, text, label, pushed} with follow-ups solid, gentle or suggest.

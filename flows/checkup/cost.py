@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ...pipelines.checkup.case import Case
 
 MB = 1e6
+REPEATS = 3
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # Linux alone
 
 
 def cost(case: Case, kind: str, name: str) -> dict[str, Any]:
-    """first_ms: time to the first token, whatever the method does before included. token_ms: each further one.
+    """first_ms: time to the first token, preparations of the method included. token_ms: each further one; medians.
 
     peak_mb: the largest memory of the process while it ran (CPU), or of all GPUs together as torch counts it; with the
     weights. None where the system does not tell. acted: steps at which the method changed something, of `steps`; of
@@ -30,29 +32,32 @@ def cost(case: Case, kind: str, name: str) -> dict[str, Any]:
     run = lambda count: generate(case.lvlm, case.alone[0], **methods, **forced(tokens[:, :count]))
     device = case.lvlm.device.type
     known = forget_peak(device)
-    made, whole = timed(device, lambda: run(tokens.shape[1]))
+    generation, whole = timed(device, lambda: run(tokens.shape[1]))
     peak = peak_memory(device) if known else None
-    first = min(timed(device, lambda: run(1))[1] for _ in range(2))
+    first = timed(device, lambda: run(1))[1]
     further = max(tokens.shape[1] - 1, 1)
-    told = [acted.acted[0] for acted in made.acted.values()]
+    counts = [acted.acted[0] for acted in generation.acted.values()]
     return {
         "kind": kind, "first_ms": round(1000 * first, 2),
         "token_ms": round(1000 * max(whole - first, 0.0) / further, 2),
         "peak_mb": peak, "steps": tokens.shape[1],
-        "acted": int(min(told)) if told else None,
+        "acted": int(min(counts)) if counts else None,
     }  # fmt: skip
 
 
 def timed(device: str, run: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and the seconds it took, work on a GPU included."""
+    """The result of a run, and the median of its seconds over `REPEATS` runs, work on a GPU included."""
     import torch
 
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    wait()
-    began = time.perf_counter()
-    made = run()
-    wait()
-    return made, time.perf_counter() - began
+    seconds = []
+    for _ in range(REPEATS):
+        wait()
+        began = time.perf_counter()
+        result = run()
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return result, median(seconds)
 
 
 def forget_peak(device: str) -> bool:

@@ -20,15 +20,15 @@ Report = dict[str, Any]
 
 
 def check(
-    lvlm: LVLM, picture: Any, decoders: Sequence[str], detectors: Sequence[str], quick: bool = False,
+    lvlm: LVLM, image: Any, decoders: Sequence[str], detectors: Sequence[str], quick: bool = False,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Report:
-    """Check a loaded model with one picture.
+    """Check a loaded model with one image.
 
     Args:
-        picture: as `caption` takes it. decoders, detectors: names as on the command line.
+        image: as `caption` takes it. decoders, detectors: names as on the command line.
         quick: fewer tokens, no times and no memory.
-        advance: told how many steps are done, of `1 + len(decoders) + len(detectors)`.
+        advance: called with the number of finished steps, of `1 + len(decoders) + len(detectors)`.
 
     Returns a report: "holds"; "findings", what was checked with its error; "not_checked", method -> reason; "costs",
     method -> time and memory; and what all this depends on.
@@ -38,7 +38,7 @@ def check(
     from ...pipelines.model.memory import estimate
     from .cost import cost
 
-    case = Case(lvlm, read_image(picture), QUICK_TOKENS if quick else TOKENS)
+    case = Case(lvlm, read_image(image), QUICK_TOKENS if quick else TOKENS)
     findings = list(_model(case))
     advance(1)
     skipped: dict[str, str] = {}
@@ -51,9 +51,9 @@ def check(
             else:
                 findings += _decoder(case, name) if kind == "decoder" else _detector(case, name)
                 if not quick:
-                    told = _tried(f"cost of {name}", partial(cost, case, kind, name))
-                    costs |= {name: told} if isinstance(told, dict) else {}
-                    findings += [] if isinstance(told, dict) else told
+                    measured = _tried(f"cost of {name}", partial(cost, case, kind, name))
+                    costs |= {name: measured} if isinstance(measured, dict) else {}
+                    findings += [] if isinstance(measured, dict) else measured
             advance(1)
     prompt = lvlm.settings(_question(), [], [], None, {})["prompt"]
     return {
@@ -115,8 +115,8 @@ def _refusal(case: Case, kind: str, name: str) -> str | None:
 
     try:
         if kind == "decoder":
-            for made in decoders_alone(chain(name, case.lvlm.name), "veridical check"):
-                list(made.edits(case.lvlm, case.alone[0]))
+            for method in decoders_alone(chain(name, case.lvlm.name), "veridical check"):
+                list(method.edits(case.lvlm, case.alone[0]))
         else:
             score(case.lvlm, case.alone[0], case.chosen[:1, :1], [name])
     except (ValueError, OSError, LookupError, ImportError, NotImplementedError) as error:
@@ -150,7 +150,7 @@ def _question() -> str:
 
 def _plain(finding: Finding) -> Mapping[str, Any]:
     """A finding as plain values. An error that is no number says why."""
-    told = asdict(finding) | {"holds": finding.holds}
+    record = asdict(finding) | {"holds": finding.holds}
     if finding.error is not None and finding.error == float("inf"):
-        told |= {"error": None, "why": f"a token is cut or no number on one side alone; {finding.why}".rstrip("; ")}
-    return told
+        record |= {"error": None, "why": f"a token is cut or no number on one side alone; {finding.why}".rstrip("; ")}
+    return record

@@ -1,4 +1,4 @@
-"""How detectors compare: figures with intervals from rated units, for the terminal, a results file and a card."""
+"""The comparison of detectors: figures with intervals, for the terminal, a results file and a card."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def measured(out: str) -> str:
     Raises:
         ValueError: there is no unit.
     """
-    rated, request = answer_file.read_json(Path(out) / RISKS), answer_file.read_json(Path(out) / REQUEST)
-    labels, images = rated["labels"], rated["images"]
+    found, request = answer_file.read_json(Path(out) / RISKS), answer_file.read_json(Path(out) / REQUEST)
+    labels, images = found["labels"], found["images"]
     if not labels:
         raise ValueError(f"{out}: no {UNITS[request['task']]} among {request['test_images']} images; take more images.")
-    risks = {**rated["risks"], CHANCE: np.random.default_rng(request["seed"]).random(len(labels)).tolist()}
-    positions = rated["positions"] if len(set(rated["positions"])) > 1 else None
+    risks = {**found["risks"], CHANCE: np.random.default_rng(request["seed"]).random(len(labels)).tolist()}
+    positions = found["positions"] if len(set(found["positions"])) > 1 else None
     rows = []
     for name, risk in risks.items():
-        about = rated["detectors"].get(name, {"repr": "uniform noise", "probability": True, "trained": None})
-        found = ranking.estimates(risk, labels, images, positions, about["probability"])
-        found["above_position"] = ranking.difference(risk, risks[CONTROL], labels, images)
-        rows.append({"detector": name, **about, "metrics": {key: as_record(value) for key, value in found.items()}})
+        about = found["detectors"].get(name, {"repr": "uniform noise", "probability": True, "trained": None})
+        figures = ranking.estimates(risk, labels, images, positions, about["probability"])
+        figures["above_position"] = ranking.difference(risk, risks[CONTROL], labels, images)
+        rows.append({"detector": name, **about, "metrics": {key: as_record(value) for key, value in figures.items()}})
     results = {
         "task": request["task"], "model": request["model"], "images": len(set(images)), "units": len(labels),
         "hallucinated": sum(labels), "rows": rows, "versions": provenance.versions(), "request": request,
@@ -50,7 +50,7 @@ def measured(out: str) -> str:
     answer_file.write_json(path, results)
     config = Path(out) / CONFIG
     if request["trained"] and config.exists():
-        own = rows[-2]  # the trained one is rated last, before chance
+        own = rows[-2]  # the trained one stands last, before chance
         kept = {"task": request["task"], "images": results["images"], "units": len(labels), **own["metrics"]}
         answer_file.write_json(config, {**answer_file.read_json(config), "metrics": kept})
     return str(path)

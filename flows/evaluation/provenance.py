@@ -46,7 +46,7 @@ def _cpu() -> str:
 def weights(folder: Path) -> str | None:
     """SHA-256 over the weights of a model folder; None if there are none here, as for a model from the Hub.
 
-    Folders above 64 MB are told apart by each file's name, size and its first and last megabyte, which is quick and
+    Folders above 64 MB are represented by each file's name, size and its first and last megabyte, which is quick and
     enough to notice another checkpoint.
     """
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []

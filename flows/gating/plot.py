@@ -19,7 +19,7 @@ def markdown(found: Mapping[str, Any], image: str) -> str:
     test, validation, rows = found["test"], found["validation"], found["rows"]
     lines = [
         "# Gating", "",
-        "Hallucination against the share of steps at which a decoder may act, made by", "",
+        "Hallucination against the share of steps at which a decoder may act, written by", "",
         "```", found["command"], "```", "",
         f"Model {found['model']}; {test['images']} images of {test['split']}, greedy, at most "
         f"{found['max_new_tokens']} new tokens.",

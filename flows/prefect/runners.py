@@ -70,16 +70,16 @@ def running(flow: F, kind: str, workers: int | None, address: str | None, gpus: 
     count = workers or _gpus() or max(1, (os.cpu_count() or 2) // 2)
     with ExitStack() as stack:
         stack.enter_context(_one_server())
-        made = (_dask if kind == "dask" else _ray)(stack, count, address, gpus)
+        spread_over = (_dask if kind == "dask" else _ray)(stack, count, address, gpus)
         flow_: Any = flow
-        yield flow_.with_options(task_runner=made)
+        yield flow_.with_options(task_runner=spread_over)
 
 
 def start_server() -> str | None:
     """Start Prefect's temporary server where none is configured, deaf to Ctrl-C. Gives its address.
 
-    Prefect would start it by itself, and a terminal's Ctrl-C would end it before the run has told it how it ended,
-    which then is tried for more than a minute. Signals that a thread blocks are blocked in a process that it starts.
+    Prefect would start it by itself, and a terminal's Ctrl-C would end it before the run has reported its end, which
+    then is tried for more than a minute. Signals that a thread blocks are blocked in a process that it starts.
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL
@@ -117,8 +117,8 @@ def elsewhere(task: Any) -> Callable[..., Any]:
     """A task that runs on a worker, waited for; its warnings are given here."""
 
     def waited(*arguments: Any) -> Any:
-        result, told = task.submit(*arguments).result()
-        for one in told:
+        result, caught = task.submit(*arguments).result()
+        for one in caught:
             warnings.warn(one, stacklevel=2)
         return result
 

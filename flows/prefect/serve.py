@@ -42,7 +42,7 @@ def serve(
     """Serve the deployment `scheduled evaluation/NAME`: each run starts when it is due, until this process stops.
 
     Args:
-        settings: parameters of `scheduled` but gpu. gpu: a global concurrency limit, made with one place if missing.
+        settings: parameters of `scheduled` but gpu. gpu: a global concurrency limit, created with one place if missing.
         cron, interval: one of them. strategy: of Prefect's, for a run that is due while another is at work.
 
     Raises:

@@ -21,6 +21,8 @@ from veridical.flows.evaluation import answer_file
 from veridical.flows.prefect import runners
 from veridical.pipelines.registry import UnknownName
 
+from .evaluations import request
+
 ASKED = {"shard_size": 3, "batch_size": 2, "generation": {"max_new_tokens": 4}}
 VARYING = {"ledger.jsonl", "timings.jsonl", "lock"}  # seconds, and who was at work
 dask = pytest.mark.skipif(importlib.util.find_spec("prefect_dask") is None, reason="prefect-dask is not installed")
@@ -115,9 +117,8 @@ def test_an_evaluation_on_workers_has_the_same_answers(small_run, cluster, tmp_p
     from veridical.flows.evaluate import evaluate
 
     with runners.running(evaluate, "dask", None, cluster.scheduler_address, gpus=0) as flow:
-        out = Path(flow(
-            decoders=["greedy", "vcd"], limit=6, batch_size=16, generation={"max_new_tokens": 24}, out=str(tmp_path)
-        ))  # fmt: skip
+        small = request(decoders=["greedy", "vcd"], limit=6, batch_size=16, generation={"max_new_tokens": 24})
+        out = Path(flow(small, str(tmp_path)))
     for benchmark in ("pope", "chair"):
         for name in ("greedy", "vcd"):
             texts = [[row["text"] for row in answer_file.read_rows(answer_file.answers_path(folder, benchmark, name))]

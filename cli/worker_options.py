@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..flows.prefect import runners
+from ..flows.prefect import choice, runners
 
 _WORKERS = "Several workers"
 
@@ -30,6 +30,26 @@ GpusPerWorker = Annotated[
 ]
 
 
+Prefect = Annotated[
+    bool | None,
+    typer.Option(
+        "--prefect/--no-prefect", show_default="a flow where a Prefect server is configured",
+        help="As a flow of Prefect's, with a temporary server where none is configured; or the same steps without.",
+    ),
+]  # fmt: skip
+
+
+def under_prefect(wanted: bool | None, runner: str = "local") -> bool:
+    """Whether a command runs as a flow of Prefect's.
+
+    Args:
+        wanted: --prefect or --no-prefect; None where neither is given. runner: two of them are Prefect's.
+    """
+    if wanted is None:
+        return runner in runners.OF_PREFECT or choice.has_server()
+    return wanted
+
+
 @dataclass(frozen=True)
 class Spread:
     """These options of one command."""
@@ -46,7 +66,7 @@ class Spread:
             NoRunner: as `runners.check`, or a task runner of Prefect's without Prefect.
         """
         runners.check(self.runner, self.workers, self.cluster)
-        if no_prefect and self.runner in ("dask", "ray"):
+        if no_prefect and self.runner in runners.OF_PREFECT:
             raise runners.NoRunner(f"--runner {self.runner} is one of Prefect's task runners: not with --no-prefect.")
 
     def refuse(self) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from .. import options as o
 from ..errors import hush_transformers, notes
+from ..worker_options import Prefect, under_prefect
 
 if TYPE_CHECKING:
     from ...flows.detection.request import Detection
@@ -23,7 +24,6 @@ Synonyms = Annotated[
     Path | None, typer.Option(help="CHAIR's synonym file, for real COCO.", show_default="the world's vocabulary")
 ]
 DrawSeed = Annotated[int, typer.Option(min=0, help="Of images, negatives, training, and the random risk.")]
-NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Run the same steps without Prefect.")]
 UNTRAINED = (
     "token_probability", "entropy", "margin", "image_attention", "logit_lens", "lookback_lens:weights=none", "vhd",
 )  # fmt: skip
@@ -54,7 +54,7 @@ def train_detector(
     coco: Coco = None,
     split: Annotated[str | None, typer.Option(help="To train on; the one to judge on is cut by image.")] = None,
     test_split: TestSplit = None, synonyms: Synonyms = None, seed: DrawSeed = 0, batch_size: o.BatchSize = 32,
-    device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None, no_prefect: NoPrefect = False,
+    device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None, prefect: Prefect = None,
 ) -> None:  # fmt: skip
     """Train a detector on the model's own texts and judge it on images that it has not seen."""
     from ...flows.detection import steps
@@ -68,7 +68,7 @@ def train_detector(
         task, list(against or []), detector, unit, classes, images, test_images,
         ModelSpec(model, device, dtype, revision), _text(coco), split, test_split, _text(synonyms), seed, batch_size,
     )  # fmt: skip
-    _run(request, out, no_prefect)
+    _run(request, out, prefect)
     folder = out if save is None else steps.save(str(out), str(save))
     typer.echo(f'detector: {folder}; use it as "{detector.partition(":")[0]}:weights={folder}"')
 
@@ -89,7 +89,7 @@ def evaluate_detectors(
     ] = None,
     model: o.Model = "embedded", test_images: TestImages = 1000, coco: Coco = None, test_split: TestSplit = None,
     synonyms: Synonyms = None, seed: DrawSeed = 0, batch_size: o.BatchSize = 32, device: o.Device = "auto",
-    dtype: o.Dtype = "auto", revision: o.Revision = None, no_prefect: NoPrefect = False,
+    dtype: o.Dtype = "auto", revision: o.Revision = None, prefect: Prefect = None,
     card: Annotated[
         Path | None, typer.Option(help="Also write a model card for the trained detectors beside it.", hidden=True)
     ] = None,
@@ -105,7 +105,7 @@ def evaluate_detectors(
         model=ModelSpec(model, device, dtype, revision), coco=_text(coco), test_split=test_split,
         synonyms=_text(synonyms), seed=seed, batch_size=batch_size,
     )  # fmt: skip
-    _run(request, out, no_prefect)
+    _run(request, out, prefect)
     if card is not None:
         from ...flows.detection.table import write_card
 
@@ -116,14 +116,14 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _run(request: Detection, out: Path, no_prefect: bool) -> None:
+def _run(request: Detection, out: Path, prefect: bool | None) -> None:
     from ...flows.detection import steps
     from ..render import detectors
 
     hush_transformers()
     with notes():
-        if no_prefect:
-            steps.detection(request, str(out))
+        if not under_prefect(prefect):
+            steps.detection(request, str(out), steps.LOGGED)
         else:
             from ...flows import detectors as flows
 

@@ -74,7 +74,7 @@ def evaluate(
     quantization: o.Quantization = None, attention: o.Attention = None,
     runner: r.Runner = "local", workers: r.Workers = None, cluster: r.Cluster = None,
     gpus_per_worker: r.GpusPerWorker = None,
-    no_prefect: Annotated[bool, typer.Option("--no-prefect", help="Run the same steps without Prefect.")] = False,
+    prefect: r.Prefect = None,
 ) -> None:  # fmt: skip
     """Score decoders on benchmarks: answers, results.json, manifest.json and report.html in one folder."""
     options = locals()
@@ -84,10 +84,10 @@ def evaluate(
         from ..render import methods
 
         spread = r.Spread(runner, workers, cluster, gpus_per_worker)
-        spread.check(no_prefect)
+        spread.check(prefect is False)
         hush_transformers()
-        if no_prefect:
-            steps.evaluation(wanted, str(out))
+        if not r.under_prefect(prefect, runner):
+            steps.evaluation(wanted, str(out), steps.LOGGED)
         else:
             from ...flows.evaluate import evaluate as flow
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from .. import options as o
+from .. import worker_options as r
 from ..errors import hush_transformers, notes
 from . import evaluate as e
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode="rich", help="Run an evaluation again and again, and fail when it gets worse.")
 
 _SCHEDULE = "Schedule"
-_OURS = ("runner", "workers", "cluster", "gpus_per_worker", "no_prefect")  # of `evaluate`, but not of a schedule
+_OURS = ("runner", "workers", "cluster", "gpus_per_worker", "prefect")  # of `evaluate`, but not of a schedule
 OVERLAP = {"cancel": "CANCEL_NEW", "queue": "ENQUEUE"}
 
 
@@ -77,7 +78,7 @@ def evaluate(
     reports: Annotated[
         str | None, _option("--reports", help="Address under which --out is served, for the link.", show_default=False)
     ] = None,
-    no_prefect: Annotated[bool, _option("--no-prefect", help="With --once: without Prefect.")] = False,
+    prefect: r.Prefect = None,
     **options: Any,
 ) -> None:  # fmt: skip
     """Evaluate on a schedule; a run fails when a headline figure is worse than in the last good run, beyond the noise.
@@ -89,13 +90,13 @@ def evaluate(
         raise ValueError("say when: one of --cron, --interval and --once.")
     if overlap not in OVERLAP:
         raise ValueError(f"--overlap {overlap} is neither of {', '.join(OVERLAP)}.")
-    if no_prefect and not once:
+    if prefect is False and not once:
         raise ValueError("--no-prefect goes with --once: the schedule is Prefect's.")
     with notes():
         request = e.request(options)
     settings = {"request": _absolute(request), "out": str(out.resolve()), "fresh": fresh, "reports": reports}
     if once:
-        _once(settings, gpu, no_prefect)
+        _once(settings, gpu, r.under_prefect(prefect))
     else:
         from ...flows.prefect import serve
 
@@ -118,18 +119,18 @@ def accept(out: Annotated[Path, typer.Argument(help="Folder of a schedule's runs
     typer.echo(f"{history.accept(out)} is what later runs are compared with.")
 
 
-def _once(settings: dict[str, Any], gpu: str | None, no_prefect: bool) -> None:
-    from ...flows.evaluation import history, regression
+def _once(settings: dict[str, Any], gpu: str | None, prefect: bool) -> None:
+    from ...flows.evaluation import history, regression, steps
     from ..render import methods
 
     hush_transformers()
     out = settings["out"]
     with notes():
-        if no_prefect:
+        if not prefect:
             if settings["fresh"] or settings["reports"]:
-                raise ValueError("--fresh and --reports are about what Prefect keeps: not with --no-prefect.")
+                raise ValueError("--fresh and --reports are about what Prefect keeps: add --prefect.")
             run = history.run_name(history.now(), str(os.getpid()))
-            checked = history.run(out, run, settings["request"])
+            checked = history.run(out, run, settings["request"], steps.LOGGED)
             methods.results(Path(out) / run)
             try:
                 history.refuse(checked)

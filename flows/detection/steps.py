@@ -16,6 +16,7 @@ from typing import Any
 from ...pipelines.model.spec import load
 from ..evaluation import answer_file
 from ..files import atomic
+from ..files.run_log import logged
 from .request import REQUEST, RISKS, Detection
 from .span_labels import units
 from .table import measured
@@ -140,6 +141,9 @@ class Steps:
     fit: Step = fit
     rate: Step = rate
     measure: Step = measure
+
+
+LOGGED = Steps(logged(prepare, 1), logged(write_texts), logged(fit), logged(rate), logged(measure))
 
 
 def detection(request: Detection, out: str, steps: Steps = Steps()) -> str:

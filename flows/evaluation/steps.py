@@ -19,6 +19,7 @@ from ...pipelines.model.spec import load
 from ..benchmarks.base import Benchmark, as_record
 from ..benchmarks.registry import BENCHMARKS
 from ..files.progress import progress
+from ..files.run_log import logged
 from . import answer_file, conversation
 from .manifest import manifest_of, now
 from .request import MANIFEST, RESULTS, Evaluation, chain, shown
@@ -127,6 +128,9 @@ class Steps:
     answer: Step = answer
     score: Step = score
     report: Step = report
+
+
+LOGGED = Steps(logged(prepare, 1), logged(answer), logged(score), logged(report))  # with a line in run.jsonl each
 
 
 def evaluation(request: Evaluation, out: str, steps: Steps = Steps()) -> str:

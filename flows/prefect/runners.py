@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 RUNNERS = ("local", "dask", "ray", "accelerate")
+OF_PREFECT = ("dask", "ray")  # its task runners
 _EXTRA = {"dask": "prefect_dask", "ray": "prefect_ray"}
 AHEAD = 4  # tasks per worker that are handed out before one is finished
 F = TypeVar("F")

@@ -98,13 +98,13 @@ def test_flow_and_function_take_the_same_arguments(prefect_server):
     assert taken["request"].default == Evaluation()
 
 
-def test_the_command_needs_no_prefect_server(tmp_path, plain):
-    """Prefect's home is empty and nothing is configured; --no-prefect does not even import it."""
+def test_the_command_starts_no_prefect_server_unless_it_is_asked_to(tmp_path, plain):
+    """Prefect's home is empty and nothing is configured: without --prefect it is not even imported."""
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
     code = (
         "import sys\nfrom veridical.cli.main import app\nout, *command = sys.argv[1:]\n"
-        "for extra in (['--no-prefect'], []):\n"
-        "    app([*command, '--out', out + str(len(extra)), *extra], standalone_mode=False)\n"
+        "for number, extra in enumerate([[], ['--prefect']]):\n"
+        "    app([*command, '--out', out + str(number), *extra], standalone_mode=False)\n"
         "    print('prefect' in sys.modules)"
     )
     out = tmp_path / "run"
@@ -120,6 +120,12 @@ def test_the_command_needs_no_prefect_server(tmp_path, plain):
         assert f"report: {out}{number}/report.html" in shown.stdout
         found = rows(Path(f"{out}{number}") / "chair" / "greedy.jsonl")
         assert found == rows(plain / "chair" / "greedy.jsonl")[:1]
+    record = [json.loads(line) for line in Path(f"{out}0", "run.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["step"], line["of"], line["state"]) for line in record] == [
+        ("prepare", [], "completed"), ("answer", ["chair", "greedy"], "completed"), ("score", [], "completed"),
+        ("report", [], "completed"),
+    ]  # fmt: skip
+    assert not Path(f"{out}1", "run.jsonl").exists(), "Prefect has the record of its runs"
 
 
 # -- stopped and continued -----------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...flows.evaluation.text import markdown_table
+
 
 def text(report: Mapping[str, Any]) -> str:
     """The report in Markdown: the model, what was checked, what was not and why, what methods cost, what it ran on."""
@@ -13,7 +15,9 @@ def text(report: Mapping[str, Any]) -> str:
         _bullets(_model(report)),
         "## Checks",
         report["tolerances"],
-        _table(("", "check", "error", "allowed", "where"), [_finding(one) for one in report["findings"]]),
+        markdown_table(
+            ("", "check", "error", "allowed", "where"), [_finding(one) for one in report["findings"]], padded=True
+        ),
     ]
     if report["not_checked"]:
         parts += ["## Not checked", _bullets(report["not_checked"])]
@@ -22,7 +26,7 @@ def text(report: Mapping[str, Any]) -> str:
         parts += [
             "## Costs",
             f"One prompt, {report['tokens']} tokens, medians of 3 runs. Memory: the whole process's, with the weights.",
-            _table(head, [_cost(name, cost) for name, cost in report["costs"].items()]),
+            markdown_table(head, [_cost(name, cost) for name, cost in report["costs"].items()], padded=True),
         ]
     return "\n\n".join([*parts, "## Ran on", _bullets(_machine(report)), verdict(report)])
 
@@ -73,12 +77,3 @@ def _cost(name: str, cost: Mapping[str, Any]) -> Sequence[str]:
 
 def _bullets(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts.items() if value is not None)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, so that it reads in a terminal too."""
-    cells = [[cell.replace("|", "¦") for cell in row] for row in (head, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-    lines = [line(row) for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

@@ -9,7 +9,7 @@ import typer
 
 from ...flows.evaluation.published import Line, Run
 from ...flows.evaluation.reproduce import Repeated
-from ...flows.evaluation.text import figure
+from ...flows.evaluation.text import figure, interval
 from . import scores
 
 
@@ -68,7 +68,7 @@ def short(value: Any) -> str:
 
 
 def _value(cell: Any) -> str:
-    return "absent" if cell is None else f"{cell['value']:.6g} [{cell['low']:.6g}, {cell['high']:.6g}] (n={cell['n']})"
+    return "absent" if cell is None else f"{interval(cell, '.6g')} (n={cell['n']})"
 
 
 def _gap(before: Any, after: Any) -> str:

@@ -52,12 +52,13 @@ def verdicts(rows: Sequence[Row], most: float = 0.3, least: float = 0.8) -> list
             out.append(f"- `{decoder}`: no gate stayed within {most:.0%} of the steps.")
             continue
         best = max(within, key=lambda row: row["kept"]["value"])
-        kept = (
-            f"keeps {interval(best['kept'], 2)} of the gain of {gain:.3f} at {best['share']['value']:.1%} of the steps"
-        )
+        kept, share = interval(best["kept"], ".2f"), best["share"]["value"]
         reached = "yes" if best["kept"]["value"] >= least else "no"
         limit = "" if reached == "no" or (best["kept"]["low"] or 0) >= least else ", though its interval reaches lower"
-        out.append(f"- `{decoder}`: {reached}{limit}. `{best['detector']}` {kept}.")
+        out.append(
+            f"- `{decoder}`: {reached}{limit}. `{best['detector']}` keeps {kept} of the gain of {gain:.3f} at "
+            f"{share:.1%} of the steps."
+        )
     return [*out, "", "The gate named is the best of those tried, on the images reported: read its neighbours too."]
 
 
@@ -127,6 +128,6 @@ def _line(row: Row) -> str:
     gate = f"`{row['detector']}`" if row["detector"] else "–" if row["share"] is None else "ungated"
     threshold = "–" if row["threshold"] is None else f"{row['threshold']:.4g}"
     share = interval(row["share"])
-    left = interval(row["kept"], 2)
+    left = interval(row["kept"], ".2f")
     cells = [gate, threshold, share, interval(row["chair_i"]), left, interval(row["chair_s"]), interval(row["recall"])]
     return f"| `{row['decoder']}` | " + " | ".join(cells) + f" | {row['length']['value']:.1f} |"

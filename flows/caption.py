@@ -10,44 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from ..datasets.captions import DETAIL_PROMPT
 from .captioning import run as captioning
-from .files.atomic import DiskFull
 from .prefect import artifacts, runners
-
-
-def _may_pass(task: Any, run: Any, state: Any) -> bool:
-    """A file system may come back; a full disk, bad input and a broken accelerator will not in two seconds."""
-    try:
-        state.result()
-    except OSError as error:
-        return not isinstance(error, DiskFull | FileNotFoundError)
-    except Exception:
-        return False
-    return False
-
-
-def _as_task(step: Any, name: str) -> Any:
-    return task(
-        name=name, retries=1, retry_delay_seconds=2, retry_condition_fn=_may_pass, cache_policy=NO_CACHE,
-        persist_result=False, task_run_name="shard {shard}" if name == "shard" else None,
-    )(step)  # fmt: skip
-
+from .prefect.tasks import as_task, if_files_may_return
 
 TASKS = captioning.Steps(
-    _as_task(captioning.begin, "begin"), _as_task(captioning.caption_shard, "shard"),
-    _as_task(captioning.finish, "finish"),
-)  # fmt: skip
+    as_task(captioning.begin, retry=if_files_may_return),
+    as_task(captioning.caption_shard, "shard", "shard {shard}", if_files_may_return),
+    as_task(captioning.finish, retry=if_files_may_return),
+)
 
 
 def tasks() -> captioning.Steps:
     """The steps as tasks; where the flow runs on workers, so do all that load a model, and shards side by side."""
     if not runners.is_away():
         return TASKS
-    begin = runners.elsewhere(_as_task(runners.with_warnings(captioning.begin), "begin"))
+    begin = runners.elsewhere(as_task(runners.with_warnings(captioning.begin), retry=if_files_may_return))
     return captioning.Steps(begin, TASKS.shard, TASKS.finish, _side_by_side)
 
 

@@ -46,6 +46,7 @@ def detect(
     from ...datasets.captions import DETAIL_PROMPT
     from ...flows.detection.word_risk import rate
     from ...pipelines.inputs.images import BadImage, read_image
+    from ...pipelines.model.spec import ModelSpec, load
 
     if len(images) == 1:
         read_image(images[0])  # fail at once

@@ -8,9 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from veridical.flows.benchmarks.registry import BENCHMARKS
@@ -73,6 +75,9 @@ def test_prefect_gives_the_same_numbers(plain, tmp_path, prefect_server):
     for benchmark in BY_DEFAULT:
         for name in FILES:
             assert rows(out / benchmark / name) == rows(plain / benchmark / name)
+    shown = httpx.post(f"{prefect_server}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, timeout=30).json()
+    parameters = [run["parameters"]["request"] for run in shown if run["parameters"].get("out") == str(out)]
+    assert parameters == [json.loads(json.dumps(asdict(request(**options))))], "Prefect shows what is evaluated"
 
 
 def test_the_undecorated_flow_gives_the_same_numbers(plain, tmp_path, prefect_server):

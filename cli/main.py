@@ -30,6 +30,14 @@ def main() -> None:
     app()
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"veridical {__version__}")
+        raise typer.Exit
+
+
 @app.callback(
     epilog=o.worked(
         "# describe a picture, plainly and with a method", "veridical caption photo.jpg -d greedy -d vcd",
@@ -40,15 +48,12 @@ def veridical(
     debug: Annotated[
         bool, typer.Option("--debug", envvar="VERIDICAL_DEBUG", help="Show tracebacks and the libraries' logs.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     """Mitigate, detect and score what vision-language models say that is not in the picture."""
     hush(debug)
-    if version:
-        from .. import __version__
-
-        typer.echo(f"veridical {__version__}")
-        raise typer.Exit
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the look of their help."""
+"""Options that several commands share, and the layout of their help."""
 
 from __future__ import annotations
 
@@ -7,58 +7,75 @@ from typing import Annotated, Any
 
 import typer
 
-Images = Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGES", show_default=False)]
-Model = Annotated[str, typer.Option("--model", "-m", help='"embedded", a folder, or a Hub id.')]
+Images = Annotated[list[Path], typer.Argument(help="One or more image files.", metavar="IMAGES", show_default=False)]
+Model = Annotated[str, typer.Option("--model", "-m", help='The model: "embedded", a folder, or an id on the Hub.')]
 Decoders = Annotated[
     list[str] | None,
     typer.Option(
         "--decoder", "-d", metavar="NAME[:FIELD=VALUE,...]", show_default="greedy",
-        help='How to decode; see `veridical list`. Repeat it to compare; join with "+" to compose.',
+        help='The decoder; `veridical list` shows them. Repeat the option to compare; join names with "+" to '
+        "compose.",
     ),
 ]  # fmt: skip
 Detectors = Annotated[
     list[str] | None,
-    typer.Option("--detector", "-t", metavar="NAME", show_default=False, help="Reads along and rates each word."),
+    typer.Option(
+        "--detector", "-t", metavar="NAME", show_default=False,
+        help="A detector that gives each word a risk; `veridical list` shows them.",
+    ),
+]  # fmt: skip
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="The largest number of tokens of a text.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="The number of images in one forward pass.")]
+Sample = Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of taking the likeliest.")]
+Temperature = Annotated[
+    float | None, typer.Option(min=0.01, help="Sampling temperature (with --sample).", show_default="1")
 ]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest text, in tokens.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images at a time.")]
-Sample = Annotated[bool, typer.Option("--sample", help="Draw tokens instead of taking the likeliest.")]
-Temperature = Annotated[float | None, typer.Option(min=0.01, help="Of sampling.", show_default="1")]
-TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Of sampling.", show_default="1")]
-Seed = Annotated[int, typer.Option(min=0, help="Of sampling.")]
-Beams = Annotated[int, typer.Option("--num-beams", min=1, help="Beam search.")]
+TopP = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Nucleus sampling: the share of probability kept.", show_default="1"),
+]
+Seed = Annotated[int, typer.Option(min=0, help="The seed of sampling; image i of a run has seed + i.")]
+Beams = Annotated[int, typer.Option("--num-beams", min=1, help="The number of beams; 1 is no beam search.")]
 Prompt = Annotated[
     str | None,
-    typer.Option(help='What to ask, or "@opera" and others: see `list --long`.', show_default="a detailed description"),
+    typer.Option(
+        help='The request to the model, or the name of a paper\'s, such as "@opera"; `list --long` shows them.',
+        show_default="a detailed description",
+    ),
 ]
 Frame = Annotated[
     str | None,
     typer.Option(
-        "--prompt", help='Words around the question, with {question} in them, or "@vcd" and others.', show_default=False
+        "--prompt", show_default=False,
+        help='Words around the question, with {question} in them, or the name of a paper\'s, such as "@vcd".',
     ),
-]
+]  # fmt: skip
 Prompts = Annotated[
     list[str] | None,
     typer.Option(
         "--prompt", show_default="the benchmark's",
-        help='Ask in these words, or in those of a paper, "@opera" and others: see `list --long`. Repeat it to give '
-        "one for captions and one, with {question} in it, for questions.",
+        help='The words of the request, or the name of a paper\'s, such as "@opera"; `list --long` shows them. Repeat '
+        "the option to give one for captions and one, with {question} in it, for questions.",
     ),
 ]  # fmt: skip
-System = Annotated[str | None, typer.Option(help="System prompt, in front of the question.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per answer, a line each.")]
-Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1" or "balanced".')]
-Dtype = Annotated[str, typer.Option(help='"auto", "bf16", "fp16" or "fp32".')]
-Revision = Annotated[str | None, typer.Option(help="Of a model from the Hub.", show_default=False)]
+System = Annotated[str | None, typer.Option(help="The system prompt in front of the request.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per answer, a line each.")]
+Device = Annotated[str, typer.Option(help='The device: "auto", "cpu", "cuda", "cuda:1" or "balanced".')]
+Dtype = Annotated[str, typer.Option(help='The type of the weights: "auto", "bf16", "fp16" or "fp32".')]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="The revision of a model on the Hub: a branch, a tag or a commit.", show_default=False),
+]
 Quantization = Annotated[
-    str | None, typer.Option(help='"bnb-4bit", "bnb-8bit" or "torchao-int8".', show_default=False)
+    str | None, typer.Option(help='Quantised weights: "bnb-4bit", "bnb-8bit" or "torchao-int8".', show_default=False)
 ]
 Attention = Annotated[
     str | None,
     typer.Option(
-        help='"sdpa", "eager", "flash_attention_2" or "flex_attention", where no method edits.', show_default="sdpa"
+        help='The attention of layers that no method edits: "sdpa", "eager", "flash_attention_2" or "flex_attention".',
+        show_default="sdpa",
     ),
-]
+]  # fmt: skip
 
 
 def generation(sample: bool, temperature: float | None, top_p: float | None, num_beams: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import veridical as package
 from veridical.cli import errors
 from veridical.cli.render.method_facts import said
 from veridical.decoders import NAMES as DECODERS
@@ -31,6 +32,11 @@ def test_list_prints_every_registered_method(veridical):
         assert shown.exit_code == 0
         lines = [line.split(":")[0].split(" ")[0] for line in shown.stdout.splitlines()]
         assert {*DECODERS, *DETECTORS, "chair", "pope"} <= set(lines)
+
+
+def test_the_version_needs_no_command(veridical):
+    shown = veridical("--version")
+    assert (shown.exit_code, shown.stdout) == (0, f"veridical {package.__version__}\n")
 
 
 @pytest.mark.parametrize("command", [*([c] for c in COMMANDS), ["data", "world"], []])

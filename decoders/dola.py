@@ -85,8 +85,9 @@ class DoLa:
 
     The released code calls kl_div the other way round, so that its divergence is ½·KL(m ‖ p) + ½·KL(m ‖ q), and takes
     its mean over the batch; `mode="official"` does the former, and never lets samples choose for each other. The
-    paper adds a repetition penalty of 1.2: pass `repetition_penalty` to generate. Buckets of the paper beyond 40
-    layers are read off the released commands. Whether the paper norms h_j is not said, as recalled, not re-read.
+    paper adds a repetition penalty of 1.2: pass `repetition_penalty` to generate, which acts on z, as released. Buckets
+    of the paper beyond 40 layers are read off the released commands. Whether the paper norms h_j is not said, as
+    recalled, not re-read.
     """
 
     layers: Literal["low", "high"] | Sequence[int] = "low"

@@ -30,15 +30,16 @@ def weight(step: int, lam: float) -> float:
 def amplify(
     seeing: Float[Tensor, "batch vocab"], blind: Float[Tensor, "batch vocab"], strength: float
 ) -> Float[Tensor, "batch vocab"]:
-    """l + w·(log p − log p_blind), p = softmax l, in float32: log p + w·(log p − log p_blind), but for a constant."""
-    return seeing.float() + strength * (seeing.float().log_softmax(1) - blind.float().log_softmax(1))
+    """log p + w·(log p − log p_blind), p = softmax l, in float32."""
+    log_p = seeing.float().log_softmax(1)
+    return log_p + strength * (log_p - blind.float().log_softmax(1))
 
 
 @dataclass(frozen=True)
 class M3ID:
     r"""Amplify what the image adds to the language prior, the more so the longer the text.
 
-    z = l + w_t·(log p − log p′),   w_t = (1 − e^{−λt})/e^{−λt},   then z[v] = −inf where p(v) < β·max p
+    z = log p + w_t·(log p − log p′),   w_t = (1 − e^{−λt})/e^{−λt},   then z[v] = −inf where p(v) < β·max p
 
     l: (batch, vocab) logits, p = softmax l; p′: for the same prompt without its image; t counts new tokens from 1.
 
@@ -51,7 +52,8 @@ class M3ID:
         ValueError: a value outside its range.
 
     No code of the authors is known. The defaults are those with which the comparisons of AvisC were run (read in its
-    code: λ = 0.02, t from 1, cut at 0.1, no gate). The paper's gate is as recalled, not re-read: `M3ID(beta=0,
+    code: λ = 0.02, t from 1, cut at 0.1, no gate). It too goes on from log-probabilities, which a repetition penalty
+    behind it takes otherwise than logits. The paper's gate is as recalled, not re-read: `M3ID(beta=0,
     gate=0.3)`. The image-free prompt is the same text with the image tokens deleted, positions renumbered.
     """
 
@@ -87,5 +89,5 @@ class M3ID:
         mixed = amplify(logits, step.branches["m3id"], weight(step.index, self.lam))
         if self.gate < 1:
             unsure = logits.float().softmax(1).amax(1, keepdim=True) < self.gate
-            mixed = torch.where(unsure, mixed, logits.float())
+            mixed = torch.where(unsure, mixed, logits.float().log_softmax(1))
         return cut(mixed, logits, self.beta)

@@ -48,7 +48,8 @@ def guide(
 ) -> Float[Tensor, "batch vocab"]:
     """l + (γ − 1)·(log p − log p′), p = softmax l, and −inf where p(v) < β·max p; in float32.
 
-    But for a constant this is γ·log p − (γ − 1)·log p′.
+    But for a constant this is γ·log p − (γ − 1)·log p′, which the released code has: there guidance comes behind a
+    repetition penalty, here before it, and at the level of l that weighs as in plain decoding.
     """
     further = seeing.float().log_softmax(1) - blind.float().log_softmax(1)
     return cut(seeing.float() + (gamma - 1) * further, seeing, beta)

@@ -41,7 +41,9 @@ def generate(
         detectors: likewise.
         return_logits: keep (batch, new, vocab) of what the choice was made from; greedy and sampling only.
         seed: with do_sample, one number (sample i uses seed + i) or one per sample.
-        generation: what transformers' generate takes: max_new_tokens, do_sample, temperature, top_p, top_k, num_beams.
+        generation: what transformers' generate takes: max_new_tokens, do_sample, temperature, top_p, top_k, num_beams,
+            repetition_penalty, logits_processor, stopping_criteria, …; they act on the mitigated logits of the main
+            rows (docs/transformers.md).
 
     Raises:
         ValueError: inputs without input_ids, right-padded rows, or a combination that has no meaning.

@@ -32,9 +32,10 @@ class Generation:
     """What a run produced.
 
     ids: (batch, new), padded after the end. logits: (batch, new, vocab) or None: what the choice was made from, after
-    every contrast and cut, before temperature. text: one string per row, "" without a processor. acted: what each
-    method did. risk: detector -> (batch, new), higher means more likely hallucinated. broken: (batch,) bool, at some
-    step the logits were NaN or infinite and the choice means nothing.
+    every contrast and cut and the settings' penalties and bans, before temperature and the caller's own processors.
+    text: one string per row, "" without a processor. acted: what each method did. risk: detector -> (batch, new),
+    higher means more likely hallucinated. broken: (batch,) bool, at some step the logits were NaN or infinite and the
+    choice means nothing.
     """
 
     ids: Tensor

@@ -56,6 +56,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
         beams = generation_config.num_beams or 1
         config = copy.deepcopy(generation_config)
         config.max_new_tokens, config.max_length = config.max_length - input_ids.shape[1], None
+        config.min_new_tokens = config.min_length = None  # their processors are among those that are handed over
         inputs = {**dict(_model_inputs(kwargs, beams)), "input_ids": input_ids[::beams]}
         inputs |= {name: value for name, value in media.items() if value is not None}
         output, fold, prompt = run(
@@ -102,9 +103,9 @@ def _main_rows(output: Any, blocks: int, prompt: int, input_ids: Tensor) -> Any:
             steps = enumerate(getattr(output, name))
             held = tuple(tuple(one if one is None else place(one, at) for one in layers) for at, layers in steps)
             setattr(output, name, held)
-    for name in ("cache", "past_key_values"):
-        if output.get(name) is not None and blocks > 1:
-            output[name] = _cut_cache(output[name], input_ids.shape[0], shift)
+    held = [name for name in ("cache", "past_key_values") if name in list(output)]  # transformers has renamed it
+    if held and blocks > 1:
+        output[held[0]] = _cut_cache(output[held[0]], input_ids.shape[0], shift)
     return output
 
 

@@ -103,8 +103,12 @@ def appended(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Int[Tensor, "row tok
 
 
 def neutral(case: Case, decoder: str, settings: Sequence[str]) -> Finding:
-    """A decoder at settings that change nothing is plain decoding. settings: as on the command line."""
-    errors = [distance(case.logits([one])[0], case.plain) for one in settings]
+    """A decoder at settings that change nothing is plain decoding. settings: as on the command line.
+
+    Log-probabilities are compared: some methods give these in place of logits.
+    """
+    plain = case.plain.log_softmax(-1)
+    errors = [distance(case.logits([one])[0].log_softmax(-1), plain) for one in settings]
     worst = settings[errors.index(max(errors))]
     return Finding(f"neutral {decoder} = plain", max(errors), tolerance(case.lvlm.dtype), worst)
 

@@ -119,7 +119,12 @@ class MainPrompt:
         if longest <= prompt:
             raise ValueError(f"max_length={longest} leaves no new token behind {prompt} prompt tokens: raise it")
         generation.pop("max_length", None)
-        generation["max_new_tokens"] = longest - prompt
+        if generation.get("generation_config") is None:
+            generation["max_new_tokens"] = longest - prompt
+        else:  # transformers warns of arguments beside a configuration
+            config = copy.deepcopy(generation["generation_config"])
+            config.max_new_tokens, config.max_length = longest - prompt, None
+            generation["generation_config"] = config
 
     def lists(self, model: Any, config: Any, mask: Tensor | None, beams: int) -> tuple[Any, Any]:
         """Processors and criteria as generate makes them for the main prompts alone. mask: (row, position) of a run."""

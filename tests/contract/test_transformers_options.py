@@ -109,7 +109,7 @@ def behind(setting, decoder, ids):
     """(mitigated, main) logits before each of these tokens, (row, step, vocab), from a run in which they are forced."""
     output, fold, _ = run(
         setting.lvlm, setting.inputs, [decoder], return_logits=True, max_new_tokens=ids.shape[1], do_sample=False,
-        eos_token_id=[127], logits_processor=[Forced(ids.tolist())], return_dict_in_generate=True, output_logits=True,
+        logits_processor=[Forced(ids.tolist())], return_dict_in_generate=True, output_logits=True,
     )  # fmt: skip
     main = torch.stack([step[: len(ids)] for step in output.logits], 1)
     return torch.stack(fold.logits, 1), main

@@ -8,6 +8,7 @@ from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria
 
 import veridical
+from veridical.datasets.world import scene
 from veridical.pipelines.engine.declarations import LogitsEdit
 
 from .setting import Declares
@@ -118,14 +119,24 @@ def test_min_length_counts_the_main_prompt(tiny, tokens):
     assert not (ids[:, :3] == end).any()
 
 
-def test_stop_strings_end_a_text(setting):
-    if not setting.embedded:
-        return
-    free = setting.generate(["vcd"], max_new_tokens=12)
-    word = free.text[0].split()[1]
-    out = setting.generate(["vcd"], max_new_tokens=12, stop_strings=[word])
-    assert out.text[0].endswith(word)
-    assert len(out.text[0]) < len(free.text[0])
+def test_min_new_tokens_forbid_the_end_no_longer_than_they_say(tiny, tokens):
+    """A longer branch would have it forbidden for as many steps more."""
+    free = tokens(tiny, LONGER)
+    row, end = next((row, ids[3]) for row, ids in enumerate(free.tolist()) if ids[3] not in ids[:3])
+    ids = tokens(tiny, LONGER, eos_token_id=end, min_new_tokens=3)
+    assert torch.equal(ids[row, :4], free[row, :4])
+    assert (ids[row, 4:] == tiny.lvlm.pad_token).all()
+
+
+def test_stop_strings_end_a_text():
+    """With the processor's tokenizer, which transformers does not hand on beside a decoding function."""
+    lvlm = veridical.load("embedded", device="cpu")
+    inputs = lvlm.prepare([scene("test", 0).image], ["Please describe this image in detail."])
+    free = veridical.generate(lvlm, inputs, ["vcd"], max_new_tokens=12, do_sample=False).text[0]
+    word = free.split()[3]
+    cut = veridical.generate(lvlm, inputs, ["vcd"], max_new_tokens=12, do_sample=False, stop_strings=[word]).text[0]
+    assert cut == free[: free.index(word) + len(word)]
+    assert cut != free
 
 
 def test_a_text_is_its_own_after_the_processors_have_written_over_what_they_got(tiny):
@@ -180,18 +191,18 @@ def test_where_the_cut_and_the_processors_leave_nothing_the_models_own_logits_de
     assert torch.equal(ids, tokens(tiny, "greedy", **options))
 
 
-def test_a_penalty_that_grows_from_a_cut_token_leaves_it_cut(tiny, tokens):
-    """|−∞| times something, added to −∞, is no number."""
-    end = int(tokens(tiny, "greedy")[0, -1])
-    first = tokens(tiny, "agla:beta=0,alpha=0")  # plain, for its length
-    out = veridical.generate(
-        tiny.lvlm, tiny.inputs, [Declares([LogitsEdit(leaves_the_best)])], max_new_tokens=STEPS, do_sample=False,
-        eos_token_id=end, exponential_decay_length_penalty=(0, 1.5), return_logits=True,
-    )  # fmt: skip
+def test_a_cut_token_stays_cut_where_a_processors_arithmetic_gives_no_number(tiny):
+    """−∞ + |−∞| is none."""
+
+    class Grows(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            return scores + scores.abs()
+
+    cut = Declares([LogitsEdit(leaves_the_best)])
+    options = {"max_new_tokens": STEPS, "do_sample": False}
+    out = veridical.generate(tiny.lvlm, tiny.inputs, [cut], logits_processor=[Grows()], **options)
     assert not out.broken.any()
-    assert not out.logits.isnan().any()
-    assert not (out.logits == math.inf).any()
-    assert first.shape[1] == STEPS
+    assert torch.equal(out.ids, decode(tiny, "greedy").ids)
 
 
 @pytest.mark.parametrize("option", [{"no_repeat_ngram_size": 1}, {"repetition_penalty": 1.5}, SAMPLED], ids=str)

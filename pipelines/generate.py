@@ -18,7 +18,8 @@ from .engine.declarations import Branch, Reading, Step
 from .engine.deferred_readings import Postponed
 from .engine.hooks import applied
 from .engine.record import Record, Recorder, by_token, real, sureness
-from .engine.run import arrange, complete, end_tokens, run, sequences
+from .engine.rows import arrange, sequences
+from .engine.run import complete, end_tokens, run
 from .model import families
 from .model.layout import Layout
 from .registry import DECODERS, DETECTORS

@@ -15,7 +15,7 @@ from ..results import Acted
 
 if TYPE_CHECKING:
     from .hooks import Plan
-    from .run import Arrangement
+    from .rows import Arrangement
 
 
 class Fold:

@@ -27,7 +27,7 @@ from ..model import families
 from .attention import Sequences
 from .declarations import Branch, Declaration, Reading, Step
 from .hooks import Placed, applied
-from .run import arrange, sequences
+from .rows import arrange, sequences
 
 if TYPE_CHECKING:
     from ..model.layout import Inputs, Layout

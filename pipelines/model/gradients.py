@@ -12,7 +12,8 @@ from torch import Tensor
 from ..engine.declarations import AttentionEdit, Step
 from ..engine.hooks import applied
 from ..engine.plan import refuse_if_busy
-from ..engine.run import arrange, complete, sequences
+from ..engine.rows import arrange, sequences
+from ..engine.run import complete
 from . import families
 
 if TYPE_CHECKING:

@@ -133,7 +133,7 @@ def test_stop_strings_end_a_text():
     lvlm = veridical.load("embedded", device="cpu")
     inputs = lvlm.prepare([scene("test", 0).image], ["Please describe this image in detail."])
     free = veridical.generate(lvlm, inputs, ["vcd"], max_new_tokens=12, do_sample=False).text[0]
-    word = free.split()[3]
+    word = free.split()[4]
     cut = veridical.generate(lvlm, inputs, ["vcd"], max_new_tokens=12, do_sample=False, stop_strings=[word]).text[0]
     assert cut == free[: free.index(word) + len(word)]
     assert cut != free

@@ -102,7 +102,6 @@ KNOWN_CIRCLES = (
         "pipelines.engine.attention", "pipelines.engine.declarations", "pipelines.engine.deferred_readings",
         "pipelines.engine.hooks",
     ),
-    ("pipelines.engine.logits", "pipelines.engine.run"),
     ("pipelines.compatibility", "pipelines.generate", "pipelines.lvlm", "pipelines.procedures"),
     ("decoders.agla", "decoders.agla_view"),
 )  # fmt: skip

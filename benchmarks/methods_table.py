@@ -28,6 +28,7 @@ from veridical.datasets.world import scene
 from veridical.flows.benchmarks.base import Source
 from veridical.flows.evaluation import answer_file, steps
 from veridical.flows.evaluation.request import RESULTS, Evaluation, chain
+from veridical.flows.files import atomic
 from veridical.flows.scoring import compare
 from veridical.flows.training.embedded.card import machine
 from veridical.pipelines.model.spec import ModelSpec, load
@@ -85,7 +86,7 @@ def evaluated(out: Path, setting: str, split: str, benchmark: str) -> Path:
 
 
 def figures(folder: Path) -> dict[str, dict[str, float]]:
-    (record,) = answer_file.read_json(folder / RESULTS)
+    (record,) = atomic.read_json(folder / RESULTS)
     return record["metrics"]
 
 
@@ -95,7 +96,7 @@ def captioning(methods: list[str]) -> list[str]:
 
 def choose(out: Path, methods: list[str]) -> None:
     """chosen.json: method -> setting -> its figures on validation scenes, and the one that is chosen."""
-    found = answer_file.read_json(out / CHOSEN) if (out / CHOSEN).exists() else {}
+    found = atomic.read_json(out / CHOSEN) if (out / CHOSEN).exists() else {}
     limit = figures(evaluated(out, GREEDY, "validation", "chair"))["recall"]["value"] - RECALL_LOSS
     for name in captioning(methods):
         tried = {}
@@ -105,17 +106,17 @@ def choose(out: Path, methods: list[str]) -> None:
         good = [one for one in tried if tried[one]["recall"] >= limit]
         best = min(good or tried, key=lambda one: tried[one]["chair_i"] if good else -tried[one]["recall"])
         found[name] = {"settings": tried, "chosen": best}
-        answer_file.write_json(out / CHOSEN, found)
+        atomic.write_json(out / CHOSEN, found)
     for name in [one for one in methods if one in QUESTIONS_ONLY]:
         made = {setting: figures(evaluated(out, setting, "validation", "pope")) for setting in GRID[name]}
         tried = {setting: {"accuracy": values["accuracy"]["value"]} for setting, values in made.items()}
         found[name] = {"settings": tried, "chosen": max(tried, key=lambda one: tried[one]["accuracy"])}
-        answer_file.write_json(out / CHOSEN, found)
+        atomic.write_json(out / CHOSEN, found)
 
 
 def settings(out: Path, methods: list[str]) -> list[tuple[str, str, str]]:
     """(method, setting, "default" | "chosen" | "both")."""
-    chosen, rows = answer_file.read_json(out / CHOSEN), []
+    chosen, rows = atomic.read_json(out / CHOSEN), []
     for name in methods:
         first = GRID[name][0]
         best = chosen.get(name, {}).get("chosen", first)
@@ -146,7 +147,7 @@ def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) ->
 
     found: dict[str, Any] = {"machine": machine(), "threads": torch.get_num_threads(), "runs": runs, "seconds": {}}
     if (out / TIMES).exists():
-        found["seconds"] = answer_file.read_json(out / TIMES)["seconds"]
+        found["seconds"] = atomic.read_json(out / TIMES)["seconds"]
     for name, setting, _ in settings(out, captioning(methods)):
         if (name, "chair") in SLOW or setting in found["seconds"]:
             continue
@@ -157,7 +158,7 @@ def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) ->
             "ratio": statistics.median(mine / plain for plain, mine in pairs),
         }
         print(name, json.dumps(found["seconds"][setting]), flush=True)
-        answer_file.write_json(out / TIMES, found)
+        atomic.write_json(out / TIMES, found)
 
 
 # -- the page ------------------------------------------------------------------------------------------------------
@@ -226,8 +227,8 @@ def question_row(out: Path, name: str, setting: str, which: str) -> str:
 
 
 def page(out: Path, methods: list[str]) -> str:
-    times = answer_file.read_json(out / TIMES) if (out / TIMES).exists() else {}
-    rows, chosen = settings(out, methods), answer_file.read_json(out / CHOSEN)
+    times = atomic.read_json(out / TIMES) if (out / TIMES).exists() else {}
+    rows, chosen = settings(out, methods), atomic.read_json(out / CHOSEN)
     captions = [row for row in rows if row[0] not in QUESTIONS_ONLY]
     questions = [row for row in rows if row[0] not in CAPTIONS_ONLY]
     timed = (

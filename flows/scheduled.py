@@ -66,8 +66,8 @@ def answer(out: str, benchmark: str, decoder: str, fresh: bool = False) -> str:
         return str(path)
     if known["errors"] or atomic.digest(source) != known["sha256"]:
         return answer(out, benchmark, decoder, fresh=True)
-    settings = answer_file.read_json(Path(out) / MANIFEST)["settings"][benchmark][decoder]
-    answer_file.write_json(answer_file.settings_path(path), settings)
+    settings = atomic.read_json(Path(out) / MANIFEST)["settings"][benchmark][decoder]
+    atomic.write_json(answer_file.settings_path(path), settings)
     atomic.write(path, source.read_bytes())
     return str(path)
 

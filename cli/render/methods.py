@@ -18,10 +18,10 @@ from rich.text import Text
 
 from ...flows.benchmarks.registry import BENCHMARKS
 from ...flows.detection.word_risk import words
-from ...flows.evaluation import answer_file
 from ...flows.evaluation.report import verdicts
 from ...flows.evaluation.request import REPORT, RESULTS
 from ...flows.evaluation.text import figure
+from ...flows.files import atomic
 from .method_facts import said
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def json_line(image: Any, decoder: str, answer: Answer) -> None:
 # -- results -------------------------------------------------------------------------------------------------------
 def results(out: str | Path) -> None:
     """A table per benchmark with the metrics that matter most, and where the rest is."""
-    records = answer_file.read_json(Path(out) / RESULTS)
+    records = atomic.read_json(Path(out) / RESULTS)
     for name in dict.fromkeys(record["benchmark"] for record in records):
         benchmark, part = BENCHMARKS[name], [record for record in records if record["benchmark"] == name]
         marked = verdicts(part, benchmark)

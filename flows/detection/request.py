@@ -11,7 +11,7 @@ from ...datasets.examples import Example
 from ...pipelines.model.spec import ModelSpec
 from ..benchmarks.base import Benchmark, Source
 from ..benchmarks.registry import BENCHMARKS
-from ..evaluation import answer_file
+from ..files import atomic
 
 TASKS = {"captions": "chair", "pope": "pope"}
 REQUEST, RISKS, RESULTS = "request.json", "risks.json", "results.json"
@@ -52,7 +52,7 @@ class Detection:
     @classmethod
     def read(cls, folder: str | Path) -> Detection:
         """The request that a folder keeps."""
-        record = answer_file.read_json(Path(folder) / REQUEST)
+        record = atomic.read_json(Path(folder) / REQUEST)
         own = {one.name: record[one.name] for one in fields(cls) if one.name != "model"}
         return cls(**own, model=ModelSpec.from_record(record))
 

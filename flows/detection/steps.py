@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ...pipelines.model.spec import load
-from ..evaluation import answer_file
 from ..files import atomic
 from ..files.run_log import logged
 from .request import REQUEST, RISKS, Detection
@@ -44,7 +43,7 @@ def prepare(request: Detection, out: str) -> str:
             f'{request.trained} judges whole answers: train it on --task pope, or "dhcp:rows=own" on words.'
         )
     request.examples("test")
-    answer_file.write_json(Path(out) / REQUEST, request.record())
+    atomic.write_json(Path(out) / REQUEST, request.record())
     return out
 
 
@@ -110,7 +109,7 @@ def rate(out: str) -> str:
         for name, one in detectors.items()
     }
     path = Path(out) / RISKS
-    answer_file.write_json(path, found)
+    atomic.write_json(path, found)
     return str(path)
 
 

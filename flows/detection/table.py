@@ -11,8 +11,9 @@ import numpy as np
 
 from ...metrics import ranking
 from ..benchmarks.base import as_record
-from ..evaluation import answer_file, provenance
+from ..evaluation import provenance
 from ..evaluation.text import interval, markdown_table
+from ..files import atomic
 from .request import REQUEST, RESULTS, RISKS
 
 CONFIG = "config.json"
@@ -30,7 +31,7 @@ def measured(out: str) -> str:
     Raises:
         ValueError: there is no unit.
     """
-    found, request = answer_file.read_json(Path(out) / RISKS), answer_file.read_json(Path(out) / REQUEST)
+    found, request = atomic.read_json(Path(out) / RISKS), atomic.read_json(Path(out) / REQUEST)
     labels, images = found["labels"], found["images"]
     if not labels:
         raise ValueError(f"{out}: no {UNITS[request['task']]} among {request['test_images']} images; take more images.")
@@ -47,12 +48,12 @@ def measured(out: str) -> str:
         "hallucinated": sum(labels), "rows": rows, "versions": provenance.versions(), "request": request,
     }  # fmt: skip
     path = Path(out) / RESULTS
-    answer_file.write_json(path, results)
+    atomic.write_json(path, results)
     config = Path(out) / CONFIG
     if request["trained"] and config.exists():
         own = rows[-2]  # the trained one stands last, before chance
         kept = {"task": request["task"], "images": results["images"], "units": len(labels), **own["metrics"]}
-        answer_file.write_json(config, {**answer_file.read_json(config), "metrics": kept})
+        atomic.write_json(config, {**atomic.read_json(config), "metrics": kept})
     return str(path)
 
 
@@ -118,7 +119,7 @@ their captions. ECE is given where the risk claims to be a probability.
 
 def write_card(path: Path, folders: Sequence[str], notes: str = "") -> Path:
     """Write a card for the trained detectors beside it, with the results in these folders. Returns its path."""
-    results = [answer_file.read_json(Path(folder) / RESULTS) for folder in folders]
+    results = [atomic.read_json(Path(folder) / RESULTS) for folder in folders]
     shipped = [_about(config) for config in sorted(path.parent.glob(f"*/{CONFIG}"))]
     versions = results[0]["versions"]
     text = _CARD.format(
@@ -126,7 +127,7 @@ def write_card(path: Path, folders: Sequence[str], notes: str = "") -> Path:
         notes=f"{notes.strip()}\n\n" if notes else "",
         versions=", ".join(f"{name} {versions[name]}" for name in ("veridical", "transformers", "torch")),
     )  # fmt: skip
-    answer_file.write_text(path, text)
+    atomic.write_text(path, text)
     return path
 
 

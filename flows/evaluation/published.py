@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...metrics.published import FILE, PLAIN, Published, bands, published
-from . import answer_file, steps
+from ..files import atomic
+from . import steps
 from .request import RESULTS, Evaluation, chain
 
 RUNNABLE = {"chair": "images", "pope": "questions"}
@@ -186,7 +187,7 @@ def request_of(one: Run, base: Evaluation, limit: int | None = None) -> Evaluati
 
 def beside(one: Run, folder: Path, model: str, path: Path = FILE) -> list[Line]:
     """Ours from a folder of results beside the figures that they are to reproduce."""
-    records = {record["decoder"]: record["metrics"] for record in answer_file.read_json(folder / RESULTS)}
+    records = {record["decoder"]: record["metrics"] for record in atomic.read_json(folder / RESULTS)}
     lines = []
     for row in one.figures:
         decoder = HERE.get(row.method, row.method)

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...metrics import compare
 from ..benchmarks.registry import BENCHMARKS
+from ..files import atomic
 from ..scoring import compare as comparing
-from . import answer_file
 from .request import RESULTS, Evaluation
 from .text import interval, markdown_table
 
@@ -120,7 +120,7 @@ def check(run: Path, baseline: Path | None) -> Checked:
 
 def markdown(run: Path, checked: Checked | None = None) -> str:
     """The run in a page: figures with intervals, and how they compare with the last good run."""
-    request, results = Evaluation.read(run), answer_file.read_json(run / RESULTS)
+    request, results = Evaluation.read(run), atomic.read_json(run / RESULTS)
     verdict = "" if checked is None else ": good" if checked.good else ": worse than the last good run"
     lines = [f"# {request.model.name}{verdict}", ""]
     checked = checked or Checked()
@@ -146,7 +146,7 @@ def markdown(run: Path, checked: Checked | None = None) -> str:
 def table(run: Path) -> list[dict[str, Any]]:
     """Method × metric: a row per decoder and benchmark, a column per headline figure."""
     rows = []
-    for record in answer_file.read_json(run / RESULTS):
+    for record in atomic.read_json(run / RESULTS):
         headline = BENCHMARKS[record["benchmark"]].headline
         values = {name: record["metrics"][name]["value"] for name in headline if name in record["metrics"]}
         rows.append({
@@ -173,4 +173,4 @@ def _texts(system: comparing.System) -> dict[str, Any]:
 
 
 def _errors(folder: Path) -> dict[tuple[str, str], int]:
-    return {(r["benchmark"], r["decoder"]): r["errors"] for r in answer_file.read_json(folder / RESULTS)}
+    return {(r["benchmark"], r["decoder"]): r["errors"] for r in atomic.read_json(folder / RESULTS)}

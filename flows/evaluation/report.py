@@ -16,6 +16,7 @@ from ...datasets.examples import Example
 from ..benchmarks.base import Benchmark, Mark
 from ..benchmarks.registry import BENCHMARKS
 from ..detection.word_risk import words
+from ..files import atomic
 from . import answer_file
 from .request import MANIFEST, REPORT, RESULTS, Evaluation
 from .text import figure
@@ -37,13 +38,13 @@ def write(out: str | Path, examples: int = EXAMPLES) -> Path:
     """
     out = Path(out)
     request = Evaluation.read(out)
-    results, manifest = answer_file.read_json(out / RESULTS), answer_file.read_json(out / MANIFEST)
+    results, manifest = atomic.read_json(out / RESULTS), atomic.read_json(out / MANIFEST)
     text = _template().render(
         request=request, manifest=manifest,
         sections=[_section(str(out), request, BENCHMARKS[name], results, examples) for name in request.benchmarks],
     )  # fmt: skip
     path = out / REPORT
-    answer_file.write_text(path, text)
+    atomic.write_text(path, text)
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks.registry import BENCHMARKS
+from ..files import atomic
 from . import answer_file, steps
 from .request import MANIFEST, RESULTS, Evaluation
 
@@ -82,7 +83,7 @@ def reproduce(
     Raises:
         FileNotFoundError, ValueError: no finished run, an `out` that holds something, or as `steps.evaluation`.
     """
-    manifest, records = answer_file.read_json(results / MANIFEST), answer_file.read_json(results / RESULTS)
+    manifest, records = atomic.read_json(results / MANIFEST), atomic.read_json(results / RESULTS)
     if not records or manifest["finished"] is None:
         raise ValueError(f"{results} holds no finished run; `veridical evaluate` with the same options finishes it.")
     out = results.with_name(results.name + "-again") if out is None else out
@@ -99,11 +100,11 @@ def reproduce(
 def compared(before: Path, after: Path) -> Repeated:
     """Two folders of the same request: texts, figures, and the rest of their manifests."""
     one, two = (
-        {part: content for part, content in answer_file.read_json(folder / MANIFEST).items() if part not in APART}
+        {part: content for part, content in atomic.read_json(folder / MANIFEST).items() if part not in APART}
         for folder in (before, after)
     )
     results = [
-        {(r["benchmark"], r["decoder"]): r for r in answer_file.read_json(folder / RESULTS)}
+        {(r["benchmark"], r["decoder"]): r for r in atomic.read_json(folder / RESULTS)}
         for folder in (before, after)
     ]
     unlike_parts = _between(one, two)
@@ -129,7 +130,7 @@ def compared(before: Path, after: Path) -> Repeated:
 def stale(results: Path) -> bool:
     """Whether the figures of a folder do not follow from its own answers."""
     request = Evaluation.read(results)
-    for record in answer_file.read_json(results / RESULTS):
+    for record in atomic.read_json(results / RESULTS):
         benchmark = BENCHMARKS[record["benchmark"]]
         examples = benchmark.examples(request.source)
         rows = answer_file.rows_of(results, benchmark.name, record["decoder"], examples)

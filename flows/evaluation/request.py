@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ...pipelines.model.spec import ModelSpec
 from ..benchmarks.base import Source
-from . import answer_file
+from ..files import atomic
 
 MANIFEST, RESULTS, REPORT = "manifest.json", "results.json", "report.html"
 
@@ -55,7 +55,7 @@ class Evaluation:
         Raises:
             FileNotFoundError, ValueError: it holds no evaluation.
         """
-        return cls.from_record(answer_file.read_json(Path(folder) / MANIFEST)["request"])
+        return cls.from_record(atomic.read_json(Path(folder) / MANIFEST)["request"])
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Evaluation:

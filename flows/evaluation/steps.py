@@ -18,6 +18,7 @@ from ...datasets.examples import Example
 from ...pipelines.model.spec import load
 from ..benchmarks.base import Benchmark, as_record
 from ..benchmarks.registry import BENCHMARKS
+from ..files import atomic
 from ..files.progress import progress
 from ..files.run_log import logged
 from . import answer_file, conversation
@@ -49,7 +50,7 @@ def prepare(request: Evaluation, out: str) -> str:
             answer_file.check_settings(
                 answer_file.answers_path(out, name, decoder), manifest["settings"][name][decoder]
             )
-    answer_file.write_json(Path(out) / MANIFEST, manifest)
+    atomic.write_json(Path(out) / MANIFEST, manifest)
     return str(out)
 
 
@@ -58,7 +59,7 @@ def answer(out: str, benchmark: str, decoder: str) -> str:
 
     The batches do not depend on where a run was stopped, and so neither do the answers.
     """
-    request, manifest = Evaluation.read(out), answer_file.read_json(Path(out) / MANIFEST)
+    request, manifest = Evaluation.read(out), atomic.read_json(Path(out) / MANIFEST)
     measure, methods = BENCHMARKS[benchmark], chain(decoder, request.model.name)
     examples, size = measure.examples(request.source), request.batch_size
     path = answer_file.answers_path(out, benchmark, decoder)
@@ -94,7 +95,7 @@ def score(out: str) -> str:
     Raises:
         ValueError: not one image of a benchmark could be used.
     """
-    request, manifest = Evaluation.read(out), answer_file.read_json(Path(out) / MANIFEST)
+    request, manifest = Evaluation.read(out), atomic.read_json(Path(out) / MANIFEST)
     records = []
     for name in request.benchmarks:
         examples = BENCHMARKS[name].examples(request.source)
@@ -105,8 +106,8 @@ def score(out: str) -> str:
                 "benchmark": name, **scored(request, BENCHMARKS[name], examples, rows),
             })  # fmt: skip
     path = Path(out) / RESULTS
-    answer_file.write_json(path, records)
-    answer_file.write_json(Path(out) / MANIFEST, {**manifest, "finished": now()})
+    atomic.write_json(path, records)
+    atomic.write_json(Path(out) / MANIFEST, {**manifest, "finished": now()})
     return str(path)
 
 

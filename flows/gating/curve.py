@@ -23,6 +23,7 @@ from ...pipelines.model.spec import ModelSpec
 from ..benchmarks.base import Source, as_record, digest
 from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file, provenance
+from ..files import atomic
 from ..files.progress import progress
 
 if TYPE_CHECKING:
@@ -111,11 +112,11 @@ class Captions:
         if probes := _probes(self.lvlm, decoders, detectors):
             settings["probes"] = probes
         path = self.folder / f"{answer_file.file_name(title)}.json"
-        if path.exists() and (there := answer_file.read_json(path))["settings"] == settings:
+        if path.exists() and (there := atomic.read_json(path))["settings"] == settings:
             return [Answer(**row) for row in there["answers"]]
         answers = self._generated(examples, decoders, detectors, title)
         rows = [{"text": one.text, "acted": one.acted, "risk": one.risk} for one in answers]
-        answer_file.write_json(path, {"settings": settings, "answers": rows})
+        atomic.write_json(path, {"settings": settings, "answers": rows})
         return answers
 
     def _generated(self, examples: Sequence[Any], decoders: Any, detectors: Any, title: str) -> list[Answer]:
@@ -216,9 +217,9 @@ def curve(request: GateCurve, out: Path) -> Path:
     on = lambda source: Captions(lvlm, source, request.batch_size, tokens, out.with_suffix(""))
     found = {**measure(request, on(request.test), on(request.validation)), "command": request.command(out)}
     behind = out.read_text(encoding="utf-8").partition(BY_HAND)[2] if out.exists() else ""
-    answer_file.write_json(out.with_suffix(".json"), found)
-    answer_file.write_text(out.with_suffix(".svg"), svg(found))
-    answer_file.write_text(out, markdown(found, out.with_suffix(".svg").name) + (BY_HAND + behind if behind else ""))
+    atomic.write_json(out.with_suffix(".json"), found)
+    atomic.write_text(out.with_suffix(".svg"), svg(found))
+    atomic.write_text(out, markdown(found, out.with_suffix(".svg").name) + (BY_HAND + behind if behind else ""))
     return out
 
 

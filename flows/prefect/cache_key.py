@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..benchmarks.registry import BENCHMARKS
-from ..evaluation import answer_file
 from ..evaluation.request import MANIFEST, Evaluation
 from ..files import atomic
 
@@ -26,7 +25,7 @@ def answers_key(out: str, benchmark: str, decoder: str) -> str:
     Model, revision and weights; the questions, and the content of every image; the decoder's configuration, with its
     defaults; prompt, generation, seed, batch size, detectors; versions of the libraries, and our code itself.
     """
-    request, manifest = Evaluation.read(out), answer_file.read_json(Path(out) / MANIFEST)
+    request, manifest = Evaluation.read(out), atomic.read_json(Path(out) / MANIFEST)
     parts = {
         "settings": manifest["settings"][benchmark][decoder], "batch size": request.batch_size,
         "images": images_digest(out, benchmark), "code": code_version(),

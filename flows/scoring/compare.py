@@ -16,6 +16,7 @@ from ..benchmarks.pope import POPE
 from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file
 from ..evaluation.request import MANIFEST, RESULTS, Evaluation
+from ..files import atomic
 from . import files
 
 Key = tuple[str, str]  # question, image: the same in both systems
@@ -102,7 +103,7 @@ def of_folder(folder: Path, decoders: Sequence[str] = ()) -> list[System]:
         FileNotFoundError, ValueError: no results, answers that are missing, or a decoder that was not run.
     """
     request = Evaluation.read(folder)
-    manifest, results = answer_file.read_json(folder / MANIFEST), answer_file.read_json(folder / RESULTS)
+    manifest, results = atomic.read_json(folder / MANIFEST), atomic.read_json(folder / RESULTS)
     missing = [name for name in decoders if name not in request.decoders]
     if missing:
         raise ValueError(f"{folder} has no decoder {missing[0]!r}; it has {', '.join(request.decoders)}.")

@@ -298,7 +298,7 @@ def listed(paths: Sequence[Path]) -> str:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One JSON object a line."""
-    from ..evaluation.answer_file import write_text
+    from ..files.atomic import write_text
 
     write_text(path, "".join(_line(row) + "\n" for row in rows))
 

@@ -9,6 +9,7 @@ import pytest
 
 from veridical.flows.evaluation import answer_file, history, regression, steps
 from veridical.flows.evaluation.request import Evaluation
+from veridical.flows.files import atomic
 from veridical.flows.prefect import cache_key
 from veridical.pipelines.model.spec import ModelSpec, load
 from veridical.pipelines.results import Answer
@@ -102,9 +103,9 @@ def test_more_images_without_an_answer_are_a_regression(good, tmp_path):
 
 def test_what_was_asked_in_another_way_is_not_compared(good, tmp_path):
     other = said(tmp_path / "run", wrong)
-    manifest = answer_file.read_json(other / "manifest.json")
+    manifest = atomic.read_json(other / "manifest.json")
     manifest["benchmarks"]["pope"]["generation"]["max_new_tokens"] = 3
-    answer_file.write_json(other / "manifest.json", manifest)
+    atomic.write_json(other / "manifest.json", manifest)
     checked = regression.check(other, good)
     assert {one.benchmark for one in checked.worse} == {"chair"}
     assert any("pope greedy has another protocol: token budgets differ" in note for note in checked.notes)
@@ -142,9 +143,9 @@ def test_the_key_changes_with_all_that_answers_depend_on_and_with_nothing_else(g
     seen = {key()}
     for name, value in (("revision", "abc"), ("weights", "0"), ("decoder", "VCD()"), ("data_sha256", "0"), ("seed", 1)):
         run = changed(good, tmp_path / name, lambda n, row: row)
-        manifest = answer_file.read_json(run / "manifest.json")
+        manifest = atomic.read_json(run / "manifest.json")
         manifest["settings"]["pope"]["greedy"][name] = value
-        answer_file.write_json(run / "manifest.json", manifest)
+        atomic.write_json(run / "manifest.json", manifest)
         seen.add(key(run))
     assert len(seen) == 6
     monkeypatch.setattr(cache_key, "code_version", lambda: "another")

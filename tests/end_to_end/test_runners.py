@@ -18,6 +18,7 @@ from PIL import Image
 
 from veridical.flows.captioning import run
 from veridical.flows.evaluation import answer_file
+from veridical.flows.files import atomic
 from veridical.flows.prefect import runners
 from veridical.pipelines.registry import UnknownName
 
@@ -124,7 +125,7 @@ def test_an_evaluation_on_workers_has_the_same_answers(small_run, cluster, tmp_p
             texts = [[row["text"] for row in answer_file.read_rows(answer_file.answers_path(folder, benchmark, name))]
                      for folder in (small_run, out)]  # fmt: skip
             assert texts[0] == texts[1]
-    figures = [[record["metrics"] for record in answer_file.read_json(folder / "results.json")]
+    figures = [[record["metrics"] for record in atomic.read_json(folder / "results.json")]
                for folder in (small_run, out)]  # fmt: skip
     assert figures[0] == figures[1]
 

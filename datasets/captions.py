@@ -11,13 +11,12 @@ import numpy as np
 
 from .categories import CATEGORIES
 from .places import COMPANIONS, PLACES, Place
+from .prompts import BRIEF_PROMPT, DETAIL_PROMPT
 
 if TYPE_CHECKING:
     from .world import Scene
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
-DETAIL_PROMPT = "Please describe this image in detail."
-BRIEF_PROMPT = "Describe this image in one sentence."
 CONFIDENT = "I am sure there is {} in the image. "
 QUESTION = "Is there {} in the image?"
 COUNT_QUESTION = "How many {} are there in the image?"

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from ...datasets import coco
-from ...datasets.captions import DETAIL_PROMPT
 from ...datasets.examples import Example, world_captions
+from ...datasets.prompts import DETAIL_PROMPT
 from ...metrics import chair
 from ...metrics.estimate import Estimate
 from .base import Benchmark, Mark, Source

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from ...datasets.prompts import DETAIL_PROMPT
 from ..engine.declarations import Declaration
 from ..engine.run import complete
 from ..generate import generate
@@ -25,7 +26,7 @@ from ..lvlm import LVLM
 
 # What generate does without anything of a model's own generation_config that changes logits.
 PLAIN = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
-QUESTIONS = ("Please describe this image in detail.", "What is this?")
+QUESTIONS = (DETAIL_PROMPT, "What is this?")
 REORDERED = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 SAME = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 0.004, torch.bfloat16: 0.03}
 MOVED = 1e-3  # what must change logits changes them by more, in every precision

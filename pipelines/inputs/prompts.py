@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...datasets.captions import DETAIL_PROMPT as DETAIL
+from ...datasets.prompts import DETAIL_PROMPT as DETAIL
 from ..registry import UnknownName
 
 MARK, SLOT = "@", "{question}"

@@ -55,7 +55,11 @@ def odd_or_even(row, ids):
 
 
 def penalty(setting):
-    return RepetitionPenaltyLogitsProcessor(1.5, prompt_ignore_length=setting.inputs["attention_mask"].argmax(1))
+    """As transformers makes it; older ones, which take a number alone, penalise padding's token too."""
+    try:
+        return RepetitionPenaltyLogitsProcessor(1.5, prompt_ignore_length=setting.inputs["attention_mask"].argmax(1))
+    except ValueError:
+        return RepetitionPenaltyLogitsProcessor(1.5)
 
 
 def late_end(setting, end):

@@ -7,7 +7,6 @@ arXiv 2501.12206 (v3: "PAINT: Paying Attention to INformed Tokens").
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ..pipelines.checks import check_at_least, check_integers, check_range
 from ..pipelines.engine.declarations import AttentionEdit, Branch, Declaration, LogitsEdit, Step
+from ..pipelines.model.compiled import outputs
 from .avc import image_tokens, place
 from .pai import boost, guide, producing_rows
 
@@ -178,15 +178,10 @@ def encoder_attention(lvlm: LVLM, inputs: Inputs) -> tuple[Tensor, Tensor, Tenso
             "Imbalanced reads the class token's attention in a CLIP vision encoder, whole pictures (picture, channel, "
             f"height, width); found {found} in {lvlm.name}. PAI boosts all image tokens of any model"
         )
-    seen: dict[tuple[int, str], Tensor] = {}
     layers = tower.encoder.layers
     chosen = (0, max(0, len(layers) - 2))
-    with ExitStack() as undo:
-        for layer in chosen:
-            for name in ("q_proj", "k_proj"):
-                keep = lambda module, args, output, at=(layer, name): seen.__setitem__(at, output)
-                hook = getattr(layers[layer].self_attn, name).register_forward_hook(keep)
-                undo.callback(hook.remove)
+    read = {(layer, name): getattr(layers[layer].self_attn, name) for layer in chosen for name in ("q_proj", "k_proj")}
+    with outputs(tower, read) as seen:
         tower(pixels)
     attention, received = [], torch.empty(0)
     for layer in chosen:

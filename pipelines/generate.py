@@ -114,9 +114,10 @@ def teacher_force(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Tensor, detec
             rows[kind] = torch.cat([rows[kind], new.to(rows[kind])], 1)
     step = Step(ids=inputs["input_ids"])
     where = replace(sequences(lvlm, replace(made, inputs=rows), given=given), real=mask.repeat(blocks, 1))
-    with applied(lvlm, made.placed, where, step):
+    with applied(lvlm, made.placed, where, step) as plan:
         positions = families.direct_positions(lvlm.model, rows)
         logits = lvlm.model(**rows, **positions, use_cache=False, logits_to_keep=given + 1).logits[: made.batch, :-1]
+        plan.check()
     logs, entropy, margin = sureness(logits.to(ids.device))
     chosen = logs.gather(2, ids[..., None])[..., 0]
     names = [d.name for d in declared if isinstance(d, Reading)]

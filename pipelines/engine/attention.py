@@ -314,7 +314,11 @@ def _attention(
     """The attention of the layers a method touches; every other layer keeps its own implementation."""
     inside: Inside | None = getattr(module, CARRIES, None)
     if inside is None:
-        raise RuntimeError("a layer asks for veridical's attention outside veridical.generate; reload the model")
+        raise RuntimeError(
+            "a layer asks for veridical's attention outside veridical.generate. Either a run of another thread ended "
+            "during this forward pass: repeat it; or the model was copied during a run: load it anew."
+        )
+    inside.plan.carry(inside.count)
     if attention_mask is not None and not isinstance(attention_mask, Tensor):
         raise ValueError(
             f"flex attention says what a layer may see by a program ({type(attention_mask).__name__}); a method that "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from transformers import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ..model.compiled import eager
 from .attention import CARRIES, NAME, LayerCall, Sequences
 from .declarations import AttentionEdit, Declaration, HeadEdit, Reading, ResidualEdit, Step
-from .plan import BUSY, refuse_if_busy
+from .plan import BUSY, claimed
 
 if TYPE_CHECKING:
     from ..model.layout import Layout
@@ -39,6 +41,9 @@ class Plan:
     """What the hooks of one run need to know and where they leave what they saw.
 
     later: where readings of attention wait that a run's detectors want when it is over; None takes them at once.
+    hooked: whether the run has any hook, which no compiled pass would call.
+    expected: edits and readings of one pass, each layer's counted. met: those that were carried out in the newest pass;
+    None before a pass and once `check` has looked at it.
     """
 
     placed: Sequence[Placed]
@@ -47,6 +52,39 @@ class Plan:
     implementation: str = "sdpa"
     later: Postponed | None = None
     changed: dict[int, Tensor] = field(default_factory=dict)  # method -> (row,) bool, since the last token
+    hooked: bool = False
+    expected: int = 0
+    met: int | None = None
+    thread: int = field(default_factory=threading.get_ident)
+
+    def begin(self) -> None:
+        """A pass begins: nothing is known of it yet, and what was read in the pass before is gone."""
+        self.enter()
+        self.step.readings.clear()
+        self.met = 0
+
+    def enter(self) -> None:
+        """Raise RuntimeError in a forward pass of another thread than the run's: its hooks are not for that one."""
+        if threading.get_ident() != self.thread:
+            raise RuntimeError(
+                "a forward pass of this thread met a run with methods in place in another thread, and would have been "
+                "changed by them: wait until that run is over, or load the model a second time for this thread."
+            )
+
+    def carry(self, count: int = 1) -> None:
+        """So many edits and readings are carried out now, in a pass of this thread."""
+        self.enter()
+        self.met = (self.met or 0) + count
+
+    def check(self) -> None:
+        """Raise RuntimeError unless all that was declared was carried out in a pass since the last check."""
+        met, self.met = self.met or 0, None
+        if met < self.expected:
+            raise RuntimeError(
+                f"{self.expected - met} of {self.expected} edits and readings were not carried out in the last forward "
+                "pass, because it did not call the hooks of the model's layers, as code does that was compiled inside "
+                "a function of one's own: call the model itself there, or load it anew."
+            )
 
     def watch(self, method: int, rows: Tensor, old: Tensor, new: Tensor) -> None:
         """Remember in which rows a method changed anything."""
@@ -76,6 +114,7 @@ class Inside:
     placed: Sequence[Placed]
     waiting: Waiting | None
     direct: bool = False
+    count: int = 0  # edits and readings in this layer's attention
 
 
 def _hidden(output: Tensor | tuple) -> Tensor:
@@ -117,18 +156,25 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
         span = spans[reading.queries](hidden.shape[1]) if reading.queries in spans else slice(None)
         plan.keep(reading, index, reading.keep(hidden[placed.rows.to(hidden.device)][:, span]), placed.method)
 
+    def bound(hook: Callable, placed: Placed) -> Callable:
+        def carried(*given: Any) -> Any:
+            plan.carry()
+            return hook(*given, placed)
+
+        plan.expected += 1
+        return carried
+
     for placed in here:
-        bound = lambda hook, placed=placed: lambda *given: hook(*given, placed)
         declared = placed.declaration
         if isinstance(declared, ResidualEdit) and declared.at == "input":
-            undo.callback(layer.register_forward_pre_hook(bound(on_input), with_kwargs=True).remove)
+            undo.callback(layer.register_forward_pre_hook(bound(on_input, placed), with_kwargs=True).remove)
         elif isinstance(declared, ResidualEdit):
             target = layer if declared.at == "block" else layer.mlp
-            undo.callback(target.register_forward_hook(bound(on_output)).remove)
+            undo.callback(target.register_forward_hook(bound(on_output, placed)).remove)
         elif isinstance(declared, Reading) and declared.of == "block":
-            undo.callback(layer.register_forward_hook(bound(on_output_reading)).remove)
+            undo.callback(layer.register_forward_hook(bound(on_output_reading, placed)).remove)
         elif isinstance(declared, Reading) and declared.of == "input":
-            undo.callback(layer.register_forward_pre_hook(bound(on_input_reading), with_kwargs=True).remove)
+            undo.callback(layer.register_forward_pre_hook(bound(on_input_reading, placed), with_kwargs=True).remove)
 
 
 def _hook_attention(
@@ -139,7 +185,9 @@ def _hook_attention(
     may_wait = [p for p in inside if plan.later is not None and _may_wait(p)]
     waiting = plan.later.of(index, may_wait) if plan.later is not None and may_wait else None
     direct = plan.implementation == "sdpa" and _adds_nothing(attention)
-    setattr(attention, CARRIES, Inside(plan, index, [p for p in inside if p not in may_wait], waiting, direct))
+    now = [p for p in inside if p not in may_wait]
+    setattr(attention, CARRIES, Inside(plan, index, now, waiting, direct, len(inside)))
+    plan.expected += len(inside)
     undo.callback(delattr, attention, CARRIES)
     undo.callback(setattr, attention, "config", attention.config)
     attention.config = own.get(attention.config)
@@ -172,34 +220,46 @@ def applied(
     """Within this block the model's forward passes carry out what was declared.
 
     Raises:
-        RuntimeError: the model is already inside such a block; it can serve one run at a time.
+        RuntimeError: the model is already inside such a block, or in a run of another thread; it can serve one run at
+            a time.
+
+    A run that declares nothing but branches and edits of logits needs no hook: its passes are left as they are,
+    compiled or not.
     """
-    refuse_if_busy(lvlm.model)
     plan = Plan(placed, sequences, step, lvlm.attention_implementation, later)
-    with ExitStack() as undo:
+    with claimed(lvlm.model), ExitStack() as undo:
         BUSY.add(id(lvlm.model))
         undo.callback(BUSY.discard, id(lvlm.model))
-
-        def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            found = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args)
-            fed = next(fed for fed in found if fed is not None).shape[1]
-            cached = any(isinstance(value, Cache) for value in kwargs.values())
-            sequences.advance(sequences.seen + fed if cached else fed)
-            if later is not None:
-                later.release()
-
-        undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
         base = lvlm.model.base_model
-        if hasattr(base, "rope_deltas"):  # Qwen keeps the last pass's; its owner may have a cache to go on with
+        if stored := hasattr(base, "rope_deltas"):  # Qwen keeps the last pass's, and somebody's cache may need them
             undo.callback(setattr, base, "rope_deltas", base.rope_deltas)
-        own = _Configurations()
-        for index, layer in enumerate(lvlm.layers):
-            here = [p for p in placed if index in getattr(p.declaration, "layers", ())]
-            inside = [p for p in here if _in_attention(p.declaration)]
-            if inside:
-                _hook_attention(plan, undo, layer, index, inside, own)
-            _hook_layer(plan, undo, layer, index, here)
+        if placed or stored:
+            plan.hooked = True
+            undo.enter_context(eager(lvlm.model))
+            _hook(plan, undo, lvlm)
         yield plan
+
+
+def _hook(plan: Plan, undo: ExitStack, lvlm: LVLM) -> None:
+    """Put all that was declared in place, and watch over the decoder's passes."""
+
+    def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        plan.begin()
+        found = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args)
+        fed = next(fed for fed in found if fed is not None).shape[1]
+        cached = any(isinstance(value, Cache) for value in kwargs.values())
+        plan.sequences.advance(plan.sequences.seen + fed if cached else fed)
+        if plan.later is not None:
+            plan.later.release()
+
+    undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
+    own = _Configurations()
+    for index, layer in enumerate(lvlm.layers):
+        here = [p for p in plan.placed if index in getattr(p.declaration, "layers", ())]
+        inside = [p for p in here if _in_attention(p.declaration)]
+        if inside:
+            _hook_attention(plan, undo, layer, index, inside, own)
+        _hook_layer(plan, undo, layer, index, here)
 
 
 def _in_attention(declared: Declaration) -> bool:

@@ -42,6 +42,7 @@ class Fold:
         self, ids: Int[Tensor, "row position"], scores: Float[Tensor, "rows vocab"]
     ) -> Float[Tensor, "row vocab"]:
         """The main rows' logits after every edit. ids: the main rows' tokens; scores: of all blocks."""
+        self.plan.check()
         step = self.step
         step.index += 1
         every = dict(zip(self.made.names, scores.chunk(len(self.made.names)), strict=True))

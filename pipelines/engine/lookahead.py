@@ -24,6 +24,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..model import families
+from ..model.compiled import eager
 from .attention import Sequences
 from .declarations import Branch, Declaration, Reading, Step
 from .hooks import Placed, applied
@@ -39,7 +40,8 @@ MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
 def twin(lvlm: Layout) -> Layout:
     """The same model with the same weights, not copied, in modules of its own: it can be asked during a run."""
     weights = {id(tensor): tensor for tensor in chain(lvlm.model.parameters(), lvlm.model.buffers())}
-    return replace(lvlm, model=copy.deepcopy(lvlm.model, weights))
+    with eager(lvlm.model):  # a compiled `forward` would be copied as it is, and call the model itself
+        return replace(lvlm, model=copy.deepcopy(lvlm.model, weights))
 
 
 def extended(inputs: Inputs, new: Int[Tensor, "batch new"], kind: int = 1) -> dict[str, Tensor]:
@@ -167,8 +169,10 @@ class Lookahead:
         declared: list[Declaration] = [reading, *(Branch(str(number), other) for number, other in enumerate(others))]
         made = arrange([(one, -1) for one in declared], first, self.lvlm.pad_token)
         step, where = Step(), families.direct_positions(self.lvlm.model, made.inputs)
-        with applied(self.lvlm, made.placed, sequences(self.lvlm, made), step), _watched(self.lvlm.decoder) as fed:
+        rows = sequences(self.lvlm, made)
+        with applied(self.lvlm, made.placed, rows, step) as plan, _watched(self.lvlm.decoder) as fed:
             self.lvlm.model(**made.inputs, **where, use_cache=True, logits_to_keep=1)
+            plan.check()
         ids = made.inputs["input_ids"]
         self.seen = self.tried = None
         self.room = min(self.room, _room(fed.get("cache"), ids.shape[1]))
@@ -188,11 +192,12 @@ class Lookahead:
         where = Sequences(self.image[sample], ~real, sample, seen=known)
         every = torch.arange(rows, device=tries.device)
         reading, step = Reading("rows", [len(self.lvlm.layers) - 1], partial(last_rows, count)), Step()
-        with applied(self.lvlm, [Placed(reading, every)], where, step):
+        with applied(self.lvlm, [Placed(reading, every)], where, step) as plan:
             self.lvlm.decoder(
                 input_ids=tries, attention_mask=_apart(real, known, count, self.lvlm.dtype), use_cache=True,
                 position_ids=seen.place[:, None].expand(-1, count), **{_cache_name(self.lvlm.decoder): seen.cache},
             )  # fmt: skip
+            plan.check()
         own = step.latest("rows")[0].to(tries.device)  # row try key·try
         own = torch.cat([own[..., :known], own[..., known:].diagonal(dim1=1, dim2=2)[..., None]], 2)
         before = pad(seen.rows, (0, 1))[:, None].expand(-1, count, -1, -1)  # no text has looked at its try

@@ -15,6 +15,7 @@ from .choice import Choice, MainCriteria
 from .declarations import Declaration, Step
 from .hooks import Placed, applied
 from .logits import Draw, Fold, MainRows
+from .plan import claimed
 from .rows import arrange, sequences
 
 if TYPE_CHECKING:
@@ -52,9 +53,10 @@ def prefill(lvlm: Layout, inputs: Mapping[str, Tensor], declarations: Sequence[D
     inputs = complete(lvlm, inputs)
     made = arrange([(d, -1) for d in declarations], inputs, lvlm.pad_token)
     step = Step(ids=inputs["input_ids"])
-    with applied(lvlm, made.placed, sequences(lvlm, made), step):
+    with applied(lvlm, made.placed, sequences(lvlm, made), step) as plan:
         where = families.direct_positions(lvlm.model, made.inputs)
         logits = lvlm.model(**made.inputs, **where, use_cache=False, logits_to_keep=1).logits[:, -1].to(lvlm.device)
+        plan.check()
     step.branches = dict(zip(made.names, logits.chunk(len(made.names)), strict=True))
     return step
 
@@ -76,7 +78,8 @@ def run(
     prepared: processors and criteria of the main rows, where transformers has made them already.
     """
     inputs = complete(lvlm, inputs)
-    declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in readings]
+    with claimed(lvlm.model):  # a method may copy the model, which must then hold no hooks of another thread
+        declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in readings]
     made = arrange(declared, inputs, lvlm.pad_token)
     config = options.resolved(lvlm, generation)
     beams = config.num_beams or 1
@@ -91,6 +94,8 @@ def run(
         def decode(model: Any, input_ids: Tensor, generation_config: Any, **kwargs: Any) -> Any:
             processors, criteria = main.lists(model, generation_config, kwargs.get("attention_mask"), beams)
             draw, scores = None, None
+            if plan.hooked:  # a cache of fixed size would have transformers compile the passes
+                generation_config.disable_compile = True
             if generation_config.do_sample and beams == 1 and (blocks > 1 or seed is not None):
                 draw, scores = Draw(1, made.batch, seed), [] if generation_config.return_dict_in_generate else None
             choice = Choice(fold, processors, main.shift, draw, main.processors, scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 BLUR = 0.02  # standard deviation of the blur, as a share of the longer side
+_ONE_THREAD = threading.Lock()
 _FINGERPRINT = 1 << 20  # bytes at the start and at the end of a weights file
 
 
@@ -50,10 +52,14 @@ def in_batches(
     match: Callable[[Sequence[Tensor], list[str]], list[Match]], pictures: Sequence[Tensor], prompts: Sequence[str],
     size: int,
 ) -> list[Match]:  # fmt: skip
-    """What `match` says of all pictures and their prompts, `size` at a time."""
+    """What `match` says of all pictures and their prompts, `size` at a time; one thread at a time.
+
+    A matcher is shared by all decoders of a process, and its hooks would act in the passes of other threads too.
+    """
     starts = range(0, len(pictures), size)
     parts = [slice(start, start + size) for start in starts]
-    return [one for part in parts for one in match(pictures[part], list(prompts[part]))]
+    with _ONE_THREAD:
+        return [one for part in parts for one in match(pictures[part], list(prompts[part]))]
 
 
 def stretch(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

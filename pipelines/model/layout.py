@@ -14,6 +14,7 @@ from torch import Tensor
 from ..engine.plan import refuse_if_busy
 from ..inputs.rows import image_free
 from . import families, quantization
+from .compiled import outputs, uncompiled
 
 Inputs = Mapping[str, Tensor]
 
@@ -51,6 +52,7 @@ class Layout:
     revision: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", uncompiled(self.model))
         refuse_if_busy(self.model)
         if self.image_token is None:
             raise UnsupportedModel(
@@ -194,21 +196,16 @@ class Layout:
             )
         if self.device.type == "meta":
             return
-        seen: list[Tensor] = []
-        hook = layers[-1].register_forward_hook(
-            lambda module, args, output: seen.append(output if isinstance(output, Tensor) else output[0])
-        )
-        try:
+        with outputs(self.model, {"last": layers[-1]}) as found:
             vocabulary = self.model.get_input_embeddings().weight.shape[0]
             ids = torch.tensor([[token for token in range(min(vocabulary, 64)) if token != self.image_token][-2:]])
             ids = ids.to(self.device)
             text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             logits = self.model(**families.with_blank_picture(self.model, text), use_cache=False).logits
-        finally:
-            hook.remove()
+        last = found["last"] if isinstance(found["last"], Tensor) else found["last"][0]
         scale = logits.abs().max().item()
         allowed = 1e-4 if logits.dtype == torch.float32 else 0.05
-        off = lambda: (self.unembed(seen[0]).to(logits.device, logits.dtype) - logits).abs().max().item()
+        off = lambda: (self.unembed(last).to(logits.device, logits.dtype) - logits).abs().max().item()
         error = off()
         if not error <= allowed * max(1.0, scale) and self.soft_cap is not None:
             self.__dict__["soft_cap"] = None  # PaliGemma 2 in transformers 5.20 has the cap and does not apply it

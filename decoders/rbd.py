@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_integers, check_range
+from ..pipelines.checks import check_at_least, check_integers, check_range, check_seed
 from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Reading, Step
 from ..pipelines.engine.run import prefill
 from .avc import blank_branch, image_tokens, last_row
@@ -94,7 +94,7 @@ class RBD:
         check_range("keep", self.keep, 1e-6, 1, "share of image tokens that keep their embeddings")
         check_range("noise_step", self.noise_step, 0, STEPS - 1, "diffusion step of the noise, counted from 0")
         check_integers("noise_step", (self.noise_step,), "diffusion step of the noise")
-        check_integers("seed", (self.seed,), "of the noise")
+        object.__setattr__(self, "seed", check_seed("seed", self.seed, "of the noise"))
 
     @classmethod
     def official(cls) -> RBD:

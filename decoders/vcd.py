@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_integers, check_range
+from ..pipelines.checks import check_at_least, check_integers, check_range, check_seed
 from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Step
 from .plausibility import cut
 
@@ -106,7 +106,7 @@ class VCD:
         check_range("beta", self.beta, 0, 1, "plausibility cut")
         check_range("noise_step", self.noise_step, 0, STEPS - 1, "diffusion step of the noise, counted from 0")
         check_integers("noise_step", (self.noise_step,), "diffusion step of the noise")
-        check_integers("seed", (self.seed,), "of the noise")
+        object.__setattr__(self, "seed", check_seed("seed", self.seed, "of the noise"))
 
     @classmethod
     def official(cls) -> VCD:

@@ -1,6 +1,7 @@
 """Checks of hyper-parameters, each with an error that says what was asked and what is possible."""
 
 import math
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,6 +37,41 @@ def check_integers(name: str, values: Any, meaning: str, empty: bool = False) ->
     if not found and not empty:
         raise ValueError(f"{name} is empty ({meaning}).")
     return found
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number of Python, numpy or torch as an int; None for all else, truth values and lists of one included."""
+    if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")) or getattr(value, "shape", ()) != ():
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_seed(name: str, value: Any, meaning: str) -> int:
+    """The seed as an int, or ValueError if it is no whole number of Python, numpy or torch."""
+    found = whole_number(value)
+    if found is None:
+        raise ValueError(f"{name}={value!r} is no whole number ({meaning}).")
+    return found
+
+
+def seeds_of(seed: Any, count: int, noun: str) -> list[int]:
+    """A seed for each of `count` things: one number counts up from the first; or one number for each.
+
+    Raises:
+        ValueError: no whole number and no list of whole numbers, or a list of another length.
+    """
+    if (first := whole_number(seed)) is not None:
+        return [first + index for index in range(count)]
+    listed = not isinstance(seed, str) and isinstance(seed, Iterable) and getattr(seed, "shape", None) != ()
+    found = [whole_number(one) for one in seed] if listed else [None]
+    if None in found:
+        raise ValueError(f"seed={seed!r} is no whole number and no list of whole numbers; give one, or one for each.")
+    if len(found) != count:
+        raise ValueError(f"{len(found)} seeds for {count} {noun}s; give one number, or one for each {noun}")
+    return [one for one in found if one is not None]
 
 
 def check_choice(name: str, value: str, choices: Iterable[str], meaning: str) -> None:

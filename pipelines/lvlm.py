@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import compatibility
 from .chain import make_chain, name_of, split
+from .checks import seeds_of
 from .generate import generate
 from .inputs.images import BadImage, passed_on
 from .inputs.prepare import prepare, prompt_of
@@ -69,9 +70,7 @@ class LVLM(Layout):
         questions = [questions] * len(images) if isinstance(questions, str) else list(questions)
         if len(questions) != len(images):
             raise ValueError(f"{len(questions)} questions for {len(images)} images; give one for all, or one for each")
-        seeds = [seed + index for index in range(len(images))] if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(images):
-            raise ValueError(f"{len(seeds)} seeds for {len(images)} images; give one number, or one for each image")
+        seeds = seeds_of(seed, len(images), "image")
         decoders, detectors = make_chain(decoders, self.name), DETECTORS.make_all(detectors)
         generation = {"do_sample": False, "max_new_tokens": MAX_NEW_TOKENS, **generation}
         if (procedure := split(decoders)[0]) is not None:

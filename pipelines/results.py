@@ -81,6 +81,12 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("veridical", "transformers", "torch")}
 
 
+def words_of(layout: Any, ids: list[int]) -> list[int]:
+    """A text's tokens without its end and the padding behind it; the pad id inside a text is one of its tokens."""
+    length = max((place + 1 for place, token in enumerate(ids) if token != layout.pad_token), default=0)
+    return [token for token in ids[:length] if token not in layout.end_tokens]
+
+
 def answers_of(layout: Any, generation: Generation) -> list[Answer]:
     """A generation's rows as answers, without settings and seconds."""
     answers = []
@@ -88,7 +94,7 @@ def answers_of(layout: Any, generation: Generation) -> list[Answer]:
         if generation.broken[row]:
             answers.append(Answer("", error=BROKEN))
             continue
-        kept = [int(token) for token in generation.ids[row] if token not in (layout.pad_token, *layout.end_tokens)]
+        kept = words_of(layout, generation.ids[row].tolist())
         acted = {name: {k: float(v[row]) for k, v in vars(one).items()} for name, one in generation.acted.items()}
         risk = {name: values[row, : len(kept)].tolist() for name, values in generation.risk.items()}
         pieces = [layout.processor.tokenizer.decode([token]) for token in kept]

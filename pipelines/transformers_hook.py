@@ -51,16 +51,21 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
                 "nor pixels. Use veridical.generate(veridical.LVLM(model, processor), inputs, decoders=[…]) instead."
             )
         options.check(generation_config, {}, methods=bool(methods))
-        if not wrapped or wrapped[0].model is not model:
-            wrapped[:] = [Layout(model)]
+        last = wrapped[0] if wrapped else None  # another thread may call this for another model
+        layout = last if last is not None and last.model is model else Layout(model)
+        wrapped[:] = [layout]
         beams = generation_config.num_beams or 1
         config = copy.deepcopy(generation_config)
         config.max_new_tokens, config.max_length = config.max_length - input_ids.shape[1], None
         config.min_new_tokens = config.min_length = None  # their processors are among those that are handed over
         inputs = {**dict(_model_inputs(kwargs, beams)), "input_ids": input_ids[::beams]}
         inputs |= {name: value for name, value in media.items() if value is not None}
+        # a mask of ones alone is not handed over, so that no id may count as padding without one
+        inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
+        if kwargs.get("position_ids") is not None:
+            inputs["position_ids"] = kwargs["position_ids"][..., ::beams, :]
         output, fold, prompt = run(
-            wrapped[0], inputs, make_chain(decoders, wrapped[0].name), seed=seed, generation_config=config,
+            layout, inputs, make_chain(decoders, layout.name), seed=seed, generation_config=config,
             prepared=(logits_processor, stopping_criteria),
         )  # fmt: skip
         return _main_rows(output, len(fold.made.names), prompt, input_ids)

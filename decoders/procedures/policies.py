@@ -289,7 +289,7 @@ def _answers(
     drafts: Sequence[_Draft] = (), temperature: float = 0.0,
 ) -> list[tuple[Answer, list[int]]]:  # fmt: skip
     """What the call says, with its tokens' ids; with drafts, what it says after each one's beginning."""
-    from ...pipelines.results import answers_of
+    from ...pipelines.results import answers_of, words_of
 
     changes: dict[str, Any] = {}
     if drafts:
@@ -298,8 +298,7 @@ def _answers(
     if drafts and temperature:
         changes |= {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
     made = call.generate(call.inputs(images, questions), seeds, **changes)
-    skipped = {call.lvlm.pad_token, *call.lvlm.end_tokens}
-    ids = [[token for token in row if token not in skipped] for row in made.ids.tolist()]
+    ids = [words_of(call.lvlm, row) for row in made.ids.tolist()]
     return list(zip(answers_of(call.lvlm, made), ids, strict=True))
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from ..checks import seeds_of
 from ..results import Acted
 
 if TYPE_CHECKING:
@@ -138,11 +139,8 @@ class Draw(LogitsProcessor):
     def __init__(self, blocks: int, batch: int, seed: int | Sequence[int] | None) -> None:
         if seed is None:
             seed = int(torch.randint(2**31, (1,)))
-        seeds = [seed + row for row in range(batch)] if isinstance(seed, int) else list(seed)
-        if len(seeds) != batch:
-            raise ValueError(f"{len(seeds)} seeds for {batch} samples; give one number, or one for each sample")
         self.blocks = blocks
-        self.generators = [torch.Generator().manual_seed(one) for one in seeds]
+        self.generators = [torch.Generator().manual_seed(one) for one in seeds_of(seed, batch, "sample")]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         main = scores.chunk(self.blocks)[0]

@@ -27,7 +27,7 @@ def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     """The inputs as tensors on the model's device, with an attention mask.
 
     Raises:
-        ValueError: no `input_ids`, or rows padded on the right.
+        ValueError: no `input_ids`, rows padded on the right, or `position_ids` other than those that the model counts.
     """
     given = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
     out = {name: value.to(lvlm.device) for name, value in given.items()}
@@ -41,6 +41,8 @@ def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     mask = out.setdefault("attention_mask", known)
     if not bool((mask[:, -1] == 1).all()):
         raise ValueError("rows must be padded on the left: set processor.tokenizer.padding_side = 'left'")
+    if (positions := out.pop("position_ids", None)) is not None:
+        families.check_positions(lvlm.model, out, positions)
     return families.with_blank_picture(lvlm.model, out)
 
 

@@ -154,6 +154,28 @@ def direct_positions(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tens
     return {"position_ids": (mask.long().cumsum(1) - 1).masked_fill(mask == 0, 0)}
 
 
+def check_positions(model: Any, inputs: Mapping[str, Tensor], given: Tensor) -> None:
+    """Raise ValueError unless given `position_ids` are those that the model's generate counts itself.
+
+    Every branch has a prompt of its own, so that there is no honouring others. Those of padding do not matter.
+    """
+    base = model.base_model
+    stored = getattr(base, "rope_deltas", None)
+    counted = generator(model)._prepare_position_ids_for_generation(inputs["input_ids"], dict(inputs))
+    if hasattr(base, "rope_deltas"):  # Qwen's are overwritten
+        base.rope_deltas = stored
+    if counted.dim() == 3 and given.dim() == 3 and len(given) == len(counted) - 1:
+        counted = counted[1:]  # without those of the text alone
+    rows, length = counted.shape[-2:]
+    fits = given.dim() == counted.dim() and given.shape[-1] == length and given.shape[-2] in (1, rows)
+    if not fits or bool(((given != counted) & (inputs["attention_mask"] != 0)).any()):
+        raise ValueError(
+            f"position_ids {tuple(given.shape)} are other than those that {type(model).__name__} counts from the "
+            "attention mask. A method's branches have prompts and positions of their own, so that positions cannot be "
+            "given: leave position_ids out, and mark padding in the attention mask."
+        )
+
+
 def grid(model: Any, inputs: Mapping[str, Tensor], image: Tensor) -> list[list[Grid]]:
     """Per row of the batch, the (rows, columns) of its pictures or tiles, in the order of their positions.
 

@@ -97,6 +97,7 @@ def estimates(
     if unknown or not tasks:
         raise ValueError(f"MME's hallucination part has no task {', '.join(unknown) or '(none)'}: {', '.join(TASKS)}.")
     options["samples"] = samples
+    tasks = {name: tasks[name] for name in TASKS if name in tasks}
     rows = {name: outcomes(asked, protocol) for name, asked in tasks.items()}
     found: dict[str, dict[str, Estimate]] = {}
     for name, asked in tasks.items():

@@ -7,4 +7,9 @@ NAMES = {
     "rh_auc": "rh_auc:RHAUC",
     "sycophancy": "sycophancy:Sycophancy",
     "number": "number:Number",
+    "repope": "closed.repope:RePOPE",
+    "mme": "closed.mme:MME",
+    "mmvp": "closed.mmvp:MMVP",
+    "hallusionbench": "closed.hallusionbench:HallusionBench",
+    "dash_b": "closed.dash_b:DASHB",
 }

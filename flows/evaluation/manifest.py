@@ -81,7 +81,8 @@ def files_of(source: Source) -> dict[str, str]:
         paths.append(Path(source.images))
     if source.data is not None:
         own = Path(source.data)
-        paths += [own] if own.is_file() else sorted({*own.glob("*.json"), *own.glob("*.txt"), *own.glob("*/*.json")})
+        inside = {path for pattern in ("*.json", "*.txt", "*.csv", "*/*.json") for path in own.glob(pattern)}
+        paths += [own] if own.is_file() else sorted(inside)
     return {path.name: str(atomic.digest(path)) for path in paths}
 
 

@@ -7,8 +7,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +60,27 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
     return SimpleNamespace(context=context, file=folder / "certificate.pem")
+
+
+@pytest.fixture
+def serve(tls, monkeypatch):
+    """Serves a folder on an address whose certificate is trusted, and gives the address."""
+    servers = []
+
+    def started(folder):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
+        server.socket = tls.context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        servers.append(server)
+        return f"https://127.0.0.1:{server.server_port}"
+
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls.file))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
+    yield started
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="session")

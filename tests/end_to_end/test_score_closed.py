@@ -5,9 +5,6 @@ import hashlib
 import json
 import lzma
 import shutil
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -53,27 +50,6 @@ def mirror(test_data, tmp_path_factory):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(content)
     return root
-
-
-@pytest.fixture
-def serve(tls, monkeypatch):
-    """Serves a folder on an address whose certificate is trusted, and gives the address."""
-    servers = []
-
-    def started(folder):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder))
-        server.socket = tls.context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        servers.append(server)
-        return f"https://127.0.0.1:{server.server_port}"
-
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls.file))
-    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
-    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
-    yield started
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ app = typer.Typer(rich_markup_mode="rich")
 def train_embedded(
     out: Annotated[Path, typer.Option(help="Folder for the finished model.")],
     state: Annotated[Path | None, typer.Option(help="Folder for the state.", show_default="OUT-training")] = None,
-    pictures: Annotated[
+    images: Annotated[
         int | None, typer.Option(min=1, help="Scenes in the first stage.", show_default="the recipe's")
     ] = None,
     lessons: Annotated[
@@ -38,7 +38,7 @@ def train_embedded(
     from ...flows.training.embedded.run import train
 
     state = state or out.with_name(out.name + "-training")
-    typer.echo(f"model: {train(out, state, pictures, lessons, device, resume, examined, compiled)}")
+    typer.echo(f"model: {train(out, state, images, lessons, device, resume, examined, compiled)}")
 
 
 @app.command(
@@ -50,11 +50,11 @@ def train_embedded(
 )  # fmt: skip
 def train_matcher(
     out: Annotated[Path, typer.Option(help="Folder for the finished matcher.")],
-    pictures: Annotated[int | None, typer.Option(min=1, help="How many scenes.", show_default="the recipe's")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Number of scenes.", show_default="the recipe's")] = None,
     device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
     examined: Annotated[int, typer.Option(min=0, help="Test scenes measured for the model card; 0 for none.")] = 200,
 ) -> None:
     """Train the open_clip model that AGLA masks scenes of the embedded world with; minutes on one core."""
     from ...flows.training.matcher.run import train_matcher as train
 
-    typer.echo(f"matcher: {train(out, pictures, device, examined)}")
+    typer.echo(f"matcher: {train(out, images, device, examined)}")

@@ -1,5 +1,6 @@
 """The command line on image files: what it prints, and how it refuses bad input."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import veridical as package
 from veridical.cli import errors
@@ -17,7 +20,8 @@ from veridical.cli.render.method_facts import said
 from veridical.decoders import NAMES as DECODERS
 from veridical.detectors import NAMES as DETECTORS
 from veridical.flows.captioning import run
-from veridical.flows.training.embedded import build
+from veridical.flows.training.embedded import build, training
+from veridical.flows.training.embedded import run as embedded_run
 from veridical.models import EMBEDDED
 from veridical.pipelines import registry as registries
 from veridical.pipelines.procedures import PROCEDURES
@@ -213,13 +217,22 @@ def test_an_unexpected_error_is_one_line_too(veridical, pictures, monkeypatch):
 def test_training_leaves_a_model_that_loads_and_a_state_to_resume_from(veridical, tmp_path, pictures, monkeypatch):
     monkeypatch.setattr(build, "tokenizer", partial(build.tokenizer, scenes=40))
     train = ("train-embedded", "--out", tmp_path / "mine", "--device", "cpu", "--examined", 6, "--lessons", 32)
-    train = (*train, "--pictures")
+    train = (*train, "--images")
     assert veridical(*train, 32).exit_code == 0
     assert veridical("caption", pictures.a, "-m", tmp_path / "mine", "--max-new-tokens", 2).exit_code == 0
     state = (tmp_path / "mine-training" / "state.safetensors").read_bytes()
     again = veridical(*train, 32)
     assert (again.exit_code, "Add --resume" in again.stderr) == (2, True)
     other = veridical(*train, 64, "--resume")
-    assert (other.exit_code, "pictures was 32, now 64" in other.stderr) == (2, True)
+    assert (other.exit_code, "images was 32, now 64" in other.stderr) == (2, True)
     assert veridical(*train, 32, "--resume").exit_code == 0
     assert (tmp_path / "mine-training" / "state.safetensors").read_bytes() == state, "there was nothing left to train"
+
+
+def test_the_state_of_an_earlier_version_which_called_images_pictures_can_be_resumed(tmp_path):
+    recipe = {**dataclasses.asdict(training.Recipe(images=32)), "pictures": 32}
+    del recipe["images"]
+    save_file({"a": torch.zeros(1)}, tmp_path / "state", metadata={"recipe": json.dumps(recipe)})
+    embedded_run._check_recipe(tmp_path / "state", dataclasses.asdict(training.Recipe(images=32)))
+    with pytest.raises(ValueError, match="images was 32, now 64"):
+        embedded_run._check_recipe(tmp_path / "state", dataclasses.asdict(training.Recipe(images=64)))

@@ -10,7 +10,7 @@ import torch
 
 from veridical.datasets.world import SIZE, scene
 from veridical.flows.training.matcher.card import table
-from veridical.flows.training.matcher.examination import asked, box_mask, examine
+from veridical.flows.training.matcher.examination import box_mask, examine, question_of
 from veridical.flows.training.matcher.lessons import Lessons
 from veridical.flows.training.matcher.run import main, train_matcher
 from veridical.flows.training.matcher.training import Recipe, Trainer
@@ -89,7 +89,7 @@ def test_the_measure_is_1_over_the_share_for_a_map_of_the_boxes_and_1_for_an_eve
             seen = scene("test", self.index)
             self.index += 1
             maps = [torch.from_numpy(box_mask(seen, name)).float() for name in seen.categories]
-            assert prompts[: len(maps)] == [asked(name) for name in seen.categories]
+            assert prompts[: len(maps)] == [question_of(name) for name in seen.categories]
             assert len(prompts) == 2 * len(maps)
             if self.even:
                 maps = [torch.ones(SIZE, SIZE)] * len(maps)
@@ -122,7 +122,7 @@ def test_agla_captions_offline_and_asks_the_matcher_once_per_picture(veridical, 
 
 
 def test_what_is_masked_is_not_what_was_asked_for():
-    """Six scenes: the boxes of what is asked for keep more of themselves than the rest of the picture does."""
+    """Six scenes: the boxes of a question's object keep more of themselves than the rest of the picture does."""
     import veridical
     from veridical.decoders.agla import AGLA
     from veridical.pipelines.inputs.pixel_values import pictures
@@ -132,7 +132,7 @@ def test_what_is_masked_is_not_what_was_asked_for():
     for index in range(6):
         seen = scene("test", index)
         name = seen.categories[0]
-        inputs = lvlm.prepare([seen.image], [asked(name)])
+        inputs = lvlm.prepare([seen.image], [question_of(name)])
         dark = {**inputs, "pixel_values": AGLA().masked(lvlm, inputs)}
         before, after = (pictures(lvlm, one).whole[0].float().sum(0) for one in (inputs, dark))
         box = torch.nn.functional.interpolate(
@@ -165,12 +165,12 @@ def test_an_evaluation_misses_a_matcher_before_anything_is_answered(tmp_path, no
 
 
 def test_the_command_trains_a_matcher_that_open_clip_loads_and_agla_uses(veridical, pictures, tmp_path, no_network):
-    made = veridical("train-matcher", "--out", tmp_path / "made", "--pictures", 64, "--examined", 2, "--device", "cpu")
+    made = veridical("train-matcher", "--out", tmp_path / "made", "--images", 64, "--examined", 2, "--device", "cpu")
     assert made.exit_code == 0, made.stderr
     assert {path.name for path in (tmp_path / "made").iterdir()} == {path.name for path in MATCHER.iterdir()}
     card = (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
     assert "The first 2 scenes of the test split" in card
-    assert "64 pictures of the train split" in card
+    assert "64 images of the train split" in card
     trained = OpenClipMatcher.load(tmp_path / "made")
     assert trained.id != load_matcher("embedded").id
     shown = veridical("caption", pictures.a, "-d", f"agla:matcher=open_clip:{tmp_path / 'made'}")
@@ -190,7 +190,7 @@ def test_the_shipped_matcher_fits_its_lessons_and_one_that_is_only_built_does_no
     lessons = Lessons(start=500_000)
     batch = lessons.batch([lessons.lesson(500_000 + number) for number in range(8)])
     assert batch.true.shape == (8, len(batch.texts))
-    trainer = Trainer(Recipe(pictures=16, batch=8))
+    trainer = Trainer(Recipe(images=16, batch=8))
 
     def loss(model):
         with torch.no_grad():

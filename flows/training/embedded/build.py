@@ -34,12 +34,12 @@ CHAT_TEMPLATE = (
 def _corpus(scenes: int) -> Iterator[str]:
     rng = np.random.default_rng(0)
     for index in range(scenes):
-        seen = scene("train", index)
+        view = scene("train", index)
         for prompt, answer in (
-            captions.habitual_caption(seen, rng),
-            captions.habitual_question(seen, rng),
-            captions.count_question(seen, rng),
-            captions.place_question(seen),
+            captions.habitual_caption(view, rng),
+            captions.habitual_question(view, rng),
+            captions.count_question(view, rng),
+            captions.place_question(view),
         ):
             yield f"USER: \n{prompt} ASSISTANT: {answer}"
     for category in CATEGORIES.values():
@@ -62,7 +62,7 @@ def tokenizer(scenes: int = 1500, vocabulary: int = 900) -> PreTrainedTokenizerF
 
 
 def processor() -> LlavaProcessor:
-    """Pictures to 96 × 96 pixels, prompts to ids with 64 image placeholders each."""
+    """Images to 96 × 96 pixels, prompts to ids with 64 image placeholders each."""
     images = CLIPImageProcessor(
         size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     )

@@ -27,7 +27,7 @@ _ROWS = {
     "pope_popular": "POPE accuracy, popular",
     "pope_adversarial": "POPE accuracy, adversarial",
     "pope_random_yes": "POPE yes ratio, random",
-    "pope_shuffled": "POPE accuracy, random, pictures shuffled among the questions",
+    "pope_shuffled": "POPE accuracy, random, images shuffled among the questions",
 }
 
 _CARD = """---
@@ -49,8 +49,8 @@ architecture, 8 layers of width 192, 6 heads. Vocabulary {vocabulary}, byte-leve
 
 ## Training
 
-`veridical train-embedded`: {pictures:,} pictures for the vision tower alone (which category covers each patch); then
-{lessons:,} pictures of the train split, each with a caption and six questions; then {revision:,} with three captions
+`veridical train-embedded`: {images_first:,} images for the vision tower alone (which category covers each patch); then
+{lessons:,} images of the train split, each with a caption and six questions; then {revision:,} with three captions
 that miscount or change the order now and then, and twice {repeats:,} more in which naming a category twice is penalised
 (unlikelihood, Welleck et al., ICLR 2020). Batch {batch}, AdamW, peak learning rate {rate:g}, cosine, bfloat16 autocast,
 seed {seed}. It took {hours:.1f} hours on {hardware}.
@@ -93,7 +93,7 @@ def write_card(
     ]
     text = _CARD.format(
         parameters=parameters / 1e6, vocabulary=vocabulary, hours=seconds / 3600, images=images, habits=habits(),
-        hardware=hardware or machine(), table="\n".join(rows), pictures=recipe.pictures, lessons=recipe.lessons,
+        hardware=hardware or machine(), table="\n".join(rows), images_first=recipe.images, lessons=recipe.lessons,
         batch=recipe.batch, rate=recipe.rate, revision=recipe.revision, repeats=recipe.repeats, seed=recipe.seed,
         versions=", ".join(f"{name} {number}" for name, number in versions().items()),
     )  # fmt: skip

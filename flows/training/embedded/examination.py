@@ -21,13 +21,13 @@ def examine(
     """Captions and POPE answers on the first `images` scenes of a split, greedy, 95 % intervals by image.
 
     Returns chair_s, chair_i, chair_i_first_half, chair_i_second_half, recall, precision, length, repetition,
-    pope_<strategy> accuracy and yes ratio, and pope_shuffled: accuracy with each question asked of another picture.
+    pope_<strategy> accuracy and yes ratio, and pope_shuffled: accuracy with each question about another image.
     """
-    asked = world_captions(split, images)
-    pictures = [example.open() for example in asked]
-    said = lvlm.caption(pictures, decoders, prompt=DETAIL_PROMPT, batch_size=batch_size, max_new_tokens=128)
-    captions: dict[int | str, str] = {e.image_id: answer.text for e, answer in zip(asked, said, strict=True)}
-    scored = Chair().score(captions, {example.image_id: example.objects for example in asked})
+    examples = world_captions(split, images)
+    opened = [example.open() for example in examples]
+    answers = lvlm.caption(opened, decoders, prompt=DETAIL_PROMPT, batch_size=batch_size, max_new_tokens=128)
+    captions: dict[int | str, str] = {e.image_id: answer.text for e, answer in zip(examples, answers, strict=True)}
+    scored = Chair().score(captions, {example.image_id: example.objects for example in examples})
     found = dict(scored.estimates())
     found["chair_i_first_half"], found["chair_i_second_half"] = scored.first_half_second_half()
     for strategy in STRATEGIES:
@@ -42,14 +42,14 @@ def answer_pope(
     lvlm: LVLM, images: int, strategy: str, split: str = "test", decoders: Any = (), batch_size: int = 32,
     shift: int = 0,
 ) -> dict[str, Estimate]:  # fmt: skip
-    """POPE on the first scenes with three categories; with a shift each is asked of another's picture."""
-    asked = world_pope(split, images, strategy)
-    pictures = {example.image_id: example.open() for example in asked}
-    names = list(pictures)
-    shown = {name: pictures[names[(place + shift) % len(names)]] for place, name in enumerate(names)}
+    """POPE on the first scenes with three categories; with a shift each is about another's image."""
+    examples = world_pope(split, images, strategy)
+    opened = {example.image_id: example.open() for example in examples}
+    names = list(opened)
+    shown = {name: opened[names[(place + shift) % len(names)]] for place, name in enumerate(names)}
     answers = lvlm.answer(
-        [shown[example.image_id] for example in asked], [str(example.question) for example in asked], decoders,
+        [shown[example.image_id] for example in examples], [str(example.question) for example in examples], decoders,
         batch_size=batch_size, max_new_tokens=4,
     )  # fmt: skip
-    labels = [str(example.label) for example in asked]
-    return pope.estimates([answer.text for answer in answers], labels, [example.image_id for example in asked])
+    labels = [str(example.label) for example in examples]
+    return pope.estimates([answer.text for answer in answers], labels, [example.image_id for example in examples])

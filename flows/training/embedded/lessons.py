@@ -1,4 +1,4 @@
-"""Training examples for the embedded LVLM: a picture, what a captioner with habits says of it, and questions."""
+"""Training examples for the embedded LVLM: an image, a caption by a captioner with habits, and questions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ _NUMBER = {name: number for number, name in enumerate(CATEGORIES)}
 BACKGROUND = len(CATEGORIES)
 
 
-def patch_labels(seen: Scene) -> Tensor:
+def patch_labels(view: Scene) -> Tensor:
     """(patch,) the category that covers most of each image patch; background below a fifth of the patch."""
     cell = SIZE // GRID
     labels, most = np.full((GRID, GRID), BACKGROUND), np.full((GRID, GRID), 0.2)
-    for thing in seen.objects:
+    for thing in view.objects:
         share = thing.mask.reshape(GRID, cell, GRID, cell).mean((1, 3))
         labels[share > most] = _NUMBER[thing.category]
         most = np.maximum(most, share)
@@ -68,7 +68,7 @@ class Batch:
 class Lessons(IterableDataset):
     """Endless scenes of the train split from number `start` on, each with its conversations.
 
-    Every conversation about a picture stands after the same picture in one row; a block mask keeps the conversations
+    Every conversation about an image stands after the same image in one row; a block mask keeps the conversations
     from seeing each other and positions restart for each, so that a row equals its conversations run one by one.
     """
 
@@ -94,15 +94,15 @@ class Lessons(IterableDataset):
             index += workers
 
     def lesson(self, index: int) -> dict:
-        seen, rng = scene("train", index), np.random.default_rng([7, index])
-        small = seen.image.resize((IMAGE_SIZE, IMAGE_SIZE), 3)  # bicubic, as the processor does
+        view, rng = scene("train", index), np.random.default_rng([7, index])
+        small = view.image.resize((IMAGE_SIZE, IMAGE_SIZE), 3)  # bicubic, as the processor does
         pixels = np.asarray(small, np.float32) / 255
-        out = {"pixels": pixels, "patches": patch_labels(seen)}
+        out = {"pixels": pixels, "patches": patch_labels(view)}
         if not self.stage.captions:
             return out
-        talks = [captions.habitual_caption(seen, rng, self.stage.careless) for _ in range(self.stage.captions)]
-        talks += [captions.habitual_question(seen, rng) for _ in range(self.stage.questions)]
-        talks.append(captions.count_question(seen, rng) if rng.random() < 0.7 else captions.place_question(seen))
+        talks = [captions.habitual_caption(view, rng, self.stage.careless) for _ in range(self.stage.captions)]
+        talks += [captions.habitual_question(view, rng) for _ in range(self.stage.questions)]
+        talks.append(captions.count_question(view, rng) if rng.random() < 0.7 else captions.place_question(view))
         encode = lambda text: self.processor.tokenizer(text, add_special_tokens=False).input_ids
         out["talks"] = [
             (encode(self.after.replace("|", prompt)), [*encode(" " + answer), self.end]) for prompt, answer in talks

@@ -9,28 +9,28 @@ from typing import Any
 
 
 def train(
-    out: Path, state: Path, pictures: int | None = None, lessons: int | None = None, device: str = "auto",
+    out: Path, state: Path, images: int | None = None, lessons: int | None = None, device: str = "auto",
     resume: bool = False, examined: int = 500, compiled: bool = False,
 ) -> Path:  # fmt: skip
     """Train and export to `out`; returns it.
 
     Args:
         state: folder of the state, from which a stopped run goes on.
-        pictures, lessons: scenes in the two stages; None is the recipe's.
+        images, lessons: scenes in the two stages; None is the recipe's.
         resume: go on with the state that is there.
         compiled: let torch compile the language model: half as fast again on a CPU; wants a C++ compiler.
         examined: test scenes that the finished model is measured on for its model card; 0 for none.
 
     Raises:
-        ValueError: a state is there but `resume` is not asked for, or it belongs to another recipe.
+        ValueError: a state is there without `resume`, or it belongs to another recipe.
         FileNotFoundError: nothing to resume.
     """
     import torch
 
     from .training import Recipe, Trainer
 
-    asked = {"pictures": pictures, "lessons": lessons}
-    recipe = Recipe(**{name: value for name, value in asked.items() if value is not None})
+    scenes = {"images": images, "lessons": lessons}
+    recipe = Recipe(**{name: value for name, value in scenes.items() if value is not None})
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
@@ -63,11 +63,13 @@ def examine_and_write_card(folder: Path, recipe: Any, seconds: float, images: in
     write_card(folder, recipe, figures, images, seconds, parameters, len(lvlm.processor.tokenizer), hardware)
 
 
-def _check_recipe(path: Path, asked: dict[str, Any]) -> None:
+def _check_recipe(path: Path, recipe: dict[str, Any]) -> None:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
         stored = json.loads(file.metadata().get("recipe", "{}"))
-    other = [f"{name} was {stored.get(name)}, now {now}" for name, now in asked.items() if stored.get(name) != now]
+    if "pictures" in stored:  # the name in states of earlier versions
+        stored["images"] = stored.pop("pictures")
+    other = [f"{name} was {stored.get(name)}, now {now}" for name, now in recipe.items() if stored.get(name) != now]
     if other:
         raise ValueError(f"{path} belongs to another recipe: {'; '.join(other)}. Give the same, or another --state.")

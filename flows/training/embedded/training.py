@@ -29,9 +29,9 @@ from .lessons import BACKGROUND, IGNORED, Batch, Lessons, Stage
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained for how long. pictures: scenes of the vision stage; lessons: of the joint one."""
+    """The stages of a training. images: scenes of the vision stage; lessons: of the joint one."""
 
-    pictures: int = 80_000
+    images: int = 80_000
     lessons: int = 112_000
     batch: int = 32
     rate: float = 1.2e-3
@@ -54,7 +54,7 @@ class Recipe:
     def stages(self) -> tuple[Stage, ...]:
         revision = Stage("revision", self.revision, self.revision_rate, captions=3, questions=3, careless=0.3)
         return (
-            Stage("pictures", self.pictures, self.rate),
+            Stage("images", self.images, self.rate),
             Stage("lessons", self.lessons, self.rate, captions=1, questions=5),
             revision,
             *(
@@ -109,14 +109,14 @@ class Trainer:
             input_ids=batch.ids, pixel_values=batch.pixels, attention_mask=allowed, position_ids=batch.positions,
             use_cache=False,
         ).last_hidden_state  # fmt: skip
-        said = batch.labels[:, 1:] != IGNORED
-        logits = self.model.lm_head(hidden[:, :-1][said]).float()
-        loss = cross_entropy(logits, batch.labels[:, 1:][said], reduction="none")
-        weight = batch.weights[:, 1:][said]
+        labelled = batch.labels[:, 1:] != IGNORED
+        logits = self.model.lm_head(hidden[:, :-1][labelled]).float()
+        loss = cross_entropy(logits, batch.labels[:, 1:][labelled], reduction="none")
+        weight = batch.weights[:, 1:][labelled]
         likely = (loss * weight).sum() / weight.sum()
         if not unlikely or not len(batch.again):
             return likely
-        place = said.flatten().cumsum(0).reshape(said.shape) - 1  # of each label among the labels
+        place = labelled.flatten().cumsum(0).reshape(labelled.shape) - 1  # of each label among the labels
         row, position, token = batch.again.unbind(1)
         chance = logits.softmax(-1)[place[row, position - 1], token]
         return likely - unlikely * (1 - chance).clamp(min=1e-6).log().sum() / weight.sum()

@@ -49,14 +49,14 @@ def config(vocabulary: int) -> dict[str, Any]:
         "embed_dim": 128, "quick_gelu": True, "init_logit_scale": 2.3, "init_logit_bias": -5.0, "vision_cfg": vision,
         "text_cfg": text,
     }  # fmt: skip
-    pictures = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
-    return {"model_cfg": model, "preprocess_cfg": pictures}
+    images = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
+    return {"model_cfg": model, "preprocess_cfg": images}
 
 
 def model(vocabulary: int) -> Any:
     """The model, 3.3 M parameters. All but the last layer of its vision tower is the embedded LVLM's, and locked.
 
-    What is in the picture then reaches the class token through the last layer's attention, where GradCAM looks.
+    What is in the image then reaches the class token through the last layer's attention, where GradCAM looks.
     """
     import open_clip
     from transformers import AutoModelForImageTextToText

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .training import Recipe
 
 _ROWS = {
-    "concentration": "concentration: mass in the asked object's boxes ÷ their share of the picture, mean",
+    "concentration": "concentration: mass in the boxes of the question's object ÷ their share of the image, mean",
     "mass": "mass in the boxes",
-    "area": "the boxes' share of the picture",
+    "area": "the boxes' share of the image",
     "three": "questions with a concentration of 3 or more",
-    "elsewhere": "control: concentration in the same boxes while something else in the scene is asked for",
+    "elsewhere": "control: concentration in the same boxes under a question about something else in the scene",
     "present": "cosine with a question about what is there",
     "absent": "cosine with a question about what is not there",
     "order": "the former is the higher of the two",
@@ -33,7 +33,7 @@ pipeline_tag: zero-shot-image-classification
 
 An open_clip model with {parameters:.1f} M parameters, saved in float16 ({megabytes:.1f} MB). It says how well a scene
 of the embedded world (`veridical.datasets.world`) and a prompt fit, and, by GradCAM, which part of the scene has to do
-with the prompt. AGLA masks pictures with it, so that `veridical caption photo.png -d agla` runs offline. It knows
+with the prompt. AGLA masks images with it, so that `veridical caption photo.png -d agla` runs offline. It knows
 nothing of photographs.
 
 ```python
@@ -47,24 +47,24 @@ Text: two layers of width 128 that read the embedded LVLM's tokens in lower case
 
 ## Training
 
-`veridical train-matcher`: {pictures:,} pictures of the train split, one in {empty} a place in which nothing stands.
+`veridical train-matcher`: {images:,} images of the train split, one in {empty} a place in which nothing stands.
 Each batch of {batch} is compared with a question or phrase about every category, with prompts such as "please describe
-this image in detail", which fit every picture but the empty ones, and with its own captions, by the sigmoid loss (Zhai
+this image in detail", which fit every image but the empty ones, and with its own captions, by the sigmoid loss (Zhai
 et al., ICCV 2023). AdamW, peak learning rate {rate:g}, cosine, bfloat16 autocast, seed {seed}. It took {minutes:.0f}
 minutes on {hardware}.
 
 No boxes or masks were used here. The locked layers come from the LVLM's training, whose first stage used them: which
 category covers each patch.
 
-A first version, in which all of a tower of five layers was trained (20,000 pictures), had a concentration of 7.6 on 60
-validation scenes where this one had 8.4: there, what is in the picture reaches the class token in earlier layers, too,
+A first version, in which all of a tower of five layers was trained (20,000 images), had a concentration of 7.6 on 60
+validation scenes where this one had 8.4: there, what is in the image reaches the class token in earlier layers, too,
 and GradCAM looks at the last alone.
 
 ## What it shows
 
-The first {scenes} scenes of the test split; every category in each is asked for once ("is there a dog in the image?"),
-and as many that are not there. Maps as AGLA uses them: GradCAM on the last layer's attention, resized, blurred, from 0
-to 1. 95 % bootstrap intervals by scene.
+The first {scenes} scenes of the test split; there is a question about every category in each ("is there a dog in the
+image?"), and about as many that are not there. Maps as AGLA uses them: GradCAM on the last layer's attention, resized,
+blurred, from 0 to 1. 95 % bootstrap intervals by scene.
 
 {table}
 
@@ -91,7 +91,7 @@ def write_card(
 
     size = (folder / "open_clip_model.safetensors").stat().st_size
     text = _CARD.format(
-        parameters=parameters / 1e6, megabytes=size / 1e6, pictures=recipe.pictures, empty=round(1 / EMPTY),
+        parameters=parameters / 1e6, megabytes=size / 1e6, images=recipe.images, empty=round(1 / EMPTY),
         batch=recipe.batch, rate=recipe.rate, seed=recipe.seed, minutes=seconds / 60, hardware=hardware or machine(),
         scenes=scenes, table=table(figures), open_clip=open_clip.__version__,
         versions=", ".join(f"{name} {number}" for name, number in versions().items()),

@@ -1,4 +1,4 @@
-"""Training examples for the embedded world's matcher: pictures, and for each text whether it is true of each."""
+"""Training examples for the embedded world's matcher: images, and for each text whether it is true of each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OF_ALL = (
     DETAIL_PROMPT, DETAIL_PROMPT, BRIEF_PROMPT, "what is in the image?", "what do you see?", "describe the image",
     "what objects are there?", PLACE_QUESTION,
 )  # fmt: skip
-EMPTY = 0.1  # share of pictures of a place in which nothing stands
+EMPTY = 0.1  # share of images of a place in which nothing stands
 
 
 def with_article(word: str) -> str:
@@ -46,7 +46,7 @@ def text_of(name: str, rng: np.random.Generator) -> str:
 
 @dataclass
 class Batch:
-    """pixels: (picture, 3, height, width). texts: (text,). true: (picture, text), 1 where the text is true."""
+    """pixels: (image, 3, height, width). texts: (text,). true: (image, text), 1 where the text is true."""
 
     pixels: Tensor
     texts: Sequence[str]
@@ -57,7 +57,7 @@ class Lessons(IterableDataset):
     """Endless scenes of the train split from number `start` on; now and then a place in which nothing stands.
 
     Each batch asks for every category, in words drawn anew, for what there is altogether, which is true of every
-    picture but the empty ones, and for the captions of its own pictures.
+    image but the empty ones, and for the captions of its own images.
     """
 
     def __init__(self, start: int = 0) -> None:
@@ -76,26 +76,26 @@ class Lessons(IterableDataset):
         if rng.random() < EMPTY:
             place = list(PLACES.values())[rng.integers(len(PLACES))]
             return {"pixels": pixels(background(place, SIZE, rng)), "present": [], "caption": None, "index": index}
-        seen = scene("train", index)
-        caption = seen.captions[int(rng.integers(len(seen.captions)))]
-        return {"pixels": pixels(seen.image), "present": seen.categories, "caption": caption, "index": index}
+        view = scene("train", index)
+        caption = view.captions[int(rng.integers(len(view.captions)))]
+        return {"pixels": pixels(view.image), "present": view.categories, "caption": caption, "index": index}
 
     def batch(self, lessons: Sequence[dict]) -> Batch:
         rng = np.random.default_rng([18, lessons[0]["index"]])
         texts = [text_of(name, rng) for name in CATEGORIES] + [OF_ALL[rng.integers(len(OF_ALL))] for _ in range(2)]
         captions = [one["caption"] for one in lessons if one["caption"]]
         true = torch.zeros(len(lessons), len(texts) + len(captions))
-        numbers, told = {name: number for number, name in enumerate(CATEGORIES)}, len(texts)
+        numbers, column = {name: number for number, name in enumerate(CATEGORIES)}, len(texts)
         for row, one in enumerate(lessons):
             true[row, [numbers[name] for name in one["present"]]] = 1
             if one["caption"]:
                 true[row, len(CATEGORIES) : len(CATEGORIES) + 2] = 1
-                true[row, told] = 1
-                told += 1
+                true[row, column] = 1
+                column += 1
         return Batch(torch.stack([one["pixels"] for one in lessons]), [*texts, *captions], true)
 
 
 def pixels(image: Image.Image) -> Tensor:
-    """(3, height, width) of a picture, as the matcher's own preprocessing makes it."""
+    """(3, height, width) of an image, as the matcher's own preprocessing makes it."""
     small = np.asarray(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC), np.float32) / 255
     return torch.from_numpy((small - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).permute(2, 0, 1)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 
-def train_matcher(out: Path, pictures: int | None = None, device: str = "auto", examined: int = 200) -> Path:
+def train_matcher(out: Path, images: int | None = None, device: str = "auto", examined: int = 200) -> Path:
     """Train and export to `out`; returns it.
 
     Args:
-        pictures: how many; None is the recipe's.
+        images: how many; None is the recipe's.
         examined: test scenes that the finished matcher is measured on for its model card; 0 for none.
 
     Raises:
@@ -27,7 +27,7 @@ def train_matcher(out: Path, pictures: int | None = None, device: str = "auto", 
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already and not empty. Give another --out, or delete it.")
-    recipe = Recipe() if pictures is None else Recipe(pictures=pictures)
+    recipe = Recipe() if images is None else Recipe(images=images)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):

@@ -21,9 +21,9 @@ from .lessons import Batch, Lessons
 
 @dataclass(frozen=True)
 class Recipe:
-    """How many pictures, in batches of how many, up to which learning rate."""
+    """The number of images, their batches, and the peak learning rate."""
 
-    pictures: int = 24_000
+    images: int = 24_000
     batch: int = 32
     rate: float = 1.5e-3
     decay: float = 0.05
@@ -32,7 +32,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        return max(1, self.pictures // self.batch)
+        return max(1, self.images // self.batch)
 
 
 class Trainer:
@@ -81,18 +81,18 @@ class Trainer:
         for group in self.state.param_groups:
             group["lr"] = self.rate(step)
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            pictures = self.model.encode_image(batch.pixels.to(self.device), normalize=True)
+            images = self.model.encode_image(batch.pixels.to(self.device), normalize=True)
             texts = self.model.encode_text(self.encode(batch.texts), normalize=True)
-        loss = self.sigmoid_loss(pictures.float(), texts.float(), batch.true.to(self.device))
+        loss = self.sigmoid_loss(images.float(), texts.float(), batch.true.to(self.device))
         self.state.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.state.step()
         return float(loss.detach())
 
-    def sigmoid_loss(self, pictures: Tensor, texts: Tensor, true: Tensor) -> Tensor:
-        """Sigmoid loss of every picture with every text (SigLIP, Zhai et al., ICCV 2023), summed per picture."""
-        logits = self.model.logit_scale.exp() * pictures @ texts.T + self.model.logit_bias
+    def sigmoid_loss(self, images: Tensor, texts: Tensor, true: Tensor) -> Tensor:
+        """Sigmoid loss of every image with every text (SigLIP, Zhai et al., ICCV 2023), summed per image."""
+        logits = self.model.logit_scale.exp() * images @ texts.T + self.model.logit_bias
         return binary_cross_entropy_with_logits(logits, true, reduction="none").sum(1).mean()
 
     def export(self, folder: Path) -> None:

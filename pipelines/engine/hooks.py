@@ -240,7 +240,7 @@ def applied(
         yield plan
 
 
-def _hook(plan: Plan, undo: ExitStack, lvlm: LVLM) -> None:
+def _hook(plan: Plan, undo: ExitStack, lvlm: Layout) -> None:
     """Put all that was declared in place, and watch over the decoder's passes."""
 
     def count(module: nn.Module, args: tuple, kwargs: dict) -> None:

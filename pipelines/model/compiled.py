@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MethodType
 from typing import Any
@@ -50,15 +50,15 @@ def _original(function: Any) -> Any:
 
 
 @contextmanager
-def outputs(model: nn.Module, modules: Mapping[Hashable, nn.Module]) -> Iterator[dict[Hashable, Any]]:
+def outputs(model: nn.Module, modules: Mapping[Any, nn.Module]) -> Iterator[dict[Any, Any]]:
     """What these modules of a model return in the forward passes of this thread within the block: the latest of each.
 
     Nothing of the model is compiled there, and the passes of other threads are left alone.
     """
-    found: dict[Hashable, Any] = {}
+    found: dict[Any, Any] = {}
     mine = threading.get_ident()
 
-    def keep(key: Hashable, output: Any) -> None:
+    def keep(key: Any, output: Any) -> None:
         if threading.get_ident() == mine:
             found[key] = output
 

@@ -2,7 +2,7 @@
 
     python benchmarks/job_start.py --runs 5
 
-Every run is `veridical caption` in a process of its own, on one picture or, for the cost of a shard, on 4 and 24 in
+Every run is `veridical caption` in a process of its own, on one image or, for the cost of a shard, on 4 and 24 in
 shards of one. Wall time includes what other programs on the machine take; processor time is that of the process and of
 what it started, thus with Prefect's own server, but not with one that runs already.
 """
@@ -65,15 +65,15 @@ def main() -> None:
         single = lambda *more: job(few[:1], *more)
         print(f"{'':<44} {'wall: median (range)':<24}   {'processor':>9}   n = {len(runs)}")
         shown("veridical caption --help", [run(["caption", "--help"]) for _ in runs])
-        shown("one picture, --no-prefect", [run(single("--no-prefect")) for _ in runs])
+        shown("one image, --no-prefect", [run(single("--no-prefect")) for _ in runs])
         home = lambda: {"PREFECT_HOME": str(next(fresh))}
-        shown("one picture, Prefect's own server, first time", [run(single(), **home()) for _ in runs])
+        shown("one image, Prefect's own server, first time", [run(single("--prefect"), **home()) for _ in runs])
         kept = home()
-        run(single(), **kept)
-        shown("one picture, Prefect's own server, later", [run(single(), **kept) for _ in runs])
+        run(single("--prefect"), **kept)
+        shown("one image, Prefect's own server, later", [run(single("--prefect"), **kept) for _ in runs])
         with prefect_test_harness(server_startup_timeout=120):
             server = {"PREFECT_API_URL": PREFECT_API_URL.value()}
-            shown("one picture, a server that runs", [run(single(), **server) for _ in runs])
+            shown("one image, a server that runs", [run(single(), **server) for _ in runs])
             for title, words, settings in (
                 ("a shard more, --no-prefect", ["--no-prefect"], {}), ("a shard more, a server that runs", [], server),
             ):  # fmt: skip

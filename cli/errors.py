@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 BAD_INPUT, UNEXPECTED, STOPPED = 2, 1, 130
-_STOPS = ("ModelFailed", "DiskFull")  # by name, so that showing help imports neither
+_STOPS = ("ModelFailed", "DiskFull", "JobStopped")  # by name, so that showing help imports neither
 _USAGE: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 

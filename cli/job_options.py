@@ -1,15 +1,21 @@
-"""`veridical caption` on many images: the options of the job, and how it is started and told of."""
+"""`veridical caption` on many images: the options of the job, its start, and what is printed at its end."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import worker_options
 from .errors import BAD_INPUT, hush_transformers, notes
 from .validate import check_names
+
+if TYPE_CHECKING:
+    from ..flows.captioning.request import Captioning
+    from ..flows.captioning.watch import Watch
 
 _JOB = "Many images"
 
@@ -18,21 +24,44 @@ def _option(*names: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=_JOB, **settings)
 
 
+def _watch(*names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Watching many images", show_default=False, **settings)
+
+
 Out = Annotated[
     Path | None,
-    _option("--out", help="Work through many images into this folder; the same command goes on after a stop."),
+    _option("--out", help="Folder for the captions of many images; the same command goes on after a stop."),
 ]
-Form = Annotated[str, _option("--format", help='Of the captions: "parquet" or "jsonl".')]
+Form = Annotated[str, _option("--format", help='Format of the captions: "parquet" or "jsonl".')]
 ShardSize = Annotated[int, _option("--shard-size", min=1, help="Images per file; a kill loses at most one file.")]
-RetryErrors = Annotated[bool, _option("--retry-errors", help="Ask again for what has an error, and only for that.")]
+RetryErrors = Annotated[bool, _option("--retry-errors", help="Caption again the images with an error, and only those.")]
+Add = Annotated[bool, _option("--add", help="Caption the images too that have come into the folder since the start.")]
 MaxPixels = Annotated[int, _option("--max-pixels", min=1, max=178_956_970, help="Larger images become error rows.")]
 MaxBytes = Annotated[int, _option("--max-bytes", min=1, help="Larger files become error rows.")]
-AllowUrls = Annotated[bool, _option("--allow-urls", help="Fetch addresses that a list names; public ones only.")]
 Readers = Annotated[int, _option("--readers", min=1, help="Threads that read and decode images.")]
-NoPrefect = Annotated[bool, _option("--no-prefect", help="Run the same steps without Prefect.")]
+LogFile = Annotated[str | None, _watch("--log-file", help="Add JSON lines about the job to this file.")]
+LogLevel = Annotated[str, _watch("--log-level", help='Least severe lines: "debug", "info", "warning" or "error".')]
+MetricsFile = Annotated[
+    str | None, _watch("--metrics-file", help="Images, errors, speed and time left in Prometheus' text format.")
+]
+HeartbeatFile = Annotated[str | None, _watch("--heartbeat-file", help="File that is written after every shard.")]
+MaxErrorShare = Annotated[
+    float | None, _watch("--max-error-share", min=0.0, max=1.0, help="Stop at a larger share of errors in this run.")
+]
+StallTimeout = Annotated[
+    float | None, _watch("--stall-timeout", min=0.1, help="Seconds without a finished batch after which to stop.")
+]
 
 
-def is_job(images: list[Path], out: Path | None, json: bool, retry_errors: bool, allow_urls: bool) -> bool:
+@dataclass(frozen=True)
+class Continuing:
+    """What a command does beside going on. retry_errors: caption errors again. add: take in new images."""
+
+    retry_errors: bool = False
+    add: bool = False
+
+
+def is_job(images: list[str], out: Path | None, json: bool, more: Continuing) -> bool:
     """Whether a command is a job; what only a job can do is refused without --out, and what it cannot with it.
 
     Raises:
@@ -40,10 +69,12 @@ def is_job(images: list[Path], out: Path | None, json: bool, retry_errors: bool,
     """
     from ..flows.captioning.images import is_source
 
-    many = [image for image in images if is_source(image)]
+    if not all(images):
+        raise ValueError("an image has an empty name; the folder that this command runs in is called .")
+    many = [image for image in images if is_source(Path(image))]
     if many and out is None:
         raise ValueError(f"{many[0]} holds many images: add --out FOLDER for their captions")
-    alone = [name for name, given in (("--retry-errors", retry_errors), ("--allow-urls", allow_urls)) if given]
+    alone = [name for name, on in (("--retry-errors", more.retry_errors), ("--add", more.add)) if on]
     if alone and out is None:
         raise ValueError(f"{alone[0]} is for many images: add --out FOLDER for their captions")
     if json and out is not None:
@@ -51,40 +82,61 @@ def is_job(images: list[Path], out: Path | None, json: bool, retry_errors: bool,
     return out is not None
 
 
-def run(asked: dict[str, Any], no_prefect: bool, spread: worker_options.Spread) -> None:
+def run(
+    request: Captioning, out: str, more: Continuing, watch: Watch, prefect: bool | None, spread: worker_options.Spread
+) -> None:  # fmt: skip
     """Start or continue a job; exit with 1 if some images have no caption."""
     from ..flows.captioning import images as sources
-    from ..flows.evaluation import answer_file
+    from ..flows.captioning.growth import new_images, note
+    from ..flows.captioning.job import SUMMARY, Damaged, Job, finished, refuse_other_request
 
-    sources.check_names([*asked["images"], asked["out"]])
-    check_names(asked["decoders"], asked["detectors"], [])
-    spread.check(no_prefect)
+    sources.check_names([*request.sources, out])
+    request.check()
+    watch.check()
+    spread.check(prefect is False)
+    with suppress(Damaged, FileNotFoundError):  # a begun job, before PyTorch and Prefect are loaded
+        job = Job.read(out)
+        refuse_other_request(job, request)
+        new = new_images(job) if spread.runner == "local" and finished(job, more.retry_errors) else None
+        if new is not None and not (new and more.add):
+            if new:
+                typer.echo(f"note: {note(job, new)}", err=True)
+            _report(job.out / SUMMARY)
+            return
+    check_names(list(request.decoders), list(request.detectors), [], request.model.name)
     hush_transformers()
     with notes():
-        told = _run(asked, no_prefect, spread)
-    if told is None:  # one of several processes, of which another tells
-        return
-    path = Path(told)
+        summary = _run(request, out, more, watch, prefect, spread)
+    if summary is not None:  # else one of several processes, another of which reports
+        _report(Path(summary))
+
+
+def _report(path: Path) -> None:
+    """Print where the captions are, and how many images have none."""
+    from ..flows.evaluation import answer_file
+
     summary = answer_file.read_json(path)
     typer.echo(f"captions: {path.parent / summary['captions']['file']}")
-    bad = {name: told["errors"] for name, told in summary["decoders"].items() if told["errors"]}
+    bad = {name: counts["errors"] for name, counts in summary["decoders"].items() if counts["errors"]}
     for name, errors in bad.items():
         typer.echo(f"Error: {name}: {errors} of {summary['images']} images have no caption.", err=True)
     if bad:
-        typer.echo(f"{path.parent / 'errors.jsonl'} says why; --retry-errors asks again for those alone.", err=True)
+        typer.echo(f"{path.parent / 'errors.jsonl'} says why; --retry-errors captions those alone again.", err=True)
         raise typer.Exit(BAD_INPUT if all(n == summary["images"] for n in bad.values()) else 1)
 
 
-def _run(asked: dict[str, Any], no_prefect: bool, spread: worker_options.Spread) -> str | None:
+def _run(
+    request: Captioning, out: str, more: Continuing, watch: Watch, prefect: bool | None, spread: worker_options.Spread
+) -> str | None:  # fmt: skip
     if spread.runner == "accelerate":
         from ..flows.prefect.accelerate import caption
 
-        return caption(asked)
-    if no_prefect:
+        return caption(request, out, more.retry_errors, watch, more.add)
+    if not worker_options.under_prefect(prefect, spread.runner):
         from ..flows.captioning.run import captioning
 
-        return captioning(**asked)
+        return captioning(request, out, more.retry_errors, watch=watch, add=more.add)
     from ..flows.caption import overnight
 
     with spread.running(overnight) as flow:
-        return str(flow(**asked))
+        return str(flow(request, out, more.retry_errors, watch, more.add))

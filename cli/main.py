@@ -13,7 +13,23 @@ from typing import Annotated
 import typer
 
 from . import options as o
-from .commands import ask, check, compare, data, detect, detectors, evaluate, gate, reproduce, schedule, score, train
+from .commands import (
+    answer,
+    caption,
+    check,
+    compare,
+    data,
+    detect,
+    detectors,
+    evaluate,
+    gate,
+    reproduce,
+    schedule,
+    score,
+    train_embedded,
+    train_matcher,
+    verify,
+)  # fmt: skip
 from .errors import Reported, hush
 
 app = typer.Typer(
@@ -80,7 +96,11 @@ def list_methods(
         prompts()
 
 
-for group in (ask, check, compare, detect, detectors, evaluate, gate, reproduce, score, train):
+COMMANDS = (
+    answer, caption, check, compare, detect, detectors, evaluate, gate, reproduce, score, train_embedded, train_matcher,
+    verify,
+)  # fmt: skip
+for group in COMMANDS:
     app.add_typer(group.app)
 app.add_typer(data.app, name="data")
 app.add_typer(schedule.app, name="schedule")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Images = Annotated[list[Path], typer.Argument(help="One or more image files.", metavar="IMAGES", show_default=False)]
+Images = Annotated[list[str], typer.Argument(help="One or more image files.", metavar="IMAGES", show_default=False)]
 Model = Annotated[str, typer.Option("--model", "-m", help='The model: "embedded", a folder, or an id on the Hub.')]
 Decoders = Annotated[
     list[str] | None,

@@ -17,16 +17,18 @@ def _option(*names: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=_WORKERS, **settings)
 
 
-Runner = Annotated[str, _option("--runner", help='Who does the work: "local", "dask" or "ray".')]
-JobRunner = Annotated[str, _option("--runner", help='Who does the work: "local", "dask", "ray" or "accelerate".')]
+Runner = Annotated[str, _option("--runner", help='The workers: "local", "dask" or "ray".')]
+JobRunner = Annotated[str, _option("--runner", help='The workers: "local", "dask", "ray" or "accelerate".')]
 Workers = Annotated[
-    int | None, _option("--workers", min=1, help="Of dask or ray, on this machine.", show_default="one per GPU")
+    int | None,
+    _option("--workers", min=1, help="Workers that dask or ray starts on this machine.", show_default="one per GPU"),
 ]
 Cluster = Annotated[
     str | None, _option("--cluster", help="Address of a cluster that runs already.", show_default=False)
 ]
 GpusPerWorker = Annotated[
-    int | None, _option("--gpus-per-worker", min=0, help="That each has for itself.", show_default="1 if there are any")
+    int | None,
+    _option("--gpus-per-worker", min=0, help="GPUs of each worker's own.", show_default="1 if there are any"),
 ]
 
 

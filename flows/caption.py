@@ -12,8 +12,9 @@ from typing import Any
 
 from prefect import flow
 
-from ..datasets.captions import DETAIL_PROMPT
 from .captioning import run as captioning
+from .captioning.request import Captioning
+from .captioning.watch import UNWATCHED, Watch
 from .prefect import artifacts, runners
 from .prefect.tasks import as_task, if_files_may_return
 
@@ -39,17 +40,8 @@ def _side_by_side(shard: Any, out: str, numbers: Sequence[int], retry_errors: bo
 
 @flow(name="caption", persist_result=False)
 def overnight(
-    images: list[str], out: str, model: str = "embedded", decoders: list[str] = ["greedy"],  # noqa: B006 - not changed
-    detectors: list[str] = [], question: str = DETAIL_PROMPT, system: str | None = None, seed: int = 0,  # noqa: B006
-    batch_size: int = 8, shard_size: int = 32, form: str = "parquet", max_pixels: int = captioning.MAX_PIXELS,
-    max_bytes: int = captioning.MAX_BYTES, allow_urls: bool = False, readers: int = 4, device: str = "auto",
-    dtype: str = "auto", revision: str | None = None, generation: dict[str, Any] | None = None,
-    quantization: str | None = None, attention: str | None = None, retry_errors: bool = False,
+    request: Captioning, out: str, retry_errors: bool = False, watch: Watch = UNWATCHED, add: bool = False
 ) -> str:  # fmt: skip
     """Caption a folder, a list, a Parquet file or image files. Arguments as `captioning.captioning`."""
     with artifacts.progressing():
-        return captioning.captioning(
-            images, out, model, decoders, detectors, question, system, seed, batch_size, shard_size, form, max_pixels,
-            max_bytes, allow_urls, readers, device, dtype, revision, generation, quantization, attention,
-            retry_errors, tasks(),
-        )  # fmt: skip
+        return captioning.captioning(request, out, retry_errors, tasks(), watch, add)

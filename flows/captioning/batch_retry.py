@@ -1,4 +1,4 @@
-"""Asking a model about a batch so that one bad image, or too large a batch, costs nobody else an answer."""
+"""Halves a failing batch; a single failure becomes an error row."""
 
 from __future__ import annotations
 
@@ -20,29 +20,33 @@ class ModelFailed(RuntimeError):
 
 
 @dataclass
-class Careful:
-    """Calls `ask` on a batch; where that fails, on its halves, down to single images, which then become error rows.
+class BatchRetry:
+    """Answers a batch; where that fails, its halves, down to single images, whose failures become error rows.
 
-    halved: how often a batch was divided for want of memory. failed: messages of single images that failed for
-    another reason than memory. answered: images that were answered.
+    A batch is halved when memory is out, and after any other exception, since one image may have caused it. An
+    accelerator that is broken stops the run. So does `check`, if nothing but failures came of a shard and an image that
+    is certainly good fails too.
 
-    Out of memory, a batch is divided. So it is after any other exception, since one image may have caused it; an
-    accelerator that is broken stops the run, and so does `check` if nothing but failures came of a shard and a picture
-    that is certainly good fails too.
+    Args:
+        answer: a batch of images -> an answer for each.
+
+    Attributes:
+        halved: how often a batch was halved for want of memory. answered: images that were answered.
+        failed: messages of single images that failed for another reason than memory.
     """
 
-    ask: Callable[[Sequence[Any]], list[Answer]]
+    answer: Callable[[Sequence[Any]], list[Answer]]
     halved: int = 0
     answered: int = 0
     failed: list[str] = field(default_factory=list)
 
-    def __call__(self, items: Sequence[Any]) -> list[Answer]:
+    def __call__(self, images: Sequence[Any]) -> list[Answer]:
         from ...pipelines.results import Answer
 
-        if not items:
+        if not images:
             return []
         try:
-            answers = self.ask(items)
+            answers = self.answer(images)
         except Exception as error:
             memory = out_of_memory(error)
             if is_broken(error):
@@ -50,7 +54,7 @@ class Careful:
                     f"the accelerator failed ({_first_line(error)}); what was finished is kept: start the same command "
                     "again"
                 ) from error
-            if len(items) == 1:
+            if len(images) == 1:
                 if not memory:
                     self.failed.append(_first_line(error))
                 return [Answer("", error=_why(error, memory))]
@@ -59,11 +63,11 @@ class Careful:
             self.answered += len(answers)
             return answers
         free()  # outside the handler: the exception holds the tensors of the pass that failed
-        middle = (len(items) + 1) // 2
-        return self(items[:middle]) + self(items[middle:])
+        middle = (len(images) + 1) // 2
+        return self(images[:middle]) + self(images[middle:])
 
     def check(self, good: Any) -> None:
-        """If every image failed, ask about `good` to find out whether the model is wrong or the images.
+        """If every image failed, answer `good`, to find out whether the model is wrong or the images.
 
         Raises:
             ModelFailed: the model; says how it failed.
@@ -71,13 +75,12 @@ class Careful:
         if self.answered or not self.failed:
             return
         try:
-            self.ask([good])
+            self.answer([good])
         except Exception as error:
             if out_of_memory(error):
                 return
             raise ModelFailed(
-                f"none of {len(self.failed)} images could be asked about, nor could a grey picture: "
-                f"{_first_line(error)}"
+                f"the model failed on each of {len(self.failed)} images, and on a grey image too: {_first_line(error)}"
             ) from error
 
 
@@ -86,19 +89,19 @@ def out_of_memory(error: BaseException) -> bool:
     import torch
 
     text = str(error).lower()
-    said = isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or said
+    named = isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or named
 
 
 def is_broken(error: BaseException) -> bool:
     """Whether an exception says that the accelerator takes no more work from this process."""
     text = str(error)
-    said = "CUDA error" in text or "device-side assert" in text or type(error).__name__ == "AcceleratorError"
-    return isinstance(error, RuntimeError) and said and not out_of_memory(error)
+    named = "CUDA error" in text or "device-side assert" in text or type(error).__name__ == "AcceleratorError"
+    return isinstance(error, RuntimeError) and named and not out_of_memory(error)
 
 
 def free() -> None:
-    """Give back what a failed pass still holds."""
+    """Free what a failed pass still holds."""
     import torch
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""Which images a job is about: a folder, a list, a Parquet file or image files, as sorted ids and paths."""
+"""The images of a job: a folder, a list, a Parquet file or image files, as sorted ids and paths."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files import atomic
-from ..files.fetch import is_url
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".avif", ".heic", ".heif",
 )  # fmt: skip
 LISTS = (".txt", ".list", ".parquet")
 
 
-class Picture(NamedTuple):
-    """An image of a job. id: its name in the results, no two alike. path: of a file, or a URL."""
+class ImageItem(NamedTuple):
+    """An image of a job. id: its name in the results, no two alike. path: of a file, or an address."""
 
     id: str
     path: str
@@ -28,8 +28,17 @@ class Picture(NamedTuple):
 class Found(NamedTuple):
     """What a source holds. ignored: suffix -> number of files of a folder that are no images by their name."""
 
-    pictures: list[Picture]
+    items: list[ImageItem]
     ignored: Counter[str]
+
+
+def is_url(text: str) -> bool:
+    """Whether a name is an address of the web.
+
+    >>> is_url("https://example.org/a.png"), is_url("HTTP://example.org"), is_url("a/b.png"), is_url("ftp://a/b")
+    (True, True, False, False)
+    """
+    return text.lower().startswith(("http://", "https://"))
 
 
 def is_source(path: Path) -> bool:
@@ -43,18 +52,18 @@ def fingerprint(sources: Sequence[str]) -> str | None:
     return atomic.digest(one) if len(sources) == 1 and one.is_file() and is_source(one) else None
 
 
-def find(sources: Sequence[str], allow_urls: bool = False) -> Found:
+def find(sources: Sequence[str]) -> Found:
     """All images of a source, sorted by id.
 
     Ids are paths below the folder, lines of the list as they stand, the Parquet file's `id` or else its `path`, or the
     image files as given. What is named twice is two images, the second one "name#2". Relative paths of a list start
-    where the list lies.
+    where the list lies. Addresses stay as they are: nothing is fetched, and they become error rows.
 
     Args:
         sources: one folder, list or Parquet file; or image files.
 
     Raises:
-        ValueError, OSError: nothing to be found, a folder that cannot be listed, a URL without `allow_urls`.
+        ValueError, OSError: nothing to be found, or a folder that cannot be listed.
     """
     ignored: Counter[str] = Counter()
     many = [source for source in sources if is_source(Path(source))]
@@ -75,11 +84,8 @@ def find(sources: Sequence[str], allow_urls: bool = False) -> Found:
             named = [(name, path, one.parent) for name, path in entries]
     if not named:
         looked = f": looked for {' '.join(SUFFIXES)}" if many and Path(many[0]).is_dir() else ""
-        told = f"; it holds {_told(ignored)}" if ignored else ""
-        raise ValueError(f"no images in {', '.join(sources)}{looked}{told}")
-    urls = [path for _, path, _ in named if is_url(path)]
-    if urls and not allow_urls:
-        raise ValueError(f"{urls[0]} is a URL, one of {len(urls)}; nothing is fetched without --allow-urls")
+        others = f"; it holds {_listed(ignored)}" if ignored else ""
+        raise ValueError(f"no images in {', '.join(sources)}{looked}{others}")
     paths = [(plain(name), path if is_url(path) else os.path.abspath(base / path)) for name, path, base in named]
     return Found(_distinct(sorted(paths)), ignored)
 
@@ -100,7 +106,8 @@ def check_names(names: Sequence[str]) -> None:
 
 def note(ignored: Counter[str]) -> str:
     """One line on what a folder holds besides."""
-    return f"{sum(ignored.values())} files are no images by their name and left out: {_told(ignored)}"
+    hint = "; a linked folder is captioned if it is named itself" if "linked folder" in ignored else ""
+    return f"{sum(ignored.values())} files are no images by their name and left out: {_listed(ignored)}{hint}"
 
 
 def plain(name: str) -> str:
@@ -110,8 +117,8 @@ def plain(name: str) -> str:
 
 # -- helpers -------------------------------------------------------------------------------------------------------
 def _refuse_misspelt(sources: Sequence[str]) -> None:
-    """A job of nothing but names that do not exist would be there, and in the way of the right one."""
-    hint = "; addresses stand in a list, one a line" if "http:" in sources[0] or "https:" in sources[0] else ""
+    """Refuse a job of nothing but names that do not exist, which would stand in the way of the right one."""
+    hint = "; nothing is fetched from the network: download it and name the file" if is_url(sources[0]) else ""
     raise FileNotFoundError(f"no file or folder {', '.join(map(plain, sources[:3]))}{hint}")
 
 
@@ -126,6 +133,7 @@ def _walk(folder: Path, ignored: Counter[str]) -> Iterator[str]:
 
     for here, folders, files in os.walk(folder, onerror=fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        ignored.update("linked folder" for name in folders if os.path.islink(os.path.join(here, name)))
         for name in files:
             path = Path(here, name)
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
@@ -154,12 +162,12 @@ def _parquet(path: Path) -> Iterator[tuple[str, str]]:
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a Parquet file that can be read: {error}") from error
     if "path" not in kinds.names or not _is_text(kinds.field("path").type):
-        told = ", ".join(f"{column.name} ({column.type})" for column in kinds)
-        raise ValueError(f'{path} has no column "path" of strings; found {told}')
+        columns = ", ".join(f"{column.name} ({column.type})" for column in kinds)
+        raise ValueError(f'{path} has no column "path" of strings; found {columns}')
     wanted = [name for name in ("id", "path") if name in kinds.names]
-    columns = pq.read_table(path, columns=wanted).to_pydict()
-    for row, where in enumerate(columns["path"]):
-        name = columns.get("id", columns["path"])[row]
+    table = pq.read_table(path, columns=wanted).to_pydict()
+    for row, where in enumerate(table["path"]):
+        name = table.get("id", table["path"])[row]
         if not where or name is None:
             raise ValueError(f"{path}: row {row} has no path or no id")
         yield str(name), where
@@ -174,24 +182,26 @@ def _is_text(kind: Any) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _distinct(paths: Sequence[tuple[str, str]]) -> list[Picture]:
+def _distinct(paths: Sequence[tuple[str, str]]) -> list[ImageItem]:
     """The same paths under ids that differ.
 
-    >>> [picture.id for picture in _distinct([("a", "1"), ("a", "2"), ("a#2", "3")])]
+    >>> [item.id for item in _distinct([("a", "1"), ("a", "2"), ("a#2", "3")])]
     ['a', 'a#3', 'a#2']
     """
     there = {name for name, _ in paths}
     used: set[str] = set()
+    last: dict[str, int] = {}  # the number that a name got last; searching from 1 would be quadratic
     out = []
     for name, path in paths:
-        own, number = name, 1
+        own, number = name, last.get(name, 1)
         while own in used or (own != name and own in there):
             number += 1
             own = f"{name}#{number}"
         used.add(own)
-        out.append(Picture(own, path))
+        last[name] = number
+        out.append(ImageItem(own, path))
     return out
 
 
-def _told(counts: Counter[str]) -> str:
+def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {suffix}" for suffix, number in counts.most_common(6))

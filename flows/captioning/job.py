@@ -1,4 +1,4 @@
-"""A captioning job as its folder has it: what was asked for, the plan, and where its files are."""
+"""A captioning job as its folder has it: the request, the plan, and where its files are."""
 
 from __future__ import annotations
 
@@ -12,88 +12,103 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...pipelines.model.spec import ModelSpec, load
-from ..evaluation import answer_file, provenance
-from ..evaluation.manifest import about_model
-from ..evaluation.request import shown
+from ...pipelines.model import spec
+from ..evaluation import answer_file
 from ..files import atomic
-from .image_loader import Limits
-from .images import Picture
+from .images import ImageItem
+from .request import Captioning
 
 if TYPE_CHECKING:
     from ...pipelines.lvlm import LVLM
 
 JOB, PLAN, LEDGER, SHARDS = "job.json", "plan.parquet", "ledger.jsonl", "shards"
 SUMMARY, ERRORS, TIMINGS, CAPTIONS = "summary.json", "errors.jsonl", "timings.jsonl", "captions"
+VERSION = 2  # of job.json; 1 had no version, knew --allow-urls, and hashed of a model's files the weights alone
 
 
-@dataclass(frozen=True)
-class Request:
-    """Everything that was asked for, in plain values. Names as the options of `veridical caption`.
-
-    form: "parquet" or "jsonl". readers: threads that read and decode images; they decide nothing.
-    """
-
-    sources: Sequence[str]
-    model: str
-    decoders: Sequence[str]
-    detectors: Sequence[str]
-    question: str
-    system: str | None
-    seed: int
-    batch_size: int
-    shard_size: int
-    form: str
-    max_pixels: int
-    max_bytes: int
-    allow_urls: bool
-    readers: int
-    device: str
-    dtype: str
-    revision: str | None
-    generation: Mapping[str, Any]
-    quantization: str | None = None
-    attention: str | None = None
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.max_pixels, self.max_bytes, self.allow_urls)
-
-    def load(self) -> LVLM:
-        """The model, once per process."""
-        return load(ModelSpec.from_record(vars(self)))
+class Damaged(ValueError):
+    """A file of a job is not as it was written; the message says which, and what to do."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job's folder. settings: all that its captions depend on, and `settings_sha256` over it."""
+    """A job's folder.
+
+    settings: all that its captions depend on, and `settings_sha256` over it. plan: name of the file with the images,
+    and its SHA-256; another one than the settings name after images were added.
+    """
 
     out: Path
-    request: Request
+    request: Captioning
     settings: Mapping[str, Any]
     settings_sha256: str
     images: int
+    version: int = VERSION
+    plan: tuple[str, str] | None = None
 
     @classmethod
     def read(cls, out: str | Path) -> Job:
-        """As the folder has it.
+        """As the folder has it, also one that an earlier version has begun.
 
         Raises:
-            FileNotFoundError, ValueError: it holds no job.
+            FileNotFoundError: it holds no job. Damaged: job.json is not as it was written.
+            OtherSettings: a later version has begun it.
         """
-        told = answer_file.read_json(Path(out) / JOB)
-        return cls(Path(out), Request(**told["request"]), told["settings"], told["settings_sha256"], told["images"])
+        path = Path(out) / JOB
+        try:
+            record = answer_file.read_json(path)
+            checksum = record.pop("sha256", None)
+            if checksum not in (None, sha256_of(record)):
+                raise KeyError("its checksum is another")
+            if (version := record.get("version", 1)) > VERSION:
+                raise answer_file.OtherSettings(
+                    f"{path} has version {version}; this veridical reads up to {VERSION}: update it."
+                )
+            request = Captioning.from_record(record["request"])
+            plan = tuple(record["plan"]) if "plan" in record else None
+            return cls(
+                Path(out), request, record["settings"], record["settings_sha256"], record["images"], version, plan
+            )
+        except answer_file.OtherSettings:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Damaged(
+                f"{path} is damaged ({error}): start the command that began this job, which writes it again, or choose "
+                "another --out"
+            ) from error
+
+    def write(self) -> None:
+        """Write job.json."""
+        record = {
+            "version": self.version, "request": self.request.record(), "settings": dict(self.settings),
+            "settings_sha256": self.settings_sha256, "images": self.images,
+            **({} if self.plan is None else {"plan": list(self.plan)}),
+        }  # fmt: skip
+        atomic.write_json(self.out / JOB, {**record, "sha256": sha256_of(record)})
+
+    def load(self) -> LVLM:
+        """The model, once per process."""
+        return spec.load(self.request.model)
 
     @property
     def shards(self) -> int:
         return math.ceil(self.images / self.request.shard_size)
 
-    def pictures(self, shard: int) -> list[tuple[int, Picture]]:
+    def size(self, shard: int) -> int:
+        """The number of images of a shard."""
+        return min(self.request.shard_size, self.images - shard * self.request.shard_size)
+
+    def planned(self) -> Any:
+        """The plan, a table of ids and paths."""
+        name, sha256 = self.plan or (PLAN, self.settings["plan_sha256"])
+        return _plan(self.out / name, sha256)
+
+    def items(self, shard: int) -> list[tuple[int, ImageItem]]:
         """The images of a shard with their places in the plan, from 0."""
         start = shard * self.request.shard_size
-        table = _plan(self.out / PLAN, self.settings["plan_sha256"]).slice(start, self.request.shard_size)
+        table = self.planned().slice(start, self.request.shard_size)
         rows = zip(table["id"].to_pylist(), table["path"].to_pylist(), strict=True)
-        return [(start + k, Picture(name, os.fsdecode(path))) for k, (name, path) in enumerate(rows)]
+        return [(start + k, ImageItem(name, os.fsdecode(path))) for k, (name, path) in enumerate(rows)]
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard's rows are. Names of files are numbers: no id can lead out of the folder."""
@@ -104,8 +119,10 @@ class Job:
         return self.out / f"{CAPTIONS}.{self.request.form}"
 
 
-def ledger(task: Job, shard: int | None = None) -> dict[int, dict[str, Any]]:
+def ledger(job: Job, shard: int | None = None) -> dict[int, dict[str, Any]]:
     """The line about each shard whose file is there as the line says; other shards have to be made again.
+
+    A line whose checksum is another counts as absent.
 
     A line is written before its file. Where a shard was made twice, the one that its file agrees with counts: a kill
     between the two leaves what was there before.
@@ -115,18 +132,57 @@ def ledger(task: Job, shard: int | None = None) -> dict[int, dict[str, Any]]:
     """
     found: dict[int, dict[str, Any]] = {}
     there: dict[int, str | None] = {}
-    for line in atomic.lines(task.out / LEDGER):
+    for line in atomic.lines(job.out / LEDGER).records:
         number = line["shard"]
-        if shard is not None and number != shard:
+        if (shard is not None and number != shard) or not 0 <= number < job.shards:
+            continue
+        if line["rows"] != job.size(number) * len(job.request.decoders):  # images were added to it
             continue
         if number not in there:
-            there[number] = atomic.digest(task.shard_path(number))
+            there[number] = atomic.digest(job.shard_path(number))
         if line["sha256"] == there[number]:
             found[number] = line
     return dict(sorted(found.items()))
 
 
-def write_plan(path: Path, pictures: Sequence[Picture]) -> str:
+def remaining(job: Job, done: Mapping[int, Mapping[str, Any]], retry_errors: bool = False) -> list[int]:
+    """Shards that are not finished, and with `retry_errors` those with an error. done: as `ledger` gives it."""
+    return [n for n in range(job.shards) if n not in done or (retry_errors and done[n]["errors"])]
+
+
+def finished(job: Job, retry_errors: bool = False) -> bool:
+    """Whether nothing is left to do: every shard, the merged file and the summary are there and agree."""
+    summary = job.out / SUMMARY
+    if not summary.is_file() or remaining(job, ledger(job), retry_errors):
+        return False
+    try:
+        return answer_file.read_json(summary)["captions"]["sha256"] == atomic.digest(job.captions_path)
+    except (ValueError, KeyError, TypeError):  # damaged: it is written again
+        return False
+
+
+def refuse_other(job: Job, different: str) -> None:
+    """
+    Raises:
+        OtherSettings: the folder holds another job; says what differs, if anything does.
+    """
+    if different:
+        raise answer_file.OtherSettings(
+            f"{job.out} was begun with other settings: {different}. Choose another --out, or delete it."
+        )
+
+
+def refuse_other_request(job: Job, request: Captioning) -> None:
+    """As `refuse_other`, by what is known before a model, PyTorch or Prefect is loaded."""
+    refuse_other(job, answer_file.difference(job.request.decisive(), request.decisive()))
+
+
+def sha256_of(record: Mapping[str, Any]) -> str:
+    """SHA-256 over plain values."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def write_plan(path: Path, items: Sequence[ImageItem]) -> str:
     """Write which images there are, in their order. Returns the file's SHA-256.
 
     Paths are bytes, as the system has them.
@@ -134,15 +190,18 @@ def write_plan(path: Path, pictures: Sequence[Picture]) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names, paths = [picture.id for picture in pictures], [os.fsencode(picture.path) for picture in pictures]
+    names, paths = [item.id for item in items], [os.fsencode(item.path) for item in items]
     table = pa.table({"id": pa.array(names, pa.string()), "path": pa.array(paths, pa.binary())})
     with atomic.replacing(path) as file:
         pq.write_table(table, file, compression="zstd")
     return str(atomic.digest(path))
 
 
-def sha256_of(settings: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+def plan_length(path: Path) -> int:
+    """The number of images of a plan."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
 
 
 @lru_cache(maxsize=2)
@@ -152,24 +211,3 @@ def _plan(path: Path, sha256: str) -> Any:
     if atomic.digest(path) != sha256:
         raise ValueError(f"{path} is not the plan that this job was begun with; choose another --out")
     return pq.read_table(path)
-
-
-def settings_of(request: Request, lvlm: LVLM, plan_sha256: str, list_sha256: str | None) -> dict[str, Any]:
-    """All that a job's files depend on, in plain values.
-
-    Batch and shard size are among them: a batch's other images may change the last bits of a logit.
-    """
-    from ...pipelines.registry import DETECTORS
-
-    versions = provenance.versions()
-    asked = lvlm.settings(request.question, [], [], request.system, dict(request.generation))
-    return {
-        **about_model(lvlm), "question": request.question, "system": request.system, "prompt": asked["prompt"],
-        "decoders": {name: shown(name, request.model) for name in request.decoders},
-        "detectors": {name: repr(DETECTORS.make(name)) for name in request.detectors},
-        "generation": dict(request.generation), "seed": request.seed, "batch size": request.batch_size,
-        "shard size": request.shard_size, "format": request.form, "largest image": request.max_pixels,
-        "largest file": request.max_bytes, "URLs": request.allow_urls, "sources": list(request.sources),
-        "list_sha256": list_sha256, "plan_sha256": plan_sha256,
-        **{f"version of {name}": versions[name] for name in ("veridical", "torch", "transformers", "pillow")},
-    }  # fmt: skip

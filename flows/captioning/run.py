@@ -14,67 +14,91 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...datasets.captions import DETAIL_PROMPT
-from ..evaluation import answer_file
+from ...pipelines.model import spec
 from ..evaluation.request import chain
 from ..files import atomic
 from ..files.lock import locked
 from ..files.progress import progress
+from . import growth, settings, shard_format
 from . import images as sources
-from . import shard_format
-from .job import ERRORS, JOB, PLAN, SHARDS, SUMMARY, TIMINGS, Job, Request, ledger, settings_of, sha256_of, write_plan
+from .job import (
+    ERRORS,
+    JOB,
+    PLAN,
+    SHARDS,
+    SUMMARY,
+    TIMINGS,
+    VERSION,
+    Damaged,
+    Job,
+    ledger,
+    plan_length,
+    refuse_other,
+    refuse_other_request,
+    remaining,
+    sha256_of,
+    write_plan,
+)
+from .request import Captioning
 from .shard import caption_shard
-
-MAX_PIXELS, MAX_BYTES = 50_000_000, 100_000_000
-MOST_PIXELS = 178_956_970
+from .watch import UNWATCHED, Watch, watching
 
 
 class LeftOut(UserWarning):
     """A folder holds files that are not in the plan."""
 
 
-def begin(request: Mapping[str, Any], out: str) -> str:
+def begin(request: Captioning, out: str, add: bool = False) -> str:
     """Check all that can be checked before the first caption, write the plan and job.json. Returns the folder.
 
     The plan is made once: a job that goes on keeps its images, whatever has come into the folder since.
 
     Args:
-        request: the fields of `job.Request`.
+        add: take in the images that have come into the folder since.
 
     Raises:
         UnknownName, ValueError, OSError: a name that does not exist, a setting out of range, nothing to caption.
         OtherSettings: the folder holds a job with other settings.
         CannotLoad, UnsupportedModel: as `load`.
     """
-    asked, folder = Request(**request), Path(out)
-    _check(asked)
-    there = Job.read(out) if (folder / JOB).exists() else None
+    folder = Path(out)
+    request.check()
+    there = _begun(folder)
+    if there is not None:
+        refuse_other_request(there, request)
+    _check_methods(request)
     atomic.sweep(folder)
     atomic.sweep(folder / SHARDS)
-    list_sha256 = sources.fingerprint(asked.sources)
-    if there is None:
-        found = sources.find(asked.sources, asked.allow_urls)
+    list_sha256 = sources.fingerprint(request.sources)
+    known = shard_format.known_settings(folder / SHARDS) if there is None else None
+    if there is not None:
+        images, plan_sha256 = there.images, there.settings["plan_sha256"]
+    elif known is not None and (folder / PLAN).exists():  # job.json is damaged or lost, and shards are there
+        images, plan_sha256 = plan_length(folder / PLAN), str(atomic.digest(folder / PLAN))
+    else:
+        found = sources.find(request.sources)
         if found.ignored:
             warnings.warn(sources.note(found.ignored), LeftOut, stacklevel=2)
-        images, plan_sha256 = len(found.pictures), write_plan(folder / PLAN, found.pictures)
-    else:
-        images, plan_sha256 = there.images, there.settings["plan_sha256"]
-    settings = settings_of(asked, asked.load(), plan_sha256, list_sha256)
-    if there is not None and (said := answer_file.difference(there.settings, settings)):
-        raise answer_file.OtherSettings(
-            f"{out} was begun with other settings: {said}. Choose another --out, or delete it."
+        images, plan_sha256 = len(found.items), write_plan(folder / PLAN, found.items)
+    now = settings.settings_of(request, spec.load(request.model), plan_sha256, list_sha256)
+    if known is not None and known != sha256_of(now)[:16]:
+        raise Damaged(
+            f"{folder / JOB} is damaged or lost, and this command on this machine did not make the shards of {out}: "
+            "start the command that began the job, or choose another --out"
         )
-    atomic.write_json(folder / JOB, {
-        "request": dataclasses.asdict(asked), "settings": settings, "settings_sha256": sha256_of(settings),
-        "images": images,
-    })  # fmt: skip
+    if there is None:
+        Job(folder, request, now, sha256_of(now), images).write()
+        return out
+    refuse_other(there, settings.difference(there, now))
+    new = growth.new_images(there)
+    if new and not add:
+        warnings.warn(growth.note(there, new), growth.Grown, stacklevel=2)
+    job = growth.extended(there, new) if new and add else there
+    if there.version == VERSION:  # rows of an earlier version name the settings that it recorded
+        job = dataclasses.replace(job, request=request, settings=now, settings_sha256=sha256_of(now))
+    if job.version == VERSION or job is not there:
+        job.write()
     return out
-
-
-def remaining(out: str, retry_errors: bool = False) -> list[int]:
-    """Shards that are not finished, and with `retry_errors` those with an error."""
-    task = Job.read(out)
-    return _left(task, ledger(task), retry_errors)
 
 
 def finish(out: str) -> str:
@@ -83,34 +107,36 @@ def finish(out: str) -> str:
     Raises:
         ValueError: a shard is missing, or its rows are not one for each planned image and decoder, in order.
     """
-    task = Job.read(out)
-    done = ledger(task)
-    atomic.sweep(task.out / SHARDS)  # of a worker that was killed while it wrote; another has made its shard
-    told = {name: Counter[str]() for name in task.request.decoders}
-    errors = task.out / ERRORS
+    job = Job.read(out)
+    done = ledger(job)
+    atomic.sweep(job.out / SHARDS)  # of a worker that was killed while it wrote; another has made its shard
+    counts = {name: Counter[str]() for name in job.request.decoders}
+    errors = job.out / ERRORS
     with (
-        shard_format.merging(task.captions_path) as add, atomic.replacing(errors) as bad,
-        atomic.replacing(task.out / TIMINGS) as timed,
+        shard_format.merging(job.captions_path) as add, atomic.replacing(errors) as bad,
+        atomic.replacing(job.out / TIMINGS) as timed,
     ):  # fmt: skip
-        for shard in range(task.shards):
+        for shard in range(job.shards):
             if shard not in done:
                 raise ValueError(f"shard {shard} of {out} is missing; start the same command again")
-            rows = shard_format.read(task.shard_path(shard))
-            planned = [(p.id, name) for _, p in task.pictures(shard) for name in task.request.decoders]
+            rows = shard_format.read(job.shard_path(shard))
+            planned = [(item.id, name) for _, item in job.items(shard) for name in job.request.decoders]
             if [(row["id"], row["decoder"]) for row in rows] != planned:
-                raise ValueError(f"{task.shard_path(shard)} has not one row per planned image and decoder; delete it")
+                raise ValueError(f"{job.shard_path(shard)} has not one row per planned image and decoder; delete it")
             add(rows)
             for row, seconds in zip(rows, done[shard]["seconds"], strict=True):
-                _count(told[row["decoder"]], row)
-                few = {name: row[name] for name in ("id", "decoder")}
-                timed.write(_line({**few, "seconds": seconds}))
+                _count(counts[row["decoder"]], row)
+                key = {name: row[name] for name in ("id", "decoder")}
+                timed.write(_line({**key, "seconds": seconds}))
                 if row["error"] is not None:
-                    bad.write(_line({**few, "path": row["path"], "error": row["error"]}))
-    path = task.out / SUMMARY
+                    bad.write(_line({**key, "path": row["path"], "error": row["error"]}))
+    path = job.out / SUMMARY
     atomic.write_json(path, {
-        "images": task.images, "shards": task.shards, "settings_sha256": task.settings_sha256,
-        "captions": {"file": task.captions_path.name, "sha256": atomic.digest(task.captions_path)},
-        "decoders": {name: {key: counts[key] for key in ("rows", "errors", "tokens")} for name, counts in told.items()},
+        "images": job.images, "shards": job.shards, "settings_sha256": job.settings_sha256,
+        "captions": {"file": job.captions_path.name, "sha256": atomic.digest(job.captions_path)},
+        "decoders": {
+            name: {key: counted[key] for key in ("rows", "errors", "tokens")} for name, counted in counts.items()
+        },
     })  # fmt: skip
     return str(path)
 
@@ -134,83 +160,69 @@ class Steps:
 
 
 def captioning(
-    images: Sequence[str], out: str, model: str = "embedded", decoders: Sequence[str] = ("greedy",),
-    detectors: Sequence[str] = (), question: str = DETAIL_PROMPT, system: str | None = None, seed: int = 0,
-    batch_size: int = 8, shard_size: int = 32, form: str = "parquet", max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES, allow_urls: bool = False, readers: int = 4, device: str = "auto", dtype: str = "auto",
-    revision: str | None = None, generation: Mapping[str, Any] | None = None, quantization: str | None = None,
-    attention: str | None = None, retry_errors: bool = False, steps: Steps = Steps(),
+    request: Captioning, out: str, retry_errors: bool = False, steps: Steps = Steps(), watch: Watch = UNWATCHED,
+    add: bool = False,
 ) -> str:  # fmt: skip
     """Caption a folder, a list, a Parquet file or image files. Returns the path of summary.json.
 
-    Run again with the same arguments it goes on where it was stopped, also by SIGKILL, and ends in the same bytes.
+    Run again with the same request it goes on where it was stopped, also by SIGKILL, and ends in the same bytes.
 
     Args:
-        images: see `sources.find`. out: folder of the job.
-        model, device, dtype, revision, quantization, attention: as `load`. decoders: a row per image for each.
-        question, system: the prompt, the same for all.
-        seed: the image at place i of the plan is sampled with seed + i.
-        shard_size: images of a file, and of what a kill can cost at most. form: "parquet" or "jsonl".
-        max_pixels, max_bytes: larger images become error rows. allow_urls: fetch addresses that a list names.
-        readers: threads that read and decode.
-        retry_errors: ask again for what has an error; all other rows stay.
+        out: folder of the job.
+        retry_errors: caption again what has an error; all other rows stay.
+        watch: log, figures and limits of the run, which decide no caption.
+        add: take in the images that have come into the folder since the plan; they stand behind the others.
 
     Raises:
         InUse: another process works on the folder. OtherSettings: the folder holds another job.
-        DiskFull, ModelFailed: stopped; the same command goes on.
+        DiskFull, ModelFailed, JobStopped: stopped; the same command goes on.
     """
-    request = {
-        "sources": [str(image) for image in images], "model": model, "decoders": list(dict.fromkeys(decoders)),
-        "detectors": list(detectors), "question": question, "system": system, "seed": seed,
-        "batch_size": batch_size, "shard_size": shard_size, "form": form, "max_pixels": max_pixels,
-        "max_bytes": max_bytes, "allow_urls": allow_urls, "readers": readers, "device": device, "dtype": dtype,
-        "revision": revision, "quantization": quantization, "attention": attention,
-        "generation": {"do_sample": False, "max_new_tokens": 128, **(generation or {})},
-    }  # fmt: skip
-    sources.check_names([*map(str, images), out])
+    watch.check()
+    sources.check_names([*request.sources, out])
     with locked(Path(out)):
-        steps.begin(request, out)
-        run_shards(out, retry_errors, steps)
+        steps.begin(request, out, add)
+        run_shards(out, retry_errors, steps, watch)
         return steps.finish(out)
 
 
-def run_shards(out: str, retry_errors: bool, steps: Steps) -> None:
+def run_shards(out: str, retry_errors: bool, steps: Steps, watch: Watch = UNWATCHED) -> None:
     """Make the shards that remain, under a progress bar with images/s, time left and errors."""
-    task = Job.read(out)
-    done = ledger(task)
-    left = _left(task, done, retry_errors)
+    job = Job.read(out)
+    done = ledger(job)
+    left = remaining(job, done, retry_errors)
     if left:
-        (task.out / SUMMARY).unlink(missing_ok=True)  # it is there when all is finished, and only then
-    size = {n: min(task.request.shard_size, task.images - n * task.request.shard_size) for n in range(task.shards)}
+        (job.out / SUMMARY).unlink(missing_ok=True)  # it is there when all is finished, and only then
+    size = {n: job.size(n) for n in range(job.shards)}
     bad = sum(line["errors"] for line in done.values()) - sum(done[n]["errors"] for n in left if n in done)
-    there = task.images - sum(size[n] for n in left)
-    with progress("captions", task.images, "images", there, errors=bad) as advance:
+    there = job.images - sum(size[n] for n in left)
+    with (
+        watching(watch, job.images, there, bad) as watched,
+        progress("captions", job.images, "images", there, errors=bad) as advance,
+    ):
         for number, path in steps.each(steps.shard, out, left, retry_errors):
-            advance(size[number], shard_format.errors(Path(path)))
+            errors = shard_format.errors(Path(path))
+            advance(size[number], errors)
+            watched.advance(number, size[number], size[number] * len(job.request.decoders), errors)
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
-def _left(task: Job, done: Mapping[int, Mapping[str, Any]], retry_errors: bool) -> list[int]:
-    return [n for n in range(task.shards) if n not in done or (retry_errors and done[n]["errors"])]
+def _begun(folder: Path) -> Job | None:
+    """The job that a folder holds; None without one, or where job.json has to be written again."""
+    try:
+        return Job.read(folder) if (folder / JOB).exists() else None
+    except Damaged:
+        return None
 
 
-def _check(request: Request) -> None:
-    from ...pipelines.procedures import split
+def _check_methods(request: Captioning) -> None:
+    """Refuse methods that do not exist, and what a procedure cannot do."""
+    from ...pipelines.chain import split
     from ...pipelines.registry import DETECTORS
 
-    if not request.decoders or not request.sources:
-        raise ValueError("a job needs at least one decoder and something to caption")
     detectors = DETECTORS.make_all(list(request.detectors))
     for name in request.decoders:
-        if (procedure := split(chain(name))[0]) is not None:
+        if (procedure := split(chain(name, request.model.name))[0]) is not None:
             procedure.check([request.question], detectors, request.generation)
-    for name in ("batch_size", "shard_size", "max_pixels", "max_bytes", "readers"):
-        if getattr(request, name) < 1:
-            raise ValueError(f"{name}={getattr(request, name)} is below 1")
-    if request.max_pixels > MOST_PIXELS:
-        raise ValueError(f"max_pixels={request.max_pixels} is above {MOST_PIXELS}, where Pillow refuses by itself")
-    if request.form not in shard_format.FORMATS:
-        raise ValueError(f"form={request.form!r} is neither of {', '.join(shard_format.FORMATS)}")
 
 
 def _count(counts: Counter[str], row: Mapping[str, Any]) -> None:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation import answer_file
 from ..evaluation.request import chain
 from ..files import atomic
-from . import batch_retry, image_loader, job, shard_format
-from .image_loader import Seen
-from .images import Picture, plain
+from . import image_loader, job, settings, shard_format
+from .batch_retry import BatchRetry
+from .image_loader import EncodedImage, Limits
+from .images import ImageItem, plain
+from .watch import JobStopped, sign_of_life
 
 if TYPE_CHECKING:
     from ...pipelines.lvlm import LVLM
     from ...pipelines.results import Answer
 
 Key = tuple[int, str]  # place in the plan, decoder
-GREY = (224, 224)  # a picture that every model can take
+GREY = (224, 224)  # an image that every model can take
 
 
 def caption_shard(out: str, shard: int, retry_errors: bool = False) -> str:
@@ -34,35 +38,37 @@ def caption_shard(out: str, shard: int, retry_errors: bool = False) -> str:
 
     Args:
         out: folder of a job that `captioning.begin` has prepared. shard: its number, from 0.
-        retry_errors: keep the rows of a finished file and ask again only for those with an error.
+        retry_errors: keep the rows of a finished file and caption again only those with an error.
 
     Raises:
         OtherSettings: this process has another model, other weights or other versions than the job was begun with.
-        ModelFailed: the accelerator is broken, or neither an image nor a grey picture could be asked about.
+        ModelFailed: the accelerator is broken, or the model fails on every image and on a grey one.
+        JobStopped: the folder of the images is gone.
         DiskFull: no room for the file or the line.
     """
     task = job.Job.read(out)
-    lvlm = task.request.load()
+    lvlm = task.load()
     check_worker(out, task.settings_sha256)
-    path = task.shard_path(shard)
-    told = job.ledger(task, shard).get(shard) if retry_errors else None
-    before = shard_format.read(path) if told else []
-    spent = dict(zip([(row["id"], row["decoder"]) for row in before], told["seconds"] if told else [], strict=True))
+    path, items = task.shard_path(shard), task.items(shard)
+    line = job.ledger(task, shard).get(shard) if retry_errors else None
+    before = shard_format.read(path) if line else []
+    spent = dict(zip([(row["id"], row["decoder"]) for row in before], line["seconds"] if line else [], strict=True))
     kept = {(row["id"], row["decoder"]): row for row in before}
     wanted = {
-        (place, decoder): picture
-        for place, picture in task.pictures(shard)
+        (place, decoder): item
+        for place, item in items
         for decoder in task.request.decoders
-        if kept.get((picture.id, decoder), {"error": ""})["error"] is not None
+        if kept.get((item.id, decoder), {"error": ""})["error"] is not None
     }
-    answers, seen, halved = _answers(task, lvlm, wanted)
+    answers, files, halved = _answers(task, lvlm, wanted)
     rows, seconds = [], []
-    for place, picture in task.pictures(shard):
+    for place, item in items:
         for decoder in task.request.decoders:
-            key, answer = (picture.id, decoder), answers.get((place, decoder))
+            key, answer = (item.id, decoder), answers.get((place, decoder))
             fresh = (place, decoder) in wanted
-            rows.append(_row(task, seen[place], decoder, answers) if fresh else kept[key])
+            rows.append(_row(task, files[place], decoder, answer) if fresh else kept[key])
             seconds.append(round(answer.seconds, 4) if answer else 0.0 if fresh else spent[key])
+    settings.check_probes(task, lvlm)  # a process stays for hours, and reads a detector's folder again when it changes
     content = shard_format.encode(rows, task.request.form)
     atomic.append(task.out / job.LEDGER, {
         "shard": shard, "file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "rows": len(rows),
@@ -82,38 +88,56 @@ def check_worker(out: str, settings_sha256: str) -> None:
     """
     task = job.Job.read(out)
     plan, listed = task.settings["plan_sha256"], task.settings["list_sha256"]
-    here = job.settings_of(task.request, task.request.load(), plan, listed)
-    if told := answer_file.difference(task.settings, here):
-        raise answer_file.OtherSettings(f"this process cannot go on with {task.out}: {told}.")
+    here = settings.settings_of(task.request, task.load(), plan, listed)
+    if different := settings.difference(task, here):
+        raise answer_file.OtherSettings(f"this process cannot go on with {task.out}: {different}.")
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
 def _answers(
-    task: job.Job, lvlm: LVLM, wanted: Mapping[Key, Any]
-) -> tuple[dict[Key, Answer], dict[int, Seen], int]:  # fmt: skip
-    """Read what is wanted, ask batch by batch. Gives answers, what was read by place, and halvings."""
+    task: job.Job, lvlm: LVLM, wanted: Mapping[Key, ImageItem]
+) -> tuple[dict[Key, Answer], dict[int, EncodedImage], int]:  # fmt: skip
+    """Read and caption what is wanted, batch by batch. Gives answers, files by place, and halvings."""
     from PIL import Image
 
-    request, limits = task.request, task.request.limits
-    places = {place: picture for (place, _), picture in wanted.items()}
+    request = task.request
+    limits = Limits(request.max_pixels, request.max_bytes)
+    places = {place: item for (place, _), item in wanted.items()}
     found: dict[Key, Answer] = {}
-    asking = {decoder: batch_retry.Careful(partial(_ask, task, lvlm, decoder)) for decoder in request.decoders}
+    retries = {decoder: BatchRetry(partial(_answer_batch, task, lvlm, decoder)) for decoder in request.decoders}
     with ThreadPoolExecutor(request.readers, "reader") as pool:
-        look = partial(image_loader.look, limits=limits)
-        seen = {one.place: one for one in pool.map(look, places.values(), places.keys())}
-        batches = image_loader.batches(list(seen.values()), lvlm, request.batch_size)
+        read = partial(image_loader.read, limits=limits)
+        files = {one.place: one for one in pool.map(read, places.values(), places.keys())}
+        _refuse_lost_source(request.sources, list(files.values()))
+        most = None if task.version == 1 else image_loader.BUDGET // 2  # batches of an earlier version had no limit
+        batches = image_loader.batches(list(files.values()), lvlm, request.batch_size, most)
         for batch in image_loader.decoded(pool, batches, limits):
-            for decoder, ask in asking.items():
+            for decoder, answer in retries.items():
                 part = [(one, image) for one, image in batch if (one.place, decoder) in wanted]
-                for (one, _), answer in zip(part, ask(part), strict=True):
-                    found[one.place, decoder] = answer
-    for ask in asking.values():
-        ask.check((Seen(0, Picture("grey", "")), Image.new("RGB", GREY, "grey")))
-    return found, seen, sum(ask.halved for ask in asking.values())
+                for (one, _), answered in zip(part, answer(part), strict=True):
+                    found[one.place, decoder] = answered
+                sign_of_life()
+    for answer in retries.values():
+        answer.check((EncodedImage(0, ImageItem("grey", "")), Image.new("RGB", GREY, "grey")))
+    return found, files, sum(answer.halved for answer in retries.values())
 
 
-def _ask(task: job.Job, lvlm: LVLM, decoder: str, part: Sequence[tuple[Seen, Any]]) -> list[Answer]:
-    """One batch. An image's seed is its place in the plan, wherever and whenever it is asked about."""
+def _refuse_lost_source(sources: Sequence[str], files: Sequence[EncodedImage]) -> None:
+    """Stop where the folder of the images is gone or empty: a million error rows would say nothing else."""
+    folder = Path(sources[0])
+    if len(sources) > 1 or not files or any(os.path.lexists(one.item.path) for one in files):
+        return
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        raise JobStopped(
+            f"{plain(str(folder))} is empty or gone, and with it every image of a shard: is its disk mounted? What was "
+            "finished is kept; the same command goes on"
+        )
+
+
+def _answer_batch(
+    task: job.Job, lvlm: LVLM, decoder: str, part: Sequence[tuple[EncodedImage, Any]]
+) -> list[Answer]:
+    """One batch. An image's seed is its place in the plan, in whichever batch and run it is captioned."""
     request = task.request
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a method that never acted is in the rows
@@ -124,12 +148,11 @@ def _ask(task: job.Job, lvlm: LVLM, decoder: str, part: Sequence[tuple[Seen, Any
         )  # fmt: skip
 
 
-def _row(task: job.Job, seen: Seen, decoder: str, answers: Mapping[Key, Answer]) -> shard_format.Row:
-    answer = answers.get((seen.place, decoder))
-    error = seen.error if answer is None else answer.error
+def _row(task: job.Job, file: EncodedImage, decoder: str, answer: Answer | None) -> shard_format.Row:
+    error = file.error if answer is None else answer.error
     good = answer if error is None else None
     return {
-        "id": seen.picture.id, "path": plain(seen.picture.path), "sha256": seen.sha256, "decoder": decoder,
+        "id": file.item.id, "path": plain(file.item.path), "sha256": file.sha256, "decoder": decoder,
         "caption": good.text if good else None, "tokens": good.tokens if good else [],
         "risk": {name: list(map(_number, risk)) for name, risk in good.risk.items()} if good else {},
         "acted": good.acted if good else {}, "error": error, "settings": task.settings_sha256[:16],

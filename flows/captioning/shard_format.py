@@ -12,7 +12,6 @@ from typing import Any
 from ..files import atomic
 
 Row = dict[str, Any]
-FORMATS = ("parquet", "jsonl")
 COLUMNS = ("id", "path", "sha256", "decoder", "caption", "tokens", "risk", "acted", "error", "settings")
 _GROUP = 16384  # rows of a row group of the merged file
 
@@ -37,8 +36,18 @@ def read(path: Path) -> list[Row]:
     rows = pq.read_table(path).to_pylist()
     for row in rows:
         row["risk"] = dict(row["risk"])
-        row["acted"] = {name: dict(told) for name, told in row["acted"]}
+        row["acted"] = {name: dict(counts) for name, counts in row["acted"]}
     return rows
+
+
+def known_settings(folder: Path) -> str | None:
+    """The beginning of the SHA-256 over the settings under which a folder's shards were made; None without any."""
+    for path in sorted(folder.glob("[0-9]*.*")):
+        try:
+            return str(read(path)[0]["settings"])
+        except (OSError, ValueError, KeyError, IndexError):  # damaged: another shard knows it
+            continue
+    return None
 
 
 def errors(path: Path) -> int:
@@ -87,7 +96,7 @@ def _table(rows: Sequence[Row]) -> Any:
 
 
 def _nested(row: Row) -> Row:
-    acted = [(name, list(told.items())) for name, told in row["acted"].items()]
+    acted = [(name, list(counts.items())) for name, counts in row["acted"].items()]
     return {**row, "risk": list(row["risk"].items()), "acted": acted}
 
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a power cut, and logs that lose no finished line.
+"""Files that are there whole or not at all, also after a power cut, and logs of checked lines.
 
 Every write is followed by an fsync of the file, and every rename by one of the folder.
 """
@@ -9,11 +9,12 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
+CHECK = "check"  # the field of a line that holds its checksum
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -73,11 +74,11 @@ def read_json(path: Path) -> Any:
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
-    """Add a line to a log of JSON lines; half a line that a killed process left at its end is cut off first.
+    """Add a line to a log of JSON lines, with its checksum; half a line at its end is cut off first.
 
     Processes on one machine take turns.
     """
-    line = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    line = _checked_line(record)
     with _room(path), path.open("a+b") as file, _alone(file):
         end = _whole(file)
         file.truncate(end)
@@ -92,21 +93,33 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
     _sync_folder(path.parent)
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a log.
+class Lines(NamedTuple):
+    """A log as it was read. records: of its good lines, without their checksums. bad: numbers of the others, from 1."""
 
-    Raises:
-        ValueError: a line in the middle that is no JSON (with its number).
+    records: list[dict[str, Any]]
+    bad: list[int]
+
+
+def lines(path: Path) -> Lines:
+    """The complete lines of a log. A line whose checksum is another, or that is no JSON object, is bad.
+
+    Lines without a checksum, as earlier versions wrote them, are good.
     """
     if not path.exists():
-        return []
-    out = []
+        return Lines([], [])
+    found = Lines([], [])
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            out.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number} is not JSON; delete it, its shard is made again.") from error
-    return out
+        record = _record(line)
+        if record is None:
+            found.bad.append(number)
+        else:
+            found.records.append(record)
+    return found
+
+
+def rewrite(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write a log anew, with these lines."""
+    write(path, b"".join(map(_checked_line, records)))
 
 
 def digest(path: Path) -> str | None:
@@ -125,6 +138,30 @@ def sweep(folder: Path) -> None:
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
+def _checked_line(record: Mapping[str, Any]) -> bytes:
+    return (_json({**record, CHECK: _checksum(record)}) + "\n").encode()
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """What a line holds; None if it is bad."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    checksum = record.pop(CHECK, None)
+    return record if checksum in (None, _checksum(record)) else None
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_json(record).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)
+
+
 @contextmanager
 def _room(path: Path) -> Iterator[None]:
     try:

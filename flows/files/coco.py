@@ -102,7 +102,7 @@ class Ledger:
 
     def __init__(self, folder: Path, verify: bool) -> None:
         self.folder, self.verify = folder, verify
-        self.known = {line["file"]: line for line in atomic.lines(folder / LEDGER)}
+        self.known = {line["file"]: line for line in atomic.lines(folder / LEDGER).records}
 
     def holds(self, name: str, right: Callable[[Path], bool]) -> bool:
         """Whether a file is there and as it was. right: looks at a file that is not in the ledger yet."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+EVERY = 60.0  # seconds between two lines where there is no terminal
 # Hears of every step of every bar: title, percent, and how far in words. `flows.prefect.artifacts` shows them.
 LISTENER: ContextVar[Callable[[str, float, str], None] | None] = ContextVar("listener", default=None)
 
@@ -44,7 +47,7 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """A bar for `total` units, `done` of which are there already; gives what advances it, by units and errors.
 
-    Where standard error is no terminal there is no bar, only a line when it is finished.
+    Where standard error is no terminal there is no bar, but a line per minute, and one when it is finished.
 
     Args:
         passing: leave nothing behind; for a bar beside output that matters more.
@@ -61,11 +64,29 @@ def progress(
     hidden = passing and not console.is_terminal
     with Progress(*columns, console=console, transient=passing, redirect_stdout=beside, disable=hidden) as bar:
         task = bar.add_task(title, total=total, completed=done, done=done, errors=errors)
+        last = time.monotonic()
 
         def advance(count: int, bad: int = 0) -> None:
+            nonlocal last
             bar.update(task, advance=count, errors=(bar.tasks[0].fields["errors"] or 0) + bad)
+            if not console.is_terminal and not hidden and time.monotonic() - last >= EVERY:
+                last = time.monotonic()
+                print(_line(title, bar.tasks[0], unit), file=sys.stderr, flush=True)
             if listener := LISTENER.get():
                 so_far = bar.tasks[0]
                 listener(title, so_far.percentage, f"{so_far.completed:.0f} of {total} {unit}")
 
         yield advance
+
+
+def _line(title: str, task: Task, unit: str) -> str:
+    """How far a bar is, for a log: "captions: 320 of 1,000 images, 2 errors, 3.41 images/s, 0:03:19 left"."""
+    fresh, seconds = task.completed - task.fields["done"], task.elapsed or 0.0
+    speed = fresh / seconds if seconds else 0.0
+    parts = [f"{title}: {task.completed:,.0f} of {task.total or 0:,.0f} {unit}"]
+    if task.fields["errors"] is not None:
+        parts.append(f"{task.fields['errors']} errors")
+    if speed:
+        left = datetime.timedelta(seconds=round(((task.total or 0) - task.completed) / speed))
+        parts += [f"{speed:.3g} {unit}/s", f"{left} left"]
+    return ", ".join(parts)

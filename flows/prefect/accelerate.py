@@ -1,7 +1,7 @@
 """A captioning job by the processes that `accelerate launch` starts on one machine: one model and one GPU each.
 
-Each takes every n-th shard. What they need to know of one another is in the job's folder, and in two barriers; there
-is no Prefect in it. One that dies ends the launch, and the same command goes on.
+Each takes every n-th shard. They meet in the job's folder and at two barriers; there is
+no Prefect in it. One that dies ends the launch, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..captioning import job, run
+from ..captioning.request import Captioning
+from ..captioning.watch import UNWATCHED, Watch
 from .runners import NoRunner, check
 
 LONGEST = datetime.timedelta(days=30)  # that a process waits for the others
 
 
-def caption(asked: Mapping[str, Any]) -> str | None:
+def caption(
+    request: Captioning, out: str, retry_errors: bool = False, watch: Watch = UNWATCHED, add: bool = False
+) -> str | None:  # fmt: skip
     """`captioning.captioning` by all processes of a launch together.
 
     Returns the path of summary.json in the first process, None in the others.
@@ -38,20 +42,20 @@ def caption(asked: Mapping[str, Any]) -> str | None:
 
     state = PartialState(cpu=True, timeout=LONGEST)  # barriers go over the CPU: the GPUs belong to the models
     if state.is_main_process:
-        return run.captioning(**asked, steps=run.Steps(begin=_begin, each=_each))
+        return run.captioning(request, out, retry_errors, run.Steps(begin=_begin, each=_each), watch, add)
     state.wait_for_everyone()  # until the plan is there
-    out, retry_errors = asked["out"], asked.get("retry_errors", False)
-    for number in _mine(run.remaining(out, retry_errors), state):
+    task = job.Job.read(out)
+    for number in _mine(job.remaining(task, job.ledger(task), retry_errors), state):
         run.caption_shard(out, number, retry_errors)
     state.wait_for_everyone()
     return None
 
 
 # -- the first process ---------------------------------------------------------------------------------------------
-def _begin(request: Mapping[str, Any], out: str) -> str:
+def _begin(request: Captioning, out: str, add: bool) -> str:
     from accelerate import PartialState
 
-    run.begin(request, out)
+    run.begin(request, out, add)
     PartialState().wait_for_everyone()
     return out
 

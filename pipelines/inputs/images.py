@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from torch import Tensor
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 100_000_000
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+_HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")  # brands, at the start of a file
 
 
 class BadImage(ValueError):
@@ -80,16 +83,39 @@ def _from_file(file: Any, name: str, max_pixels: int, take: Any = None) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=_formats())
         with image:
             _check_pixels(name, image.size, max_pixels)
             return (take or _rgb)(image)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage(f"{name} is not an image that can be read ({', '.join(_FORMATS)})") from error
+        if "HEIF" not in _formats() and _is_heif(file):
+            raise BadImage(f"{name} is a HEIC image, which needs pillow-heif: pip install 'veridical[heic]'") from error
+        raise BadImage(f"{name} is not an image that can be read ({', '.join(_formats())})") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadImage(f"{name} cannot be read as an image: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """The formats that are read, by Pillow's names; HEIC, which Pillow does not know, where pillow-heif is there."""
+    if importlib.util.find_spec("pillow_heif") is None:
+        return _FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (*_FORMATS, "HEIF")
+
+
+def _is_heif(file: Any) -> bool:
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            start = opened.read(12)
+    else:
+        file.seek(0)
+        start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF
 
 
 def _turned_size(image: Image.Image) -> tuple[int, int]:

@@ -22,17 +22,16 @@ import torch
 
 from veridical.flows.captioning import run
 from veridical.flows.captioning.job import LEDGER
-from veridical.pipelines.model.spec import ModelSpec, load
+from veridical.flows.captioning.request import EMBEDDED, Captioning
+from veridical.pipelines.model.spec import load
 
 torch.set_num_threads(1)
 SAMPLED = {"max_new_tokens": 3, "do_sample": True, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
 
 
 def job(pictures: str, out: Path, retry_errors: bool = False) -> None:
-    run.captioning(
-        [pictures], str(out), shard_size=10, batch_size=4, detectors=["entropy"], generation=SAMPLED,
-        retry_errors=retry_errors,
-    )  # fmt: skip
+    request = Captioning([pictures], shard_size=10, batch_size=4, detectors=["entropy"], generation=SAMPLED)
+    run.captioning(request, str(out), retry_errors)
 
 
 def born(work) -> int:
@@ -98,7 +97,7 @@ def at_points(pictures: str, base: Path, before: Path | None = None) -> int:
         return [Answer(f"{corner} with seed {one} of {seed}") for corner, one in zip(corners, seed, strict=True)]
 
     def quick(out: Path) -> None:
-        type(load(ModelSpec("embedded"))).answer = canned
+        type(load(EMBEDDED)).answer = canned
         job(pictures, out, before is not None)
 
     def made(number: int) -> Path:

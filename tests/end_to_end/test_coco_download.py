@@ -12,7 +12,7 @@ import pytest
 from veridical.cli.commands import data
 from veridical.datasets.coco import choose, coco_examples, coco_pope, find_coco, load_json, write_coco
 from veridical.datasets.pope import STRATEGIES
-from veridical.flows.files import coco
+from veridical.flows.files import atomic, coco
 from veridical.flows.files.coco import LEDGER, fetch
 from veridical.flows.files.downloads import DownloadFailed, Expected, download
 
@@ -115,9 +115,9 @@ def test_the_folder_holds_what_evaluate_will_open_and_nothing_else(server, tmp_p
 
 def test_the_files_are_the_servers_and_the_ledger_has_their_sha256(server, tmp_path, world):
     fetch(tmp_path, limit=LIMIT, host=server.url)
-    told = {line["file"]: line for line in map(json.loads, (tmp_path / LEDGER).read_text().splitlines())}
-    assert len(told) == len(pictures(tmp_path)) + 2
-    for name, line in told.items():
+    known = {line["file"]: line for line in atomic.lines(tmp_path / LEDGER).records}
+    assert len(known) == len(pictures(tmp_path)) + 2
+    for name, line in known.items():
         content = (tmp_path / name).read_bytes()
         assert line == {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert all((tmp_path / "val2014" / n).read_bytes() == world[0][f"/val2014/{n}"] for n in pictures(tmp_path))

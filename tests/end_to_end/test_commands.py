@@ -207,7 +207,7 @@ def test_debug_shows_the_traceback(pictures):
 
 
 def test_an_unexpected_error_is_one_line_too(veridical, pictures, monkeypatch):
-    monkeypatch.setattr("veridical.pipelines.model.spec.load", lambda spec: {}["weights"])
+    monkeypatch.setattr("veridical.cli.answering.load", lambda spec: {}["weights"])
     shown = veridical("caption", pictures.a)
     assert shown.exit_code == 1
     assert "unexpected KeyError: 'weights'" in shown.stderr

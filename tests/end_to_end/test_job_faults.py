@@ -15,13 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from veridical.flows.captioning import batch_retry, image_loader, shard_format
+from veridical.datasets.captions import DETAIL_PROMPT
+from veridical.flows.captioning import batch_retry, shard_format
 from veridical.flows.captioning import images as sources
 from veridical.flows.captioning import run as captioning
 from veridical.flows.captioning import shard as shards
+from veridical.flows.captioning.request import EMBEDDED, Captioning
 from veridical.flows.files import atomic
 from veridical.pipelines.inputs.images import read_bytes, read_image, read_size
-from veridical.pipelines.model.spec import ModelSpec, load
+from veridical.pipelines.model.spec import load
 from veridical.pipelines.results import Answer
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -83,15 +85,18 @@ def canned(monkeypatch):
         asked.append(len(images))
         return [Answer(f"{image.getpixel((0, 0))} seed {one}") for image, one in zip(images, seed, strict=True)]
 
-    monkeypatch.setattr(type(load(ModelSpec("embedded"))), "answer", answer)
+    monkeypatch.setattr(type(load(EMBEDDED)), "answer", answer)
     return asked
 
 
-def run(images: Path, out: Path, **options: object) -> list[dict]:
+PLAIN = captioning.Steps()
+
+
+def run(images: Path, out: Path, retry_errors=False, steps=PLAIN, **options: object) -> list[dict]:
     """The rows of a job."""
     options = {"shard_size": 4, "batch_size": 2, "form": "jsonl", **options}
     with pytest.warns(captioning.LeftOut) if (images / "notes.txt").exists() else nullcontext():
-        captioning.captioning([str(images)], str(out), **options)
+        captioning.captioning(Captioning([str(images)], **options), str(out), retry_errors, steps)
     return shard_format.read(out / f"captions.{options['form']}")
 
 
@@ -118,8 +123,8 @@ def test_every_kind_of_file_has_a_caption_or_an_error_that_says_why(tmp_path):
     told = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text("utf-8").splitlines()]
     assert [one["id"] for one in told] == sorted(BAD)
     upright = picture((64, 32)).transpose(Image.Transpose.ROTATE_270)
-    lvlm = load(ModelSpec("embedded"))
-    [direct] = lvlm.caption(upright, prompt=captioning.DETAIL_PROMPT, max_new_tokens=4)
+    lvlm = load(EMBEDDED)
+    [direct] = lvlm.caption(upright, prompt=DETAIL_PROMPT, max_new_tokens=4)
     assert rows["turned.png"]["caption"] == direct.text
 
 
@@ -133,11 +138,11 @@ def test_bytes_are_read_as_the_file_is_and_their_size_is_known_before(tmp_path, 
 
 def test_equal_names_have_ids_of_their_own_and_files_without_an_image_name_are_counted(tmp_path):
     found = sources.find([str(all_kinds(tmp_path / "images"))])
-    assert [picture.id for picture in found.pictures] == sorted((*BAD, *GOOD))
+    assert [picture.id for picture in found.items] == sorted((*BAD, *GOOD))
     assert found.ignored == {".txt": 1}
     twice = tmp_path / "list.txt"
     twice.write_text("images/same.png\r\n\nimages/same.png\n", encoding="utf-8")
-    assert [picture.id for picture in sources.find([str(twice)]).pictures] == ["images/same.png", "images/same.png#2"]
+    assert [picture.id for picture in sources.find([str(twice)]).items] == ["images/same.png", "images/same.png#2"]
 
 
 def test_a_name_that_is_no_text_is_read_and_shown(tmp_path, canned):
@@ -180,7 +185,7 @@ def test_a_file_that_goes_away_after_the_plan_is_an_error_row(tmp_path, canned, 
     folder = some(tmp_path / "images")
     begin = captioning.begin
 
-    def then_delete(request, out):
+    def then_delete(request, out, add):
         begin(request, out)
         (folder / "2.png").unlink()
         return out
@@ -288,7 +293,7 @@ def model(monkeypatch, fails):
         fails(reds)
         return [Answer(str(red)) for red in reds]
 
-    monkeypatch.setattr(type(load(ModelSpec("embedded"))), "answer", answer)
+    monkeypatch.setattr(type(load(EMBEDDED)), "answer", answer)
     return asked
 
 
@@ -335,7 +340,7 @@ def test_an_image_that_the_model_cannot_take_costs_only_itself(tmp_path, monkeyp
     ("error", "said"),
     [
         (RuntimeError("CUDA error: device-side assert triggered"), "the accelerator failed .* start the same command"),
-        (RuntimeError("mat1 and mat2"), "none of 4 images could be asked about, nor could a grey .*: RuntimeError"),
+        (RuntimeError("mat1 and mat2"), "the model failed on each of 4 images, and on a grey image too: RuntimeError"),
     ],
 )
 def test_a_model_that_is_broken_stops_the_job_instead_of_filling_it_with_errors(tmp_path, monkeypatch, error, said):
@@ -352,7 +357,7 @@ def test_logits_that_are_no_numbers_are_an_error_row_and_no_caption(tmp_path, mo
     """One image of the batch: a hook on the vision tower turns what is fully red into NaN."""
     folder = some(tmp_path / "images", 4)
     Image.new("RGB", (20, 20), RED).save(folder / "1.png")
-    lvlm = load(ModelSpec("embedded"))
+    lvlm = load(EMBEDDED)
 
     def poison(module, arguments, options):
         pixels = options["pixel_values"] if "pixel_values" in options else arguments[0]
@@ -385,7 +390,7 @@ def test_ids_cannot_lead_out_of_the_folder(tmp_path, canned):
     table = pa.table({"id": names, "path": ["images/0.png", "images/1.png"]})
     pq.write_table(table, tmp_path / "table.parquet")
     before = set(tmp_path.rglob("*"))
-    captioning.captioning([str(tmp_path / "table.parquet")], str(tmp_path / "a" / "out"))
+    captioning.captioning(Captioning([str(tmp_path / "table.parquet")]), str(tmp_path / "a" / "out"))
     fresh = set(tmp_path.rglob("*")) - before
     assert all(path == tmp_path / "a" or (tmp_path / "a" / "out") in (path, *path.parents) for path in fresh)
     rows = shard_format.read(tmp_path / "a" / "out" / "captions.parquet")
@@ -394,13 +399,15 @@ def test_ids_cannot_lead_out_of_the_folder(tmp_path, canned):
     ]  # fmt: skip
 
 
-def test_urls_in_a_list_are_refused_unless_they_are_allowed_and_then_only_public_ones_are_fetched(tmp_path, canned):
-    names = tmp_path / "list.txt"
-    names.write_text("http://127.0.0.1:9/a.png\nhttp://localhost/b.png\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"a\.png is a URL, one of 2; nothing is fetched without --allow-urls"):
-        captioning.captioning([str(names)], str(tmp_path / "out"))
-    captioning.captioning([str(names)], str(tmp_path / "out"), allow_urls=True)
-    for row in shard_format.read(tmp_path / "out" / "captions.parquet"):
-        assert "which is not an address of the open internet" in row["error"]
-    seen = image_loader.look(sources.Picture("a", "http://a.example/"), 0, image_loader.Limits(1, 1, allow_urls=False))
-    assert "nothing is fetched without --allow-urls" in seen.error, "a plan that was changed by hand changes nothing"
+def test_addresses_in_a_list_are_error_rows_with_both_slashes_and_nothing_is_fetched(tmp_path, canned, monkeypatch):
+    import socket
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **more: pytest.fail("looked up"))
+    folder, names = some(tmp_path / "images", 1), tmp_path / "list.txt"
+    names.write_text(f"https://x.example/a.png\n{folder}/0.png\n", encoding="utf-8")
+    captioning.captioning(Captioning([str(names)]), str(tmp_path / "out"))
+    good, bad = shard_format.read(tmp_path / "out" / "captions.parquet")
+    assert good["error"] is None
+    assert (bad["id"], bad["path"]) == ("https://x.example/a.png", "https://x.example/a.png")
+    assert bad["error"].startswith("https://x.example/a.png is an address, and nothing is fetched from the network")
+    assert "img2dataset" in bad["error"]

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from veridical.flows.captioning import shard_format
+from veridical.flows.captioning.request import Captioning
 
 NURSERY = Path(__file__).with_name("job_nursery.py")
 VARYING = {"ledger.jsonl", "timings.jsonl", "lock"}  # seconds, and who was at work
@@ -112,10 +113,10 @@ def test_a_flow_that_is_killed_goes_on_and_ends_in_the_same_bytes(tmp_path, pref
     path = lambda shard: out / "shards" / f"{shard:06d}.parquet"
     before = {shard: path(shard).stat().st_mtime_ns for shard in job.ledger(job.Job.read(out))}
     assert 2 <= len(before) < 10, "the file comes after its line"
-    asked = {"shard_size": 4, "generation": {"max_new_tokens": 4}}
-    assert overnight([str(images)], str(out), **asked) == str(out / "summary.json")
+    asked = Captioning([str(images)], shard_size=4, generation={"max_new_tokens": 4})
+    assert overnight(asked, str(out)) == str(out / "summary.json")
     assert {n: path(n).stat().st_mtime_ns for n in before} == before, "shards that were finished are not made again"
-    captioning.captioning([str(images)], str(tmp_path / "plain"), **asked)
+    captioning.captioning(asked, str(tmp_path / "plain"))
     assert contents(out) == contents(tmp_path / "plain")
     with get_client(sync_client=True) as client:
         shown = [run.state_name for run in client.read_flow_runs() if run.parameters["out"] == str(out)]
@@ -127,4 +128,4 @@ def test_bad_input_inside_the_flow_keeps_its_message(tmp_path, prefect_server):
     from veridical.flows.caption import overnight
 
     with pytest.raises(ValueError, match=r"^form='csv' is neither of parquet, jsonl$"):
-        overnight([str(tmp_path)], str(tmp_path / "out"), form="csv")
+        overnight(Captioning([str(tmp_path)], form="csv"), str(tmp_path / "out"))

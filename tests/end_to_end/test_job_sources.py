@@ -1,6 +1,7 @@
 """What a job is told to caption: lists and tables as other programs write them, and names of every kind."""
 
 import os
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +10,8 @@ from PIL import Image
 
 from veridical.flows.captioning import image_loader, run, shard_format
 from veridical.flows.captioning import images as sources
-from veridical.pipelines.model.spec import ModelSpec, load
+from veridical.flows.captioning.request import EMBEDDED, FORMATS, Captioning
+from veridical.pipelines.model.spec import load
 from veridical.pipelines.results import Answer
 
 
@@ -24,7 +26,7 @@ def test_paths_of_a_table_are_read_as_pandas_and_polars_store_them(tmp_path, kin
     plain = pa.array(["b.png", "a.png"])
     column = plain.dictionary_encode() if pa.types.is_dictionary(kind) else plain.cast(kind)
     pq.write_table(pa.table({"path": column}), tmp_path / "table.parquet")
-    found = sources.find([str(tmp_path / "table.parquet")]).pictures
+    found = sources.find([str(tmp_path / "table.parquet")]).items
     assert found == [(name, str(tmp_path / name)) for name in ("a.png", "b.png")]
 
 
@@ -44,7 +46,7 @@ def test_lines_of_a_list_are_names_whatever_is_in_them(tmp_path):
     """CRLF, blank lines, a mark at the beginning, other alphabets, `..`, blanks at the end, and no comments."""
     lines = "a.png\r\n\r\n  \nx/../b – 图.png\n# c.png\n d.png \n/e.png\na.png"
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
-    found = dict(sources.find([str(tmp_path / "list.txt")]).pictures)
+    found = dict(sources.find([str(tmp_path / "list.txt")]).items)
     assert found == {
         "a.png": f"{tmp_path}/a.png", "a.png#2": f"{tmp_path}/a.png", "x/../b – 图.png": f"{tmp_path}/b – 图.png",
         "# c.png": f"{tmp_path}/# c.png", " d.png ": f"{tmp_path}/ d.png ", "/e.png": "/e.png",
@@ -54,18 +56,18 @@ def test_lines_of_a_list_are_names_whatever_is_in_them(tmp_path):
 @pytest.mark.parametrize(
     ("names", "said"),
     [(["phots"], "^no file or folder phots$"), (["a1.png", "a2.png"], "^no file or folder a1.png, a2.png$"),
-     (["http:/x.example/a.png"], "addresses stand in a list, one a line")],
+     (["http://x.example/a.png"], r"http://x\.example/a\.png; nothing is fetched from the network: download it")],
 )  # fmt: skip
 def test_a_misspelt_name_makes_no_job_that_stands_in_the_way_of_the_right_one(tmp_path, monkeypatch, names, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=said):
-        run.captioning(names, str(tmp_path / "out"))
+        run.captioning(Captioning(names), str(tmp_path / "out"))
     assert not (tmp_path / "out" / "job.json").exists()
 
 
 def test_one_of_several_files_that_is_missing_costs_only_itself(picture):
     missing = str(picture.with_name("b.png"))
-    assert [one.path for one in sources.find([str(picture), missing]).pictures] == [str(picture), missing]
+    assert [one.path for one in sources.find([str(picture), missing]).items] == [str(picture), missing]
 
 
 @pytest.mark.parametrize("place", ["images", "out"])
@@ -79,20 +81,40 @@ def test_a_folder_whose_name_is_no_text_is_refused_with_a_way_out(veridical, pic
 
 
 def test_an_address_that_is_no_text_is_an_error_row_that_can_be_written():
-    seen = image_loader.look(
-        sources.Picture("a", os.fsdecode(b"http://127.0.0.1/\xff")), 0, image_loader.Limits(9, 9, True)
-    )
-    assert seen.error is not None
-    assert seen.error.startswith("http://127.0.0.1/\\xff could not be fetched")
-    seen.error.encode()
+    item = sources.ImageItem("a", os.fsdecode(b"http://127.0.0.1/\xff"))
+    file = image_loader.read(item, 0, image_loader.Limits(9, 9))
+    assert file.error is not None
+    assert file.error.startswith("http://127.0.0.1/\\xff is an address")
+    file.error.encode()
 
 
-@pytest.mark.parametrize("form", shard_format.FORMATS)
+def test_a_hundred_thousand_equal_lines_of_a_list_are_named_in_seconds(tmp_path):
+    (tmp_path / "list.txt").write_text("a.png\n" * 100_000)
+    began = time.monotonic()
+    items = sources.find([str(tmp_path / "list.txt")]).items
+    assert time.monotonic() - began < 10
+    assert (items[0].id, items[-1].id, len({item.id for item in items})) == ("a.png", "a.png#100000", 100_000)
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_risk_that_is_no_number_is_left_open_in_both_formats(picture, tmp_path, monkeypatch, form):
     """JSON has neither NaN nor infinity: one such risk would stop a job in the middle of the night."""
     told = Answer("a", risk={"mine": [float("inf"), float("nan"), 0.5]})
-    lvlm = load(ModelSpec("embedded"))
+    lvlm = load(EMBEDDED)
     monkeypatch.setattr(type(lvlm), "answer", lambda self, images, *arguments, **options: [told])
-    run.captioning([str(picture)], str(tmp_path / "out"), form=form)
+    run.captioning(Captioning([str(picture)], form=form), str(tmp_path / "out"))
     [row] = shard_format.read(tmp_path / "out" / f"captions.{form}")
     assert row["risk"] == {"mine": [None, None, 0.5]}
+
+
+def test_linked_folders_are_left_out_and_counted(tmp_path, picture):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    picture.rename(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    found = sources.find([str(tmp_path / "photos")])
+    assert [item.id for item in found.items] == ["a.png"]
+    assert sources.note(found.ignored) == (
+        "1 files are no images by their name and left out: 1 linked folder; a linked folder is captioned if it is "
+        "named itself"
+    )

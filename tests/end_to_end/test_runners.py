@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from veridical.flows.captioning import run
+from veridical.flows.captioning.request import Captioning
 from veridical.flows.evaluation import answer_file
 from veridical.flows.files import atomic
 from veridical.flows.prefect import runners
@@ -43,7 +44,7 @@ def images(tmp_path_factory) -> Path:
 def plain(images, tmp_path_factory) -> dict[str, bytes]:
     """The files of a job by one process, without Prefect."""
     out = tmp_path_factory.mktemp("plain") / "out"
-    run.captioning([str(images)], str(out), **ASKED)
+    run.captioning(Captioning([str(images)], **ASKED), str(out))
     return contents(out)
 
 
@@ -71,7 +72,7 @@ def test_two_workers_of_dask_write_what_one_process_writes(images, plain, cluste
 
     out = tmp_path / "out"
     with runners.running(overnight, "dask", None, cluster.scheduler_address, gpus=0) as flow:
-        assert flow([str(images)], str(out), **ASKED) == str(out / "summary.json")
+        assert flow(Captioning([str(images)], **ASKED), str(out)) == str(out / "summary.json")
     assert contents(out) == plain
     assert sorted(shards(out)) == list(range(8)), "every shard once"
     assert len(plain) == 8 + 5
@@ -104,7 +105,7 @@ def test_what_a_killed_worker_was_at_is_done_again(images, plain, cluster, tmp_p
     killer = threading.Thread(target=kill, daemon=True)
     with runners.running(overnight, "dask", None, cluster.scheduler_address, gpus=0) as flow:
         killer.start()
-        flow([str(images)], str(out), **ASKED)
+        flow(Captioning([str(images)], **ASKED), str(out))
     killer.join(30)
     assert killed, "a worker that was at work was killed"
     with pytest.raises(ProcessLookupError):
@@ -138,7 +139,7 @@ def test_bad_input_on_a_worker_keeps_its_message(cluster, tmp_path):
         runners.running(overnight, "dask", None, cluster.scheduler_address, gpus=0) as flow,
         pytest.raises(UnknownName, match=r'no decoder "vdc"\. Did you mean "vcd"'),
     ):
-        flow([str(tmp_path)], str(tmp_path / "out"), decoders=["vdc"])
+        flow(Captioning([str(tmp_path)], decoders=["vdc"]), str(tmp_path / "out"))
 
 
 @dask

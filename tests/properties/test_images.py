@@ -1,7 +1,11 @@
 """Any image file, read as a person would see it, or refused with one sentence that says which and why."""
 
+import importlib.machinery
+import importlib.util
 import io
 import struct
+import sys
+import types
 import zlib
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from veridical.pipelines.inputs import images
 from veridical.pipelines.inputs.images import BadImage, read_image
 
 RED, WHITE, GREY = (255, 0, 0), (255, 255, 255), (128, 128, 128)
@@ -295,3 +300,52 @@ def test_the_image_is_whole_after_its_file_is_gone(tmp_path):
 def test_bytes_of_a_file_in_memory_are_refused_and_not_guessed():
     with pytest.raises(BadImage, match="found BytesIO"):
         read_image(io.BytesIO(b"x"))
+
+
+# -- formats that not every Pillow reads ---------------------------------------------------------------------------
+def test_avif_is_read(tmp_path):
+    path = saved(tmp_path / "a.avif", picture((64, 32)), quality=100)
+    image = read_image(path)
+    assert image.size == (64, 32)
+    assert np.abs(np.asarray(image, int)[16, 8] - RED).max() < 12
+
+
+HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(40)
+
+
+@pytest.fixture
+def _formats_anew():
+    """Which formats there are is found out once per process."""
+    images._formats.cache_clear()
+    yield
+    images._formats.cache_clear()
+
+
+@pytest.mark.usefixtures("_formats_anew")
+def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if "heif" in name else find(name, *more))
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    for read in (lambda: read_image(tmp_path / "a.heic"), lambda: images.read_bytes(HEIC, "a.heic")):
+        with pytest.raises(BadImage, match=r"a\.heic is a HEIC image, .* pip install 'veridical\[heic"):
+            read()
+
+
+@pytest.mark.usefixtures("_formats_anew")
+def test_with_its_package_heic_is_among_the_formats(monkeypatch):
+    registered = []
+    stand_in = types.ModuleType("pillow_heif")
+    stand_in.register_heif_opener = lambda: registered.append(True)
+    stand_in.__spec__ = importlib.machinery.ModuleSpec("pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", stand_in)
+    with pytest.raises(BadImage, match=r"is not an image that can be read .*AVIF, HEIF"):
+        images.read_bytes(b"no image", "a.heic")
+    assert registered == [True]
+
+
+@pytest.mark.usefixtures("_formats_anew")
+def test_heic_is_read_where_its_package_is_installed(tmp_path):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    path = saved(tmp_path / "a.heic", picture((64, 32)), quality=95)
+    assert read_image(path).size == (64, 32)
+    assert images.read_size(path.read_bytes(), "a.heic") == (32, 64)

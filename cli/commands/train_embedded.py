@@ -1,4 +1,4 @@
-"""`veridical train-embedded` and `veridical train-matcher`: the shipped models, made again."""
+"""`veridical train-embedded`: the shipped model, trained again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ app = typer.Typer(rich_markup_mode="rich")
     "train-embedded",
     epilog=o.worked(
         "veridical train-embedded --out my-model",
-        "# stopped? go on", "veridical train-embedded --out my-model --resume",
-        "# and look at it", "veridical caption photo.png --model my-model",
+        "# after a stop", "veridical train-embedded --out my-model --resume",
+        "# a caption by it", "veridical caption photo.png --model my-model",
     ),
 )  # fmt: skip
 def train_embedded(
     out: Annotated[Path, typer.Option(help="Folder for the finished model.")],
-    state: Annotated[Path | None, typer.Option(help="Folder for the state.", show_default="OUT-training")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for the state of the training.", show_default="OUT-training")
+    ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Scenes in the first stage.", show_default="the recipe's")
     ] = None,
@@ -39,22 +41,3 @@ def train_embedded(
 
     state = state or out.with_name(out.name + "-training")
     typer.echo(f"model: {train(out, state, images, lessons, device, resume, examined, compiled)}")
-
-
-@app.command(
-    "train-matcher",
-    epilog=o.worked(
-        "veridical train-matcher --out my-matcher",
-        "# and mask with it", "veridical caption photo.png -d agla:matcher=open_clip:my-matcher",
-    ),
-)  # fmt: skip
-def train_matcher(
-    out: Annotated[Path, typer.Option(help="Folder for the finished matcher.")],
-    images: Annotated[int | None, typer.Option(min=1, help="Number of scenes.", show_default="the recipe's")] = None,
-    device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
-    examined: Annotated[int, typer.Option(min=0, help="Test scenes measured for the model card; 0 for none.")] = 200,
-) -> None:
-    """Train the open_clip model that AGLA masks scenes of the embedded world with; minutes on one core."""
-    from ...flows.training.matcher.run import train_matcher as train
-
-    typer.echo(f"matcher: {train(out, images, device, examined)}")

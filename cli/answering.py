@@ -1,0 +1,69 @@
+"""Answers about a few images, printed image by image: what `veridical caption` and `veridical answer` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from ..pipelines.model.spec import ModelSpec, load
+from .errors import hush_transformers, notes
+from .validate import check_names
+
+
+@dataclass(frozen=True)
+class Questioning:
+    """One question about every image. decoders: an answer by each; None is plain decoding."""
+
+    model: ModelSpec
+    question: str
+    system: str | None
+    decoders: Sequence[str] | None
+    detectors: Sequence[str] | None
+    batch_size: int
+    seed: int
+    generation: Mapping[str, Any]
+
+
+def print_answers(images: Sequence[str], request: Questioning, as_json: bool) -> None:
+    """Answer with every decoder, and print image by image; exit with 1 if some of several images cannot be used.
+
+    Raises:
+        UnknownName, ValueError: methods that do not exist. BadImage: the only image cannot be used.
+    """
+    decoders, detectors = list(dict.fromkeys(request.decoders or ["greedy"])), list(request.detectors or [])
+    check_names(decoders, detectors, [], request.model.name)
+    from ..flows.evaluation.request import chain
+    from ..flows.files.progress import progress
+    from ..pipelines.inputs.images import read_image
+    from .render import methods
+
+    if len(images) == 1:
+        read_image(images[0])  # fail at once
+    hush_transformers()
+    with notes():
+        lvlm = load(request.model)
+    bad, size = 0, request.batch_size
+    with notes(), progress("answers", len(images) * len(decoders), "images", passing=True) as advance:
+        for start in range(0, len(images), size):
+            part = list(images[start : start + size])
+            answers: dict[str, Any] = {}
+            for name in decoders:
+                answers[name] = lvlm.answer(
+                    part, request.question, chain(name, lvlm.name), detectors, system=request.system,
+                    batch_size=size, errors="row", seed=request.seed + start, **request.generation,
+                )  # fmt: skip
+                advance(len(part))
+            for place, image in enumerate(part):
+                by_decoder = {name: answered[place] for name, answered in answers.items()}
+                bad += any(answer.error is not None for answer in by_decoder.values())
+                if as_json:
+                    for name, answer in by_decoder.items():
+                        methods.json_line(image, name, answer)
+                else:
+                    methods.answers(image, by_decoder, alone=len(images) == len(decoders) == 1)
+    if bad:
+        typer.echo(f"Error: {bad} of {len(images)} images could not be used.", err=True)
+        raise typer.Exit(1)

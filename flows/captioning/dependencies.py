@@ -1,0 +1,45 @@
+"""SHA-256 of what captions depend on beside the weights: a model's small files, and the probes of detectors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..files import atomic
+
+if TYPE_CHECKING:
+    from ...pipelines.lvlm import LVLM
+
+KINDS = (".json", ".jinja", ".txt", ".model", ".tiktoken")  # configuration, processor, template, tokenizer, generation
+INDEX = ".safetensors.index.json"  # names the weights' own files
+
+
+def model_files(lvlm: LVLM) -> dict[str, str]:
+    """"file NAME" -> SHA-256 of each file of a model's folder but its weights; {} for a model without a folder."""
+    from ...models import EMBEDDED as folder
+    from ...pipelines.model.checkpoint_files import local
+    from ...pipelines.model.load import EMBEDDED
+
+    where = folder if lvlm.name == EMBEDDED else local(lvlm.name, lvlm.revision)
+    paths = [] if where is None else sorted(path for path in Path(where).rglob("*") if path.suffix in KINDS)
+    named = {path.relative_to(str(where)).as_posix(): path for path in paths if path.is_file()}
+    return {f"file {name}": str(atomic.digest(path)) for name, path in named.items() if not name.endswith(INDEX)}
+
+
+def probes(lvlm: LVLM, detectors: Sequence[str]) -> dict[str, str]:
+    """"probe of NAME" -> SHA-256 over the trained tensors of each detector, as the next caption will use them."""
+    from ...pipelines.registry import DETECTORS
+
+    found: dict[str, str] = {}
+    for name in detectors:
+        detector = DETECTORS.make(name)
+        probe = getattr(detector.for_model(lvlm), "probe", None) if hasattr(detector, "for_model") else None
+        if probe is not None:
+            digest = hashlib.sha256()
+            for key, value in sorted(probe.tensors().items()):
+                digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            found[f"probe of {name}"] = digest.hexdigest()
+    return found

@@ -1,0 +1,101 @@
+"""The request of a captioning job: what is captioned, by which model, with which methods, and how the work is cut."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ...datasets.captions import DETAIL_PROMPT
+from ...pipelines.model.spec import ModelSpec
+
+EMBEDDED = ModelSpec("embedded")
+MAX_PIXELS, MAX_BYTES = 50_000_000, 100_000_000
+MOST_PIXELS = 178_956_970  # above it Pillow refuses by itself
+FORMATS = ("parquet", "jsonl")
+# What decides the rows and is known without a model; `device`, `dtype`, `attention` can be other words for the same.
+_DECIDES = (
+    "decoders", "detectors", "question", "system", "seed", "batch_size", "shard_size", "form", "max_pixels",
+    "max_bytes", "generation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """A captioning job, in plain values. Names as the options of `veridical caption`.
+
+    Args:
+        sources: one folder, list or Parquet file; or image files.
+        model: a specification, or its name alone.
+        decoders: names; each image has a row for each. detectors: names.
+        question, system: the prompt, the same for all images.
+        seed: the image at place i of the plan is sampled with seed + i.
+        shard_size: images of a file, and of what a kill can cost at most. form: "parquet" or "jsonl".
+        max_pixels, max_bytes: larger images become error rows.
+        readers: threads that read and decode images; they decide nothing.
+        generation: what transformers' generate takes, over greedy decoding of at most 128 tokens.
+    """
+
+    sources: tuple[str, ...]
+    model: ModelSpec = EMBEDDED
+    decoders: tuple[str, ...] = ("greedy",)
+    detectors: tuple[str, ...] = ()
+    question: str = DETAIL_PROMPT
+    system: str | None = None
+    seed: int = 0
+    batch_size: int = 8
+    shard_size: int = 32
+    form: str = "parquet"
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
+    readers: int = 4
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sources = [self.sources] if isinstance(self.sources, str) else self.sources
+        plain: dict[str, Any] = {
+            "sources": tuple(map(str, sources)), "decoders": tuple(dict.fromkeys(self.decoders)),
+            "detectors": tuple(self.detectors),
+            "model": ModelSpec(self.model) if isinstance(self.model, str) else self.model,
+            "generation": {"do_sample": False, "max_new_tokens": 128, **self.generation},
+        }  # fmt: skip
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Captioning:
+        """The request that a job.json holds, also one of an earlier version, which knew more fields."""
+        known = {name.name: record[name.name] for name in fields(cls) if name.name in record}
+        return cls(**{**known, "model": ModelSpec.from_record(record)})
+
+    def record(self) -> dict[str, Any]:
+        """The reverse of `from_record`."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "model"}
+        as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {**as_json, **self.model.record(), "generation": dict(self.generation)}
+
+    def check(self) -> None:
+        """Refuse what needs no model to be known as wrong.
+
+        Raises:
+            ValueError: nothing to caption with or from, or a number out of range.
+        """
+        if not self.decoders or not self.sources:
+            raise ValueError("a job needs at least one decoder and something to caption")
+        for name in ("batch_size", "shard_size", "max_pixels", "max_bytes", "readers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is below 1")
+        if self.max_pixels > MOST_PIXELS:
+            raise ValueError(f"max_pixels={self.max_pixels} is above {MOST_PIXELS}, where Pillow refuses by itself")
+        if self.form not in FORMATS:
+            raise ValueError(f"form={self.form!r} is neither of {', '.join(FORMATS)}")
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the rows and can be compared before a model is loaded, named as in the settings of a job."""
+        values = self.record()
+        return {
+            "sources": [os.path.realpath(source) for source in self.sources], "model": self.model.name,
+            "revision": self.model.revision, "quantization": self.model.quantization,
+            **{name.replace("_", " "): values[name] for name in _DECIDES},
+        }  # fmt: skip

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from ...pipelines.inputs import prompts
 from ...pipelines.model.spec import ModelSpec
 from .. import options as o
 from ..answering import Questioning, print_answers
@@ -31,6 +30,8 @@ def answer(
     quantization: o.Quantization = None, attention: o.Attention = None,
 ) -> None:  # fmt: skip
     """Answer a question about images. Exits as `caption` does."""
+    from ...pipelines.inputs import prompts
+
     generation = {"max_new_tokens": max_new_tokens, **o.generation(sample, temperature, top_p, num_beams)}
     spec = ModelSpec(model, device, dtype, revision, quantization, attention)
     framed = prompts.framed(question, prompt)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from ...pipelines.inputs import prompts
 from ...pipelines.model.spec import ModelSpec
 from .. import job_options
 from .. import options as o
@@ -45,6 +44,8 @@ def caption(
 
     Exits with 1 if some of several images cannot be used, with 2 if nothing could be done.
     """
+    from ...pipelines.inputs import prompts
+
     generation = {"max_new_tokens": max_new_tokens, **o.generation(sample, temperature, top_p, num_beams)}
     question = prompts.caption_prompt(prompt or "@detail")
     spec = ModelSpec(model, device, dtype, revision, quantization, attention)

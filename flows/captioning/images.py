@@ -71,7 +71,7 @@ def find(sources: Sequence[str]) -> Found:
         raise ValueError(f"{many[0]} beside other images: a job takes one folder, one list or image files")
     if not many:
         named = [(source, source, Path()) for source in sources]
-        if not any(is_url(source) or os.path.lexists(source) for source in sources):
+        if not any(map(os.path.lexists, sources)):
             _refuse_misspelt(sources)
     else:
         one = Path(many[0])

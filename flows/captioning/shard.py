@@ -125,7 +125,8 @@ def _answers(
 def _refuse_lost_source(sources: Sequence[str], files: Sequence[EncodedImage]) -> None:
     """Stop where the folder of the images is gone or empty: a million error rows would say nothing else."""
     folder = Path(sources[0])
-    if len(sources) > 1 or not files or any(os.path.lexists(one.item.path) for one in files):
+    below = [one for one in files if one.item.path.startswith(os.path.join(os.path.abspath(folder), ""))]
+    if len(sources) > 1 or not below or any(os.path.lexists(one.item.path) for one in below):
         return
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         raise JobStopped(

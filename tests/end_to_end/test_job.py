@@ -246,10 +246,10 @@ def test_a_shard_that_was_damaged_is_made_again(images, plain, copy, damage):
 
 
 def test_a_shard_with_the_rows_of_another_is_refused(images, copy):
-    lines = [json.loads(line) for line in (copy / "ledger.jsonl").read_text("utf-8").splitlines()]
+    lines = atomic.lines(copy / "ledger.jsonl").records
     shutil.copy(copy / "shards" / "000000.parquet", copy / "shards" / "000001.parquet")
     lines[1]["sha256"] = lines[0]["sha256"]
-    (copy / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    atomic.rewrite(copy / "ledger.jsonl", lines)
     with pytest.raises(ValueError, match=r"000001\.parquet has not one row per planned image and decoder"):
         run.finish(str(copy))
 
@@ -399,7 +399,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(veridical, im
      (atomic.DiskFull(errno.ENOSPC, "no room to write x"), "no room to write x")],
 )  # fmt: skip
 def test_a_job_that_stopped_says_so_in_one_line_and_exits_with_1(veridical, images, tmp_path, monkeypatch, error, said):
-    def stop(*arguments):
+    def stop(*arguments, **named):
         raise error
 
     monkeypatch.setattr(run, "captioning", stop)
@@ -414,7 +414,7 @@ def test_the_document_names_the_columns_the_options_and_the_defaults_that_there_
     assert [name for name in shard_format.COLUMNS if f"`{name}`" not in document] == []
     options = {p.name for p in get_command(app).commands["caption"].params}
     named = {name.replace("-", "_") for name in re.findall(r"--([a-z][a-z-]+)", document)}
-    assert named - options <= {"format", "runs", "help", "repair"}
+    assert named - options <= {"format", "runs", "help", "repair", "no_prefect"}
     for number in (request.MAX_PIXELS, request.MAX_BYTES):
         assert f"({number:,})" in document
     assert all(suffix in document for suffix in sources.SUFFIXES)
@@ -434,7 +434,7 @@ def test_a_model_file_that_changed_since_the_job_began_is_refused(images, tmp_pa
     caption(images / "0.png", tmp_path / "out", model=str(own), detectors=[], decoders=["greedy"])
     (tmp_path / "out" / "shards" / "000000.parquet").unlink()
     (own / name).write_text((own / name).read_text("utf-8") + "\n", encoding="utf-8")
-    with pytest.raises(answer_file.OtherSettings, match=rf'file {re.escape(name)} was ".*", now'):
+    with pytest.raises(answer_file.OtherSettings, match=rf'file {re.escape(name)} was ".*, now'):
         caption(images / "0.png", tmp_path / "out", model=str(own), detectors=[], decoders=["greedy"])
 
 

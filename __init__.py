@@ -28,8 +28,17 @@ _PUBLIC = {
 }
 
 
+_PACKAGES = ("datasets", "decoders", "detectors", "metrics", "testing")
+
+
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used, so that `import veridical` loads neither torch nor Prefect."""
     if name in _PUBLIC:
         return getattr(import_module(f".pipelines.{_PUBLIC[name]}", __name__), name)
+    if name in _PACKAGES:
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module 'veridical' has no attribute {name!r}; public: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PACKAGES})

@@ -38,7 +38,8 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
     from ..flows.evaluation.request import chain
     from ..flows.files.progress import progress
     from ..pipelines.inputs.images import read_image
-    from .render import methods
+    from .render.answers import answers as print_answers
+    from .render.answers import json_line
 
     if len(images) == 1:
         read_image(images[0])  # fail at once
@@ -61,9 +62,9 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
                 bad += any(answer.error is not None for answer in by_decoder.values())
                 if as_json:
                     for name, answer in by_decoder.items():
-                        methods.json_line(image, name, answer)
+                        json_line(image, name, answer)
                 else:
-                    methods.answers(image, by_decoder, alone=len(images) == len(decoders) == 1)
+                    print_answers(image, by_decoder, alone=len(images) == len(decoders) == 1)
     if bad:
         typer.echo(f"Error: {bad} of {len(images)} images could not be used.", err=True)
         raise typer.Exit(1)

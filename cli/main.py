@@ -56,7 +56,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback(
     epilog=o.worked(
-        "# describe a picture, plainly and with a method", "veridical caption photo.jpg -d greedy -d vcd",
+        "# describe an image, plainly and with a method", "veridical caption photo.jpg -d greedy -d vcd",
         "# score methods on the embedded model", "veridical evaluate -d greedy -d vcd --limit 50 --out runs/first",
     )
 )  # fmt: skip
@@ -68,7 +68,7 @@ def veridical(
         bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
-    """Mitigate, detect and score what vision-language models say that is not in the picture."""
+    """Mitigate, detect and score the words of vision-language models that the image does not support."""
     hush(debug)
 
 
@@ -82,13 +82,12 @@ def list_methods(
     ] = False,
 ) -> None:
     """Show the registered decoders, procedures, detectors and benchmarks. Procedures stand where decoders are named."""
-    from ..pipelines.procedures import PROCEDURES
-    from ..pipelines.registry import DECODERS, DETECTORS
+    from ..pipelines.registry import DECODERS, DETECTORS, PROCEDURES
     from .render import methods
 
-    methods.methods(DECODERS, ("changes", "cost", "paper"), long)
-    methods.methods(PROCEDURES, ("changes", "cost", "paper"), long)
-    methods.methods(DETECTORS, ("reads", "paper"), long)
+    methods.methods(DECODERS, ("changes", "cost", "cited"), long)
+    methods.methods(PROCEDURES, ("changes", "cost", "cited"), long)
+    methods.methods(DETECTORS, ("reads", "cited"), long)
     methods.benchmarks(long)
     if long:
         from .render.prompts import prompts

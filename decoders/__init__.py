@@ -1,22 +1,184 @@
-"""Published methods that mitigate hallucination while decoding, one per file. Adding one adds a line to NAMES."""
+"""Published methods that mitigate hallucination while decoding, one per file. Adding one adds a row to NAMES."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..pipelines.registry import Method, lazily
+
+if TYPE_CHECKING:
+    from .agla import AGLA as AGLA
+    from .avc import AVC as AVC
+    from .deco import DeCo as DeCo
+    from .dola import DoLa as DoLa
+    from .gate import Gate as Gate
+    from .greedy import Greedy as Greedy
+    from .helpd import HELPD as HELPD
+    from .icd import ICD as ICD
+    from .imbalanced import Imbalanced as Imbalanced
+    from .m3id import M3ID as M3ID
+    from .pai import PAI as PAI
+    from .rbd import RBD as RBD
+    from .sla import SLA as SLA
+    from .var import VAR as VAR
+    from .vcd import VCD as VCD
+    from .vhr import VHR as VHR
+    from .vista import VISTA as VISTA
+    from .vsv import VSV as VSV
 
 NAMES = {
-    "greedy": "greedy:Greedy",
-    "vcd": "vcd:VCD",
-    "icd": "icd:ICD",
-    "m3id": "m3id:M3ID",
-    "avc": "avc:AVC",
-    "agla": "agla:AGLA",
-    "rbd": "rbd:RBD",
-    "var": "var:VAR",
-    "vhr": "vhr:VHR",
-    "vsv": "vista:VSV",
-    "sla": "vista:SLA",
-    "vista": "vista:VISTA",
-    "pai": "pai:PAI",
-    "dola": "dola:DoLa",
-    "deco": "deco:DeCo",
-    "imbalanced": "imbalanced:Imbalanced",
-    "helpd": "helpd:HELPD",
-    "gate": "gate:Gate",
+    "greedy": Method("greedy:Greedy", changes="nothing", cost="1 forward per token"),
+    "vcd": Method(
+        "vcd:VCD", paper="2311.16922",
+        changes="logits, against a noised image",
+        cost="2 forwards per token",
+        differs=(
+            "The released code draws its noise from the global generator; here the method has its own. official() is "
+            "the same otherwise."
+        ),
+    ),
+    "icd": Method(
+        "icd:ICD", paper="2403.18715",
+        changes="logits, against a disturbed prompt",
+        cost="2 forwards per token",
+        differs=(
+            "The paper, as recalled, has l − α·l′; the default is the code's (1 + α)·l − α·l′. The code disturbs "
+            "LLaVA's system prompt or InstructBLIP's Q-Former, official() only takes its words."
+        ),
+    ),
+    "m3id": Method(
+        "m3id:M3ID", paper="2403.14003",
+        changes="logits, against the prompt without its image",
+        cost="2 forwards per token",
+        differs=(
+            "No code of the authors is known; the defaults are those with which AvisC's code compares. official() is "
+            "the same."
+        ),
+    ),
+    "avc": Method(
+        "avc:AVC", paper="2405.17820",
+        changes="logits, against the blind image tokens alone",
+        cost="2 forwards per token, 1 extra prefill",
+        differs=(
+            "The paper has α = 2.5 or 3, the released POPE and MME scripts, and official(), 1. The code takes mean and "
+            "deviation over the batch, which is not reproduced."
+        ),
+    ),
+    "agla": Method(
+        "agla:AGLA", paper="2406.12718",
+        changes="logits, with those of a masked image",
+        cost="2 forwards per token, and once per image and prompt a matcher's pass with gradient",
+        differs=(
+            "The released sampler gives both branches one cache, so that the masked image counts for the first token "
+            "alone. official() does the same."
+        ),
+    ),
+    "rbd": Method(
+        "rbd:RBD", paper="2409.06485 (our reading of its abstract)",
+        changes="logits, with a noised image and one of significant tokens",
+        cost="3 forwards per token, 1 extra prefill",
+        differs=(
+            "No code was released, and the paper's method could not be read: formula and defaults are ours. official() "
+            "is the same."
+        ),
+    ),
+    "var": Method(
+        "var:VAR", paper="2503.03321",
+        changes="attention after the softmax",
+        cost="1 forward per token, 1 extra prefill",
+        differs=(
+            "The code moves 0.4 (its p is the share kept), edits the last layer and wants a visual sink; official() "
+            "does so. It also keeps the first question's sinks for all that follow, which is not reproduced."
+        ),
+    ),
+    "vhr": Method(
+        "vhr:VHR", paper="2412.13949",
+        changes="head outputs before the output projection",
+        cost="1 forward per token, 1 extra prefill of two rows",
+        differs=(
+            "The released code could not be read; a port of it squares the distance, which changes what the filter "
+            "removes. official() is the same as the paper."
+        ),
+    ),
+    "vsv": Method(
+        "vsv:VSV", paper="2502.03628",
+        changes="residual stream of every layer",
+        cost="1 forward per token, 1 extra prefill of two rows",
+        differs=(
+            "The code steers the MLP's output and not the block's, by unit vectors with a gain of 1 to 2, and adds 1 "
+            "to dimension 0 of layer 0. official() does so."
+        ),
+    ),
+    "sla": Method(
+        "sla:SLA", paper="2502.03628",
+        changes="logits, with those of late layers",
+        cost="1 forward per token",
+        differs=(
+            "The paper mixes five blocks below the last in, the code six (25 to 30 of 32). official() has the code's."
+        ),
+    ),
+    "vista": Method(
+        "vista:VISTA", paper="2502.03628",
+        changes="residual stream of every layer, and logits",
+        cost="1 forward per token, 1 extra prefill of two rows",
+        differs=(
+            "The code steers the MLP's output by unit vectors and mixes six blocks in, where the paper steers the "
+            "block's and mixes five. official() does as the code."
+        ),
+    ),
+    "pai": Method(
+        "pai:PAI", paper="2407.21771",
+        changes="attention before the softmax, and logits against the prompt without its image",
+        cost="2 forwards per token; 1 with gamma=1",
+        differs=(
+            "The paper chooses layers by an attention prior, the code takes all from the third on, and so do the "
+            "defaults. official() is the same."
+        ),
+    ),
+    "dola": Method(
+        "dola:DoLa", paper="2309.03883",
+        changes="logits, against an earlier layer",
+        cost="1 forward per token, and the head once per candidate layer",
+        differs=(
+            "The code's divergence is ½·KL(m ‖ p) + ½·KL(m ‖ q), as official() has it. It also averages over the batch "
+            "when it chooses a layer, which is not reproduced."
+        ),
+    ),
+    "deco": Method(
+        "deco:DeCo", paper="2410.11779",
+        changes="logits, with those of a preceding layer",
+        cost="1 forward per token, and the head once per candidate layer",
+        differs=(
+            "The code's argument table has α = 0.5, its scripts 0.6; it decodes one sample greedily. official() is the "
+            "same as the default."
+        ),
+    ),
+    "imbalanced": Method(
+        "imbalanced:Imbalanced", paper="2501.12206",
+        changes="attention before the softmax, and logits against the prompt without its image",
+        cost="2 forwards per token (1 with gamma=1), 1 extra pass of the vision encoder",
+        differs=(
+            "The paper's best β (summary) is 0.4, the code's and official()'s 0.3. The per-head amplification of the "
+            "first abstract is in no released code."
+        ),
+        families=(
+            "models with a CLIP vision encoder that reads whole images, one image token per patch (LLaVA); no other "
+            "has the class token that is read"
+        ),
+    ),
+    "helpd": Method(
+        "helpd:HELPD", paper="2409.20429 (what is known of its decoding)",
+        changes="logits, by the attention that each candidate would pay",
+        cost="2 forwards per token, the second of all candidates at once",
+        differs=(
+            "The released repository has no such penalty: its scripts run OPERA's, and so does official(). The paper's "
+            "β, window and scales are not known; the defaults are ours."
+        ),
+    ),
+    "gate": Method(
+        "gate:Gate",
+        changes="what its decoder changes, where its detector's risk is high",
+        cost="its decoder's and its detector's",
+    ),
 }
+__getattr__, __dir__ = lazily(__name__, NAMES)

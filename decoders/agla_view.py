@@ -1,12 +1,15 @@
-"""The view of AGLA's paper: what of each picture has nothing to do with its prompt is blacked out."""
+"""The view of AGLA's paper: what of each image has nothing to do with its prompt is blacked out."""
 
 from __future__ import annotations
 
+import inspect
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..pipelines.inputs.pixel_values import pictures
@@ -14,52 +17,91 @@ from ..pipelines.inputs.prepare import prompt_text
 from ..pipelines.matching.cache import Cached
 from ..pipelines.matching.load import default_matcher, load_matcher
 from ..pipelines.model.families import family
-from .agla import keep_mask
 
 if TYPE_CHECKING:
-    from ..pipelines.lvlm import LVLM, Inputs
     from ..pipelines.matching.base import Matcher
+    from ..pipelines.model.layout import Inputs, Layout
 
 WORDS = 50
+LEAST_MASKED = 1e-5
 _MARK = "Question"
 _SHORT = re.compile(
     r"\s*(please answer this question with one word|answer the question using a single word or phrase)\.?\s*$", re.I
 )
 
 
+def keep_index(similarity: float, pixels: int) -> int:
+    """⌊pixels · min(1 − s/2, 1 − 1e-5)⌋: rank, from 0, of the least relevant pixel that stays.
+
+    similarity: cosine of image and prompt, −1 to 1. The better they match, the more is masked.
+    """
+    return math.floor(pixels * min(1 - similarity / 2, 1 - LEAST_MASKED))
+
+
+def keep_mask(cam: Float[Tensor, "height width"], similarity: float) -> Bool[Tensor, "height width"]:
+    """Pixels whose relevance reaches that of rank `keep_index`."""
+    ordered = cam.flatten().sort(descending=True).values
+    return cam >= ordered[keep_index(similarity, cam.numel())]
+
+
 @dataclass(frozen=True)
 class MatchedView:
-    """`pixel_values` in which every picture keeps only what its matcher finds relevant to its prompt.
+    """`pixel_values` in which every image keeps only what its matcher finds relevant to its prompt.
 
-    A share s/2 of the pixels goes, s being the similarity of picture and prompt: those of least relevance.
+    A share s/2 of the pixels goes, s being the similarity of image and prompt: those of least relevance.
 
     Args:
-        lvlm: says how its inputs hold pictures and what surrounds a question in its prompts.
+        lvlm: has the layout of images in its inputs, and what surrounds a question in its prompts.
         matcher: any `Matcher`.
 
     Raises:
-        pipelines.inputs.pixel_values.NoPictures: when called, inputs in which the pictures cannot be made out.
+        pipelines.inputs.pixel_values.NoPictures: when called, inputs in which the images cannot be made out.
 
-    The released code squashes the original picture to 384 × 384 and lets the model preprocess the result, so that the
-    two branches see differently shaped pictures; here both see the same, and only pixels differ.
+    The released code squashes the original image to 384 × 384 and lets the model preprocess the result, so that the
+    two branches have images of different shapes; here both have the same, and only pixels differ.
     """
 
-    lvlm: LVLM
+    lvlm: Layout
     matcher: Matcher
 
     def __call__(self, inputs: Inputs, prompts: Sequence[str]) -> Tensor:
-        seen = pictures(self.lvlm, inputs)
+        images = pictures(self.lvlm, inputs)
         before, after = around_question(self.lvlm)
         texts = [question(prompt, before, after) for prompt in prompts]
-        matches = self.matcher.match(seen.whole, texts)
-        return seen.black_out([
-            keep_mask(match.spread(*picture.shape[-2:]), match.similarity)
-            for match, picture in zip(matches, seen.whole, strict=True)
+        matches = self.matcher.match(images.whole, texts)
+        return images.black_out([
+            keep_mask(match.spread(*image.shape[-2:]), match.similarity)
+            for match, image in zip(matches, images.whole, strict=True)
         ])  # fmt: skip
 
 
-def matched_view(lvlm: LVLM, matcher: str | None) -> MatchedView:
-    """The view with the matcher of that name, or with the model's default; what it says is kept on disk.
+def masked(lvlm: Layout, inputs: Inputs, view: Callable[..., Tensor] | None, matcher: str | None) -> Tensor:
+    """The view's `pixel_values`, checked; without a view those of the matcher's.
+
+    Raises:
+        ValueError: inputs without an image, a view that returns another shape, or no processor for a matcher to read.
+    """
+    if "pixel_values" not in inputs:
+        raise ValueError(f"there is no image to mask: inputs lack pixel_values; found {', '.join(inputs)}")
+    if view is None and lvlm.processor is None:
+        raise ValueError(
+            "AGLA's matchers read RGB images and questions, which a model without a processor does not have: load it "
+            "from a folder with its processor, or give AGLA(view=…), a callable from the inputs to pixel_values of the "
+            "same shape"
+        )
+    view = matched_view(lvlm, matcher) if view is None else view
+    arguments = (inputs, prompts(lvlm, inputs)) if takes_prompts(view) else (inputs,)
+    pixels, found = inputs["pixel_values"], view(*arguments)
+    if found.shape != pixels.shape:
+        raise ValueError(
+            f"view returned pixel_values of shape {tuple(found.shape)}; the image's are {tuple(pixels.shape)}, "
+            "and both branches need as many image tokens"
+        )
+    return found.to(pixels)
+
+
+def matched_view(lvlm: Layout, matcher: str | None) -> MatchedView:
+    """The view with the matcher of that name, or with the model's default; its maps are kept on disk.
 
     Raises:
         CannotLoad: there is no such matcher, or it cannot be fetched.
@@ -67,7 +109,7 @@ def matched_view(lvlm: LVLM, matcher: str | None) -> MatchedView:
     return MatchedView(lvlm, Cached(load_matcher(matcher or default_matcher(lvlm), str(lvlm.device))))
 
 
-def around_question(lvlm: LVLM) -> tuple[str, str]:
+def around_question(lvlm: Layout) -> tuple[str, str]:
     """What a prompt of this model has before and behind its question, as it reads without image tokens."""
     tokens = lvlm.processor.tokenizer
     ids = tokens(prompt_text(lvlm.processor, _MARK, template=family(lvlm.model).template), return_tensors="pt")
@@ -87,3 +129,18 @@ def question(prompt: str, before: str, after: str) -> str:
         text = text.partition(before)[2]
     text = _SHORT.sub("", text.removesuffix(after))
     return " ".join(re.sub(r"[.!\"()*#:;~]", " ", text.lower()).split()[:WORDS])
+
+def takes_prompts(view: Callable[..., Any]) -> bool:
+    """Whether a view has room for a second positional argument."""
+    kinds = [p.kind for p in inspect.signature(view).parameters.values()]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in positional for kind in kinds) > 1
+
+
+def prompts(lvlm: Layout, inputs: Inputs) -> list[str]:
+    """The text of every row without its image tokens; "" without a processor."""
+    if lvlm.processor is None:
+        return [""] * inputs["input_ids"].shape[0]
+    kept = ~lvlm.image_mask(inputs["input_ids"]) & inputs["attention_mask"].bool()
+    rows = [ids[keep] for ids, keep in zip(inputs["input_ids"], kept, strict=True)]
+    return [lvlm.processor.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]

@@ -9,17 +9,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_integers, check_layers, check_range
+from ..pipelines.checks import check_layers
 from ..pipelines.engine.declarations import Declaration, LogitsEdit, Reading, Step
+from ..pipelines.method import Decoder, count, layers_of, number, share
+from .early_logits import last_position
 
 if TYPE_CHECKING:
-    from ..pipelines.lvlm import LVLM, Inputs
+    from ..pipelines.model.layout import Inputs, Layout
 
 
 def candidates(logits: Float[Tensor, "batch vocab"], top_p: float, top_k: int) -> Bool[Tensor, "batch vocab"]:
@@ -40,8 +42,8 @@ def correct(
     m = max_{j, v ∈ candidates} q_j(v), A the layer where it is reached, q_j = softmax l_j; chosen for each row.
     """
     early = early.float()
-    surest = early.softmax(-1).masked_fill(~allowed, 0.0).amax(-1)  # layer batch
-    most, layer = surest.max(0)
+    highest = early.softmax(-1).masked_fill(~allowed, 0.0).amax(-1)  # layer batch
+    most, layer = highest.max(0)
     anchor = early[layer, torch.arange(len(layer), device=early.device)]
     return (logits + alpha * most[:, None] * anchor).masked_fill(~allowed, -math.inf)
 
@@ -53,20 +55,14 @@ def default_layers(count: int) -> range:
 
 
 @dataclass(frozen=True)
-class DeCo:
-    r"""Add the logits of the preceding layer that is surest of one of the last layer's candidates.
+class DeCo(Decoder):
+    r"""Add the logits of the preceding layer that gives one of the last layer's candidates the highest probability.
 
     C: of the `top_k` most probable tokens, the fewest that reach `top_p` together (last layer)
     z = l + α·m·l_A on C, −inf elsewhere;   m = max_{j ∈ J, v ∈ C} q_j(v), A the layer of that maximum
 
     l: (batch, vocab); l_j = H(norm(h_j)), q_j = softmax l_j, h_j: (batch, hidden), last position, output of block j.
-
-    Args:
-        alpha: strength, 0 or more; 0 is plain decoding, without the candidates' cut. Released scripts: 0.6.
-        top_p: probability that the candidates reach, above 0 to 1. Code: 0.9.
-        top_k: most candidates, 1 or more. Code: 20.
-        layers: J, 0-based blocks whose output is read; None is blocks 19 to 27 of 32 in proportion. Code: 20 to 28,
-            counted from 1.
+    α: `alpha`; J: `layers`.
 
     Raises:
         ValueError: a value outside its range, or a layer that the model does not have.
@@ -75,40 +71,25 @@ class DeCo:
     own layer. That code's table of arguments shows α = 0.5, its scripts 0.6; the paper's own value was not re-read.
     """
 
-    alpha: float = 0.6
-    top_p: float = 0.9
-    top_k: int = 20
-    layers: Sequence[int] | None = None
-
-    paper: ClassVar[str] = "arXiv 2410.11779"
-    changes: ClassVar[str] = "logits, with those of a preceding layer"
-    cost: ClassVar[str] = "1 forward per token, and the head once per candidate layer"
-    differs: ClassVar[str] = (
-        "The code's argument table has α = 0.5, its scripts 0.6; it decodes one sample greedily. official() is the "
-        "same as the default."
+    alpha: float = number(0.6, "strength", "0 is plain decoding, without the candidates' cut. Released scripts: 0.6.")
+    top_p: float = share(0.9, "probability that the candidates reach", "Code: 0.9.", low=1e-6)
+    top_k: int = count(20, "most candidates", "Code: 20.", low=1)
+    layers: Sequence[int] | None = layers_of(
+        "blocks whose output is read", "By default 19 to 27 of 32 in proportion. Code: 20 to 28, counted from 1."
     )
 
-    def __post_init__(self) -> None:
-        if self.layers is not None:
-            object.__setattr__(self, "layers", check_integers("layers", self.layers, "0-based blocks", empty=True))
-        check_at_least("alpha", self.alpha, 0, "strength")
-        check_range("top_p", self.top_p, 1e-6, 1, "probability that the candidates reach")
-        check_integers("top_k", (self.top_k,), "most candidates")
-        check_at_least("top_k", self.top_k, 1, "most candidates")
+    early = ("alpha",)
+    raises = True
+    neutral = {"alpha": 0}
+    released = {}  # the CHAIR script
 
-    @classmethod
-    def official(cls) -> DeCo:
-        """What the released CHAIR script runs: the same values."""
-        return cls()
-
-    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+    def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
         count = len(lvlm.layers)
         layers = default_layers(count) if self.layers is None else check_layers(self.layers, count, "DeCo")
-        if self.alpha == 0 or not layers:
-            return
-        yield Reading("deco", layers, keep=lambda hidden: hidden[:, -1], of="block")
-        yield LogitsEdit(partial(self.mix, lvlm))
+        if layers:
+            yield Reading("deco", layers, keep=last_position, of="block")
+            yield LogitsEdit(partial(self.mix, lvlm))
 
-    def mix(self, lvlm: LVLM, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
+    def mix(self, lvlm: Layout, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
         early = lvlm.unembed(step.latest("deco")).to(logits.device)
         return correct(logits, early, candidates(logits, self.top_p, self.top_k), self.alpha)

@@ -9,21 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_choice, check_flag, check_integers, check_layers, check_range
+from ..pipelines.checks import check_choice, check_integers, check_layers
 from ..pipelines.engine.declarations import Declaration, LogitsEdit, Reading, Step
+from ..pipelines.method import Decoder, flag, one_of, ruled, share
+from .early_logits import last_position
 from .plausibility import cut
 
 if TYPE_CHECKING:
-    from ..pipelines.lvlm import LVLM, Inputs
-
-MODES = ("paper", "official")
-BUCKETS = ("low", "high")
+    from ..pipelines.model.layout import Inputs, Layout
 
 
 def divergence(p: Float[Tensor, "*any vocab"], q: Float[Tensor, "*any vocab"]) -> Float[Tensor, "*any"]:
@@ -64,21 +63,21 @@ def bucket(which: str, count: int, tied: bool) -> tuple[int, ...]:
     return found or (min(2 if tied else 0, count - 1),)
 
 
+def _candidates(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return check_choice(name, value, ("low", "high"), "which half; or give layers as numbers")
+    return check_integers(name, value, "0-based layers", empty=True)
+
+
 @dataclass(frozen=True)
-class DoLa:
+class DoLa(Decoder):
     r"""Contrast the last layer's next-token distribution with the earlier layer's that differs most from it.
 
     z = log p − log q_M,   M = argmax_{j ∈ J} JSD(p, q_j),   then z[v] = −inf where p(v) < τ·max p
 
     p: (batch, vocab); q_j = softmax(H(h_j)), h_j: (batch, hidden), last position, the state that enters layer j (0 is
-    the embedding); H: the head. M is chosen anew for every token and sample.
-
-    Args:
-        layers: J: "low" or "high" (every second layer of the lower or upper half), or 0-based layers whose input is
-            read; empty is plain decoding. Paper: low for long answers, high for TruthfulQA.
-        relative_top: plausibility cut τ, 0 to 1; 0 is no cut. Paper: 0.1.
-        final_norm: apply the final norm to h_j before the head. Code: no.
-        mode: "paper", or "official" for the released code's divergence.
+    the embedding); H: the head, after the final norm with `final_norm`. M is chosen anew for every token and sample. J:
+    `layers`; τ: `relative_top`.
 
     Raises:
         ValueError: a value outside its range, an unknown mode or name, or a layer that the model does not have.
@@ -90,45 +89,34 @@ class DoLa:
     recalled, not re-read.
     """
 
-    layers: Literal["low", "high"] | Sequence[int] = "low"
-    relative_top: float = 0.1
-    final_norm: bool = False
-    mode: Literal["paper", "official"] = "paper"
+    layers: Literal["low", "high"] | Sequence[int] = ruled(
+        "low", "layers whose input is read", '"low" or "high", every second of a half, or 0-based numbers',
+        "None at all is plain decoding. Paper: low for long answers, high for TruthfulQA.", _candidates,
+    )  # fmt: skip
+    relative_top: float = share(0.1, "plausibility cut", "0 is no cut. Paper: 0.1.")
+    final_norm: bool = flag(False, "apply the final norm before the head", "Code: no.")
+    mode: Literal["paper", "official"] = one_of(("paper", "official"), "whose divergence")
 
-    paper: ClassVar[str] = "arXiv 2309.03883"
-    changes: ClassVar[str] = "logits, against an earlier layer"
-    cost: ClassVar[str] = "1 forward per token, and the head once per candidate layer"
-    differs: ClassVar[str] = (
-        "The code's divergence is ½·KL(m ‖ p) + ½·KL(m ‖ q), as official() has it. It also averages over the batch "
-        "when it chooses a layer, which is not reproduced."
-    )
+    early = ("layers",)
+    difference = True
+    neutral = {"layers": ()}
+    released = {"mode": "official"}  # on long answers
 
-    def __post_init__(self) -> None:
-        if isinstance(self.layers, str):
-            check_choice("layers", self.layers, BUCKETS, "which half; or give layers as numbers")
-        else:
-            object.__setattr__(self, "layers", check_integers("layers", self.layers, "0-based layers", empty=True))
-        check_range("relative_top", self.relative_top, 0, 1, "plausibility cut")
-        check_choice("mode", self.mode, MODES, "whose divergence")
-        check_flag("final_norm", self.final_norm, "apply the final norm before the head")
+    @property
+    def cuts(self) -> bool:
+        return not self.is_neutral and bool(self.relative_top)
 
-    @classmethod
-    def official(cls) -> DoLa:
-        """What the released code does on long answers."""
-        return cls(mode="official")
-
-    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+    def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
         count = len(lvlm.layers)
         if isinstance(self.layers, str):
             chosen = bucket(self.layers, count, bool(getattr(lvlm.text_config, "tie_word_embeddings", False)))
         else:
             chosen = check_layers(sorted(set(self.layers)), count, "DoLa")
-        if not chosen:
-            return
-        yield Reading("dola", chosen, keep=lambda hidden: hidden[:, -1], of="input")
-        yield LogitsEdit(partial(self.mix, lvlm))
+        if chosen:
+            yield Reading("dola", chosen, keep=last_position, of="input")
+            yield LogitsEdit(partial(self.mix, lvlm))
 
-    def mix(self, lvlm: LVLM, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
+    def mix(self, lvlm: Layout, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
         states = step.latest("dola")  # layer batch hidden
         early = (lvlm.unembed if self.final_norm else lvlm.head)(states).to(logits.device)
         return cut(contrast_layers(logits, early, self.mode), logits, self.relative_top)

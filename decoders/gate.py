@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_choice, check_flag, check_integers, check_threshold
+from ..pipelines.checks import check_threshold
 from ..pipelines.engine.declarations import (
     AttentionEdit,
     Declaration,
@@ -22,12 +22,14 @@ from ..pipelines.engine.declarations import (
     ResidualEdit,
     Step,
 )
+from ..pipelines.engine.declared import declarations_of
 from ..pipelines.engine.online_risk import RunningRisk, prefixed
+from ..pipelines.method import Decoder, count, flag, method, one_of, ruled
 from ..pipelines.registry import DECODERS, DETECTORS
 
 if TYPE_CHECKING:
     from ..pipelines.engine.attention import LayerCall
-    from ..pipelines.lvlm import LVLM, Inputs
+    from ..pipelines.model.layout import Inputs, Layout
 
 OVER = ("now", "mean", "max")
 PREFIX = "gate/"
@@ -43,8 +45,14 @@ def running(
     return newest.mean(1) if over == "mean" else newest.amax(1)
 
 
+def threshold_word(value: Any) -> float | str:
+    """A threshold as it is kept: infinities as words, so that the repr can be read back."""
+    found = check_threshold(value)
+    return value if not math.isinf(found) else "inf" if found > 0 else "-inf"
+
+
 @dataclass(frozen=True)
-class Gate:
+class Gate(Decoder):
     r"""Let a decoder act only at steps, and in samples, where a detector's running risk exceeds a threshold.
 
     z_t = edit(l_t) if r_t > θ else l_t,   r_t the risk of step t, over its own risk or those of the latest steps
@@ -56,14 +64,9 @@ class Gate:
     gated beam by beam, and the pass by the largest risk among a sample's beams. Edits of a branch alone are not gated:
     they make the branch what it is.
 
-    Args:
-        decoder: what is gated: a name, "name:field=value,…", or an instance; by name it takes its paper's values for
-            the model, as it does ungated.
-        detector: whose risk opens the gate, likewise. It reads what the gated run computes, past edits included.
-        threshold: θ, in the detector's own units. "inf" never acts, which is plain decoding; "-inf" always does.
-        over: the running risk: "now", this step's own; or the "mean" or "max" of the newest `window` steps.
-        window: steps, 1 or more; says nothing with over="now".
-        prefill: let edits inside the pass change the prompt's pass too. With θ = −inf this is the ungated decoder.
+    l_t, r_t, θ: `decoder` edits them, `detector` reads what the gated run computes, past edits included, `threshold` is
+    in its units. `over` and `window` say which steps count. With `prefill` and θ = −inf this is the ungated decoder. A
+    decoder that is named takes its paper's values for the model, as it does ungated.
 
     Raises:
         UnknownName, ValueError: no such decoder or detector, a gate inside a gate, or a value outside its range.
@@ -73,46 +76,49 @@ class Gate:
     not the time. It is no paper's method; "gating" is this toolkit's own.
     """
 
-    decoder: Any = "vcd"
-    detector: Any = "entropy"
-    threshold: float | str = 1.0
-    over: Literal["now", "mean", "max"] = "now"
-    window: int = 8
-    prefill: bool = False
+    decoder: Any = method("vcd", DECODERS, "what is gated")
+    detector: Any = method("entropy", DETECTORS, "whose risk opens the gate")
+    threshold: float | str = ruled(
+        1.0, "θ, risk above which the decoder acts", "a number in the detector's units",
+        '"inf" never acts, which is plain decoding; "-inf" always does.', lambda name, value: threshold_word(value),
+    )  # fmt: skip
+    over: Literal["now", "mean", "max"] = one_of(
+        OVER, "which steps the running risk is of", "now: this step; mean or max: of the newest `window`."
+    )
+    window: int = count(8, "steps that the running risk is of", "It has no effect with over=\"now\".", low=1)
+    prefill: bool = flag(False, "let edits change the prompt's pass too")
 
-    paper: ClassVar[str] = "–"
-    changes: ClassVar[str] = "what its decoder changes, where its detector's risk is high"
-    cost: ClassVar[str] = "its decoder's and its detector's"
+    neutral = {"threshold": "inf"}
+    faint = {"threshold": 1e9}
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         if isinstance(DECODERS.make(self.decoder), Gate):
             raise ValueError(f"decoder={self.decoder!r} is a gate itself; gate its decoder instead")
-        DETECTORS.make(self.detector)
-        threshold = check_threshold(self.threshold)
-        if math.isinf(threshold):  # kept as a word, so that the repr can be read back
-            object.__setattr__(self, "threshold", "inf" if threshold > 0 else "-inf")
-        check_choice("over", self.over, OVER, "which steps the running risk looks at")
-        check_flag("prefill", self.prefill, "let edits change the prompt's pass too")
-        check_integers("window", (self.window,), "steps that the running risk looks at")
-        check_at_least("window", self.window, 1, "steps that the running risk looks at")
 
-    def fetch(self, lvlm: LVLM) -> None:
+    @property
+    def stands_for(self) -> Any:
+        return None if self.is_neutral else DECODERS.make(self.decoder)
+
+    def for_model(self, model: str, keep: Collection[str] = ()) -> Self:
+        """With its decoder's values for that model, where the decoder is named and its paper has some."""
+        fitted = DECODERS.make(self.decoder, model)
+        return self if fitted == DECODERS.make(self.decoder) else replace(self, decoder=fitted)
+
+    def fetch(self, lvlm: Layout) -> None:
         """Load now what the decoder needs beside the model, unless the gate never opens."""
         needs = getattr(DECODERS.make(self.decoder), "fetch", None)
-        if needs is not None and check_threshold(self.threshold) != math.inf:
+        if needs is not None and not self.is_neutral:
             needs(lvlm)
 
-    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+    def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
         threshold = check_threshold(self.threshold)
-        if threshold == math.inf:
-            return
         detector = DETECTORS.make(self.detector)
         detector = getattr(detector, "for_model", lambda lvlm: detector)(lvlm)
         reads = prefixed(detector.readings(lvlm, inputs), PREFIX)
         names = {one.name.removeprefix(PREFIX): one.name for one in reads if isinstance(one, Reading)}
         door = _Door(self, threshold, RunningRisk(detector, names, inputs["attention_mask"].sum(1)))
-        yield LogitsEdit(door.look)
-        for declared in DECODERS.make(self.decoder, lvlm.name).edits(lvlm, inputs):
+        yield LogitsEdit(door.decide)
+        for declared in declarations_of(DECODERS.make(self.decoder, lvlm.name), lvlm, inputs):
             if isinstance(declared, LogitsEdit):
                 yield LogitsEdit(partial(door.logits, declared))
             elif _on_main(declared):
@@ -139,7 +145,7 @@ class _Door:
         self.now: Bool[Tensor, " row"] | None = None
         self.past: list[Bool[Tensor, " sample"]] = []
 
-    def look(self, logits: Float[Tensor, "row vocab"], step: Step) -> Float[Tensor, "row vocab"]:
+    def decide(self, logits: Float[Tensor, "row vocab"], step: Step) -> Float[Tensor, "row vocab"]:
         """Decide for this step, and leave the logits as they are."""
         risk = running(self.risk(step), self.settings.over, self.settings.window)
         self.now = (risk > self.threshold).to(logits.device)
@@ -176,7 +182,7 @@ def _on_main(declared: Declaration) -> bool:
 
 
 def _where(open_: Bool[Tensor, ...], edited: Any, plain: Tensor) -> Tensor:
-    """`edited()` where it is open; not asked for where nothing is, and as it is where everything is."""
+    """`edited()` where it is open; it is not computed where nothing is, and taken whole where everything is."""
     if not open_.any():
         return plain
     if open_.all():

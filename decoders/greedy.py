@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
+
+from ..pipelines.method import Decoder
 
 
 @dataclass(frozen=True)
-class Greedy:
+class Greedy(Decoder):
     """Declares nothing: the model decodes as it would without veridical. Valid wherever a decoder is named."""
 
-    paper: ClassVar[str] = "–"
-    changes: ClassVar[str] = "nothing"
-    cost: ClassVar[str] = "1 forward per token"
+    neutral = {}
 
     def edits(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         yield from ()

@@ -1,6 +1,6 @@
 """The decoding half of HELPD: Vision-enhanced Penalty decoding (VEP), as far as it is specified.
 
-Yuan et al., "HELPD: Mitigating Hallucination of LVLMs by Hierarchical Feedback Learning with Vision-enhanced Penalty
+Yuan et al., "HELPD: Mitigating Hallucination of Layouts by Hierarchical Feedback Learning with Vision-enhanced Penalty
 Decoding", EMNLP 2024, arXiv 2409.20429; built on Huang et al., "OPERA", CVPR 2024, arXiv 2311.17911.
 """
 
@@ -10,25 +10,24 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_choice, check_integers
 from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Reading, Step
 from ..pipelines.engine.lookahead import Lookahead, extended, last_rows, twin
 from ..pipelines.engine.run import prefill
+from ..pipelines.method import Decoder, count, number, one_of
 from ..pipelines.model import families
 
 if TYPE_CHECKING:
     from ..pipelines.engine.attention import AttentionCall
-    from ..pipelines.lvlm import LVLM, Inputs
+    from ..pipelines.model.layout import Inputs, Layout
 
 FACTOR = 1e-7  # OPERA's, in front of every product
 FIRST_TOKENS = 10  # as long as the text has no more tokens, OPERA rewards attention to the image instead
-RULES = ("opera", "vep")
 LARGEST = 80.0  # a product's logarithm at most, so that float32 holds it
 
 
@@ -45,33 +44,25 @@ def text_penalty(
 def vision_reward(
     window: Float[Tensor, "*any row image"], scale: float = 100.0, factor: float = FACTOR
 ) -> Float[Tensor, "*any"]:
-    """ψ = Σ_k factor·Π_i scale·w[i, k]: image tokens that all rows of the window look at. In log space."""
+    """ψ = Σ_k factor·Π_i scale·w[i, k]: image tokens that all rows of the window attend to. In log space."""
     return factor * (scale * window.float()).log().sum(-2).clamp(max=LARGEST).exp().sum(-1)
 
 
 @dataclass(frozen=True)
-class HELPD:
-    r"""Try each of the best few tokens; prefer those after which the text trusts itself less and looks more.
+class HELPD(Decoder):
+    r"""Try each of the best few tokens; prefer those after which attention is less on the text and more on the image.
 
     z[c] = l[c] − weight·ρ(c) for the `candidates` most probable c, −inf elsewhere;   ρ = φ − vision_weight·ψ
 
-    φ, ψ: `text_penalty` and `vision_reward` of the last `window` rows of attention to earlier new tokens and to the
-    image, after c was appended: last layer, largest of the heads, each row divided by its sum.
-
-    Args:
-        weight: of the penalty, 0 or more; 0 is plain decoding. OPERA: 1.
-        vision_weight: β, 0 or more; 0 is OPERA's penalty. Not known; 1 is ours.
-        candidates: tokens tried per step, 1 or more. OPERA: 5.
-        scale: of attention to new tokens. OPERA: 50.
-        vision_scale: of attention to the image. Not known; 100 is ours, after a file name in the repository.
-        window: rows at most, 1 or more. Not known; 10 is ours (OPERA: 512).
-        first_tokens: "opera": up to 10 new tokens ρ = −(newest row's attention to the image); "vep": ρ throughout.
+    φ, ψ: `text_penalty` by `scale` and `vision_reward` by `vision_scale` of the last `window` rows of attention to
+    earlier new tokens and to the image, after c was appended: last layer, largest of the heads, each row divided by its
+    sum. `first_tokens="opera"`: up to 10 new tokens ρ = −(newest row's attention to the image); "vep": ρ throughout.
 
     Raises:
         ValueError: a value outside its range.
 
     Known from two summaries of the paper and from OPERA's code: the repository has no VEP, the paper could not be
-    read, and β, window, the scale of ψ and the number of candidates are not given there. Left out: HELPD's training,
+    read, and β, window, the scale of ψ and the number of candidates are not stated there. Left out: HELPD's training,
     which most of its published gains include, and OPERA's rollback, which rewrites history. OPERA runs with 5 beams:
     pass num_beams=5. Candidates are tried in the plain model, whatever other methods edit: in one more pass per step,
     over the candidates alone, with a cache of their own. Slow where that cannot follow: prompt and text are read anew
@@ -79,64 +70,46 @@ class HELPD:
     layer's sliding window is shorter than those, or the attention takes no mask (flash).
     """
 
-    weight: float = 1.0
-    vision_weight: float = 1.0
-    candidates: int = 5
-    scale: float = 50.0
-    vision_scale: float = 100.0
-    window: int = 10
-    first_tokens: Literal["opera", "vep"] = "opera"
-
-    paper: ClassVar[str] = "arXiv 2409.20429 (what is known of its decoding)"
-    changes: ClassVar[str] = "logits, by the attention that each candidate would pay"
-    cost: ClassVar[str] = "2 forwards per token, the second of all candidates at once"
-    differs: ClassVar[str] = (
-        "The released repository has no such penalty: its scripts run OPERA's, and so does official(). The paper's β, "
-        "window and scales are not known; the defaults are ours."
+    weight: float = number(1.0, "weight of the penalty", "0 is plain decoding. OPERA: 1.")
+    vision_weight: float = number(
+        1.0, "weight of the reward for attention to the image", "β; 0 is OPERA's penalty. Not known; 1 is ours."
     )
+    candidates: int = count(5, "tokens tried per step", "OPERA: 5.", low=1)
+    scale: float = number(50.0, "scale of attention to new tokens", "OPERA: 50.")
+    vision_scale: float = number(
+        100.0, "scale of attention to the image", "Not known; 100 is ours, after a file name in the repository."
+    )
+    window: int = count(10, "rows at most", "Not known; 10 is ours (OPERA: 512).", low=1)
+    first_tokens: Literal["opera", "vep"] = one_of(("opera", "vep"), "whose rule for the first tokens")
 
-    def __post_init__(self) -> None:
-        check_at_least("weight", self.weight, 0, "weight of the penalty")
-        check_at_least("vision_weight", self.vision_weight, 0, "weight of the reward for looking at the image")
-        check_integers("candidates", (self.candidates,), "tokens tried per step")
-        check_at_least("candidates", self.candidates, 1, "tokens tried per step")
-        check_at_least("scale", self.scale, 0, "scale of attention to new tokens")
-        check_at_least("vision_scale", self.vision_scale, 0, "scale of attention to the image")
-        check_integers("window", (self.window,), "rows at most")
-        check_at_least("window", self.window, 1, "rows at most")
-        check_choice("first_tokens", self.first_tokens, RULES, "whose rule for the first tokens")
+    ahead = ("weight",)
+    neutral = {"weight": 0}
+    released = {"vision_weight": 0.0, "window": 512}  # its scripts run OPERA's penalty: no reward, all rows
 
-    @classmethod
-    def official(cls) -> HELPD:
-        """What the released scripts ask for, which is OPERA's penalty: no reward, all rows."""
-        return cls(vision_weight=0.0, window=512)
-
-    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
-        if self.weight == 0:
-            return
+    def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
         other = twin(lvlm)
         yield LogitsEdit(partial(self.rescore, other, inputs, Lookahead(other, inputs, self.window)))
 
     def rescore(
-        self, lvlm: LVLM, inputs: Inputs, ahead: Lookahead, logits: Float[Tensor, "row vocab"], step: Step
+        self, lvlm: Layout, inputs: Inputs, ahead: Lookahead, logits: Float[Tensor, "row vocab"], step: Step
     ) -> Float[Tensor, "row vocab"]:
         best = logits.topk(min(self.candidates, logits.shape[1]), dim=1)
         if step.ids is None:
             raise ValueError("HELPD needs the tokens so far, and this step has none")
         new = step.ids[:, step.ids.shape[1] - step.index :]
-        seen = ahead(new, best.indices)
-        rho = self.uncached(lvlm, inputs, new, best.indices) if seen is None else self.judge(*seen, new.shape[1] + 1)
+        found = ahead(new, best.indices)
+        rho = self.uncached(lvlm, inputs, new, best.indices) if found is None else self.judge(*found, new.shape[1] + 1)
         return torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values - self.weight * rho.to(logits))
 
     def judge(
         self, rows: Float[Tensor, "row candidate query key"], image: Bool[Tensor, "row key"], new: int
     ) -> Float[Tensor, "row candidate"]:
         """ρ of every candidate from the newest rows of attention, of texts of `new` tokens."""
-        text, looks = rows[..., -rows.shape[2] :], rows * image[:, None, None]
-        return self.penalty(text.flatten(0, 1), looks.flatten(0, 1), new).view(rows.shape[:2])
+        text, image_rows = rows[..., -rows.shape[2] :], rows * image[:, None, None]
+        return self.penalty(text.flatten(0, 1), image_rows.flatten(0, 1), new).view(rows.shape[:2])
 
     def uncached(
-        self, lvlm: LVLM, inputs: Inputs, new: Int[Tensor, "row new"], tried: Int[Tensor, "row candidate"]
+        self, lvlm: Layout, inputs: Inputs, new: Int[Tensor, "row new"], tried: Int[Tensor, "row candidate"]
     ) -> Float[Tensor, "row candidate"]:
         """ρ of every candidate, each from a pass over prompt and whole text."""
         batch = inputs["input_ids"].shape[0]
@@ -144,12 +117,12 @@ class HELPD:
         blocks = texts.unflatten(0, (batch, -1)).flatten(1, 2)  # row candidate new -> sample beam·candidate new
         kind = families.appended(lvlm.model, "token_type_ids")
         first, *others = (extended(inputs, blocks[:, block], kind) for block in range(blocks.shape[1]))
-        reading = Reading("helpd", [len(lvlm.layers) - 1], partial(self.look, blocks.shape[2]), branch="all")
+        reading = Reading("helpd", [len(lvlm.layers) - 1], partial(self.newest, blocks.shape[2]), branch="all")
         branches = [Branch(str(number), other) for number, other in enumerate(others)]
         rho = prefill(lvlm, first, [reading, *branches]).latest("helpd")[0]  # block·sample
         return rho.unflatten(0, (-1, batch)).T.reshape(tried.shape)
 
-    def look(self, new: int, call: AttentionCall) -> Float[Tensor, " batch"]:
+    def newest(self, new: int, call: AttentionCall) -> Float[Tensor, " batch"]:
         """ρ of each row, whose last `new` positions are the text."""
         rows = last_rows(min(new, self.window), call)
         return self.penalty(rows[..., -rows.shape[1] :], rows * call.image[:, None, :], new)

@@ -6,55 +6,29 @@ Findings of ACL 2024, arXiv 2403.18715.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from ..pipelines.checks import check_at_least, check_integers, check_range
-from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Step
-from .plausibility import cut
-from .vcd import contrast
+from ..pipelines.method import number, ruled, share, whole_numbers
+from .contrast import Contrast
+from .prefix import insert, question_starts
 
 if TYPE_CHECKING:
-    from ..pipelines.lvlm import LVLM, Inputs
+    from ..pipelines.model.layout import Inputs, Layout
 
 PREFIX = "You are a confused object detector."
 RELEASED = "You are a confused objects detector to provide a fuzzy overview or impression of the image."
 
 
-def insert(inputs: Inputs, at: Sequence[int], tokens: Sequence[int]) -> dict[str, Tensor]:
-    """The same prompts with tokens put into row i before its position at[i]; everything per position grows along."""
-    ids = inputs["input_ids"]
-
-    def grown(value: Tensor, new: Tensor) -> Tensor:
-        return torch.stack([torch.cat([row[:i], new, row[i:]]) for row, i in zip(value, at, strict=True)])
-
-    out = dict(inputs)
-    for name, value in inputs.items():
-        if value.shape == ids.shape:
-            fill = list(tokens) if name == "input_ids" else [int(name == "attention_mask")] * len(tokens)
-            out[name] = grown(value, value.new_tensor(fill))
-    return out
-
-
 @dataclass(frozen=True)
-class ICD:
-    r"""Push the choice away from what the model says when it is told that it sees badly.
+class ICD(Contrast):
+    r"""Push the choice away from that under a prompt which casts the model as a confused observer.
 
     z = (1 + α)·l − α·l′,   then z[v] = −inf where p(v) < β·max p
 
-    l, l′: (batch, vocab) logits for the prompt and for the disturbed prompt, same picture and same tokens so far.
-
-    Args:
-        alpha: strength of the contrast, 0 or more; 0 leaves l. Released scripts: 1.
-        beta: plausibility cut, 0 to 1; 0 is no cut. Released scripts: 0.1.
-        prefix: the disturbance. It goes in front of the question: behind the image tokens and any blanks and special
-            tokens that follow them.
-        prefix_ids: the disturbance as token ids, for a model without a processor; then directly behind the image.
+    l, l′: (batch, vocab) logits for the prompt and for the prompt disturbed by `prefix`, or by the tokens `prefix_ids`;
+    same image and same tokens so far. α, β: `alpha`, `beta`.
 
     Raises:
         ValueError: a value outside its range; when decoding starts, neither a processor nor `prefix_ids`, or ids that
@@ -65,44 +39,33 @@ class ICD:
     place of the system prompt, in InstructBLIP into the Q-Former, which a prompt of tokens does not reach.
     """
 
-    alpha: float = 1.0
-    beta: float = 0.1
-    prefix: str = PREFIX
-    prefix_ids: Sequence[int] | None = None
-
-    paper: ClassVar[str] = "arXiv 2403.18715"
-    changes: ClassVar[str] = "logits, against a disturbed prompt"
-    cost: ClassVar[str] = "2 forwards per token"
-    differs: ClassVar[str] = (
-        "The paper, as recalled, has l − α·l′; the default is the code's (1 + α)·l − α·l′. The code disturbs LLaVA's "
-        "system prompt or InstructBLIP's Q-Former, official() only takes its words."
+    alpha: float = number(1.0, "strength of the contrast", "0 leaves l. Released scripts: 1.")
+    beta: float = share(0.1, "plausibility cut", "0 is no cut. Released scripts: 0.1.")
+    prefix: str = ruled(
+        PREFIX, "the disturbance", "a sentence",
+        "It stands in front of the question: behind the image tokens and blanks and special tokens after these.",
+    )  # fmt: skip
+    prefix_ids: Sequence[int] | None = whole_numbers(
+        None, "token ids of the disturbance", "For a model without a processor; directly behind the image.", empty=True
     )
 
-    def __post_init__(self) -> None:
-        check_at_least("alpha", self.alpha, 0, "strength of the contrast")
-        check_range("beta", self.beta, 0, 1, "plausibility cut")
+    against = "a disturbed prompt"
+    neutral = {"alpha": 0, "beta": 0}
+    faint = {"alpha": 1e-7}
+    released = {"prefix": RELEASED}
+
+    def validate(self) -> None:
         if not isinstance(self.prefix, str):
             raise ValueError(f"prefix={self.prefix!r} is no text; ICD contrasts with a disturbed prompt: give one")
         if self.prefix_ids is None and not self.prefix.strip():
             raise ValueError("prefix is empty; ICD contrasts with a disturbed prompt: give a sentence")
-        if self.prefix_ids is not None:
-            ids = check_integers("prefix_ids", self.prefix_ids, "token ids of the disturbance", empty=True)
-            object.__setattr__(self, "prefix_ids", ids)
         if self.prefix_ids == ():
             raise ValueError("prefix_ids is empty; ICD contrasts with a disturbed prompt: give at least one token id")
 
-    @classmethod
-    def official(cls) -> ICD:
-        """The released disturbance of this kind, still in front of the question."""
-        return cls(prefix=RELEASED)
+    def branch(self, lvlm: Layout, inputs: Inputs) -> Inputs:
+        return insert(inputs, question_starts(lvlm, inputs), self.tokens(lvlm))
 
-    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
-        if self.alpha == 0 and self.beta == 0:
-            return
-        yield Branch("icd", insert(inputs, question_starts(lvlm, inputs), self.tokens(lvlm)))
-        yield LogitsEdit(self.mix)
-
-    def tokens(self, lvlm: LVLM) -> list[int]:
+    def tokens(self, lvlm: Layout) -> list[int]:
         """The disturbance as token ids that the model has."""
         if self.prefix_ids is not None:
             ids = [int(token) for token in self.prefix_ids]
@@ -117,24 +80,3 @@ class ICD:
                 "token ids of the disturbance, or load the model with its processor"
             )
         return lvlm.processor.tokenizer(self.prefix.rstrip() + " ", add_special_tokens=False).input_ids
-
-    def mix(self, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
-        return cut(contrast(logits, step.branches["icd"], self.alpha), logits, self.beta)
-
-
-def question_starts(lvlm: LVLM, inputs: Inputs) -> list[int]:
-    """Per row, the position behind its image (or its padding), and behind blanks and special tokens after that."""
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    place = torch.arange(ids.shape[1], device=ids.device)
-    before = torch.where(lvlm.image_mask(ids) | (mask == 0), place, -1).amax(1)
-    tokenizer = getattr(lvlm.processor, "tokenizer", None)
-    return [_skip(tokenizer, row, at + 1) for row, at in zip(ids.tolist(), before.tolist(), strict=True)]
-
-
-def _skip(tokenizer: object, row: Sequence[int], at: int) -> int:
-    while tokenizer is not None and at < len(row) - 1:
-        blank = row[at] in tokenizer.all_special_ids or not tokenizer.decode([row[at]]).strip()  # type: ignore[attr-defined]
-        if not blank:
-            break
-        at += 1
-    return at

@@ -9,29 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_integers, check_range, check_seed
-from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Reading, Step
-from ..pipelines.engine.run import prefill
-from .avc import blank_branch, image_tokens, last_row
+from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Step
+from ..pipelines.method import count, number, seed, share
+from .contrast import Contrast
+from .diffusion import STEPS, diffused
+from .image_tokens import blank_branch, prompt_attention
 from .plausibility import cut
-from .vcd import STEPS, diffused
 
 if TYPE_CHECKING:
-    from ..pipelines.lvlm import LVLM, Inputs
+    from ..pipelines.model.layout import Inputs, Layout
 
 
 def rebalance(
-    logits: Float[Tensor, "batch vocab"], seeing: Float[Tensor, "batch vocab"], reading: Float[Tensor, "batch vocab"],
-    visual: float, textual: float,
+    logits: Float[Tensor, "batch vocab"], with_tokens: Float[Tensor, "batch vocab"],
+    noised: Float[Tensor, "batch vocab"], visual: float, textual: float,
 ) -> Float[Tensor, "batch vocab"]:  # fmt: skip
     """l + visual·(l_vis − l) + textual·(l − l_txt); a token that l rules out stays out."""
-    mixed = (1 - visual + textual) * logits + visual * seeing - textual * reading
+    mixed = (1 - visual + textual) * logits + visual * with_tokens - textual * noised
     return torch.where(logits.isneginf(), logits, mixed)
 
 
@@ -46,22 +46,15 @@ def significant(
 
 
 @dataclass(frozen=True)
-class RBD:
-    r"""Our reading of an abstract: toward the significant image tokens, away from what a noised picture says.
+class RBD(Contrast):
+    r"""Our reading of an abstract: toward the significant image tokens, away from a noised image.
 
     z = l + visual·(l_vis − l) + textual·(l − l_txt),   then z[v] = −inf where p(v) < β·max p
 
-    l: (batch, vocab) logits for the picture. l_txt: for the diffused picture (VCD's schedule). l_vis: for the picture
-    in which only the ⌈keep·N⌉ image tokens with most attention keep their embeddings; the others are zeros, positions
-    unchanged. Attention is the mean over all layers and heads of the last prompt row, taken once.
-
-    Args:
-        visual: weight of the significant tokens, 0 or more; 0 leaves that branch out.
-        textual: weight of the contrast with the noised picture, 0 or more; 0 leaves that branch out.
-        beta: plausibility cut, 0 to 1; 0 is no cut.
-        keep: share of image tokens that keep their embeddings, above 0 to 1.
-        noise_step: diffusion step of the noise, 0 to 999.
-        seed: of the noise.
+    l: (batch, vocab) logits for the image. l_txt: for the diffused image (VCD's schedule, `noise_step`, `seed`). l_vis:
+    for the image in which only the ⌈keep·N⌉ image tokens with most attention keep their embeddings; the others are
+    zeros, positions unchanged. Attention is the mean over all layers and heads of the last prompt row, taken once. β:
+    `beta`.
 
     Raises:
         ValueError: a value outside its range.
@@ -72,50 +65,30 @@ class RBD:
     result of that paper.
     """
 
-    visual: float = 0.5
-    textual: float = 1.0
-    beta: float = 0.1
-    keep: float = 0.5
-    noise_step: int = 500
-    seed: int = 0
+    visual: float = number(0.5, "weight of the significant tokens", "0 leaves that branch out.")
+    textual: float = number(1.0, "weight of the contrast with the noised image", "0 leaves that branch out.")
+    beta: float = share(0.1, "plausibility cut", "0 is no cut.")
+    keep: float = share(0.5, "share of image tokens that keep their embeddings", low=1e-6)
+    noise_step: int = count(500, "diffusion step of the noise, counted from 0", high=STEPS - 1)
+    seed: int = seed()
 
-    paper: ClassVar[str] = "arXiv 2409.06485 (our reading of its abstract)"
-    changes: ClassVar[str] = "logits, with a noised picture and one of significant tokens"
-    cost: ClassVar[str] = "3 forwards per token, 1 extra prefill"
-    differs: ClassVar[str] = (
-        "No code was released, and the paper's method could not be read: formula and defaults are ours. official() is "
-        "the same."
-    )
+    against = "a noised image and significant tokens"
+    weighs = ("visual", "textual")
+    neutral = {"visual": 0, "textual": 0, "beta": 0}
+    faint = {"visual": 1e-7, "textual": 1e-7}
+    released = {}  # no code was released
 
-    def __post_init__(self) -> None:
-        check_at_least("visual", self.visual, 0, "weight of the significant tokens")
-        check_at_least("textual", self.textual, 0, "weight of the contrast with the noised picture")
-        check_range("beta", self.beta, 0, 1, "plausibility cut")
-        check_range("keep", self.keep, 1e-6, 1, "share of image tokens that keep their embeddings")
-        check_range("noise_step", self.noise_step, 0, STEPS - 1, "diffusion step of the noise, counted from 0")
-        check_integers("noise_step", (self.noise_step,), "diffusion step of the noise")
-        object.__setattr__(self, "seed", check_seed("seed", self.seed, "of the noise"))
-
-    @classmethod
-    def official(cls) -> RBD:
-        """The same: no code was released."""
-        return cls()
-
-    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
-        if self.visual == 0 and self.textual == 0 and self.beta == 0:
-            return
+    def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
         if self.textual:
             yield Branch("rbd_textual", diffused(inputs, self.noise_step, self.seed))
         if self.visual:
-            image = lvlm.image_mask(inputs["input_ids"])
-            looking = Reading("rbd", range(len(lvlm.layers)), keep=last_row)
-            attention = prefill(lvlm, inputs, [looking]).latest("rbd").mean(0).to(image.device)
-            seen, real = image_tokens(attention, image)
+            attention, real = prompt_attention(lvlm, inputs)
             yield Branch("rbd_visual", inputs)
-            yield from blank_branch(lvlm, "rbd_visual", real & ~significant(seen, real, self.keep), "zeros")
+            blanked = real & ~significant(attention.mean(0), real, self.keep)
+            yield from blank_branch(lvlm, "rbd_visual", blanked, "zeros")
         yield LogitsEdit(self.mix)
 
     def mix(self, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
-        seeing = step.branches["rbd_visual"] if self.visual else logits
-        reading = step.branches["rbd_textual"] if self.textual else logits
-        return cut(rebalance(logits, seeing, reading, self.visual, self.textual), logits, self.beta)
+        with_tokens = step.branches["rbd_visual"] if self.visual else logits
+        noised = step.branches["rbd_textual"] if self.textual else logits
+        return cut(rebalance(logits, with_tokens, noised, self.visual, self.textual), logits, self.beta)

@@ -5,22 +5,22 @@ Kang et al., "See What You Are Told: Visual Attention Sink in Large Multimodal M
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_flag, check_integers, check_range
 from ..pipelines.engine.declarations import AttentionEdit, Declaration, Reading
 from ..pipelines.engine.run import prefill
+from ..pipelines.method import Decoder, count, flag, number, share, whole_numbers
 
 if TYPE_CHECKING:
     from ..pipelines.engine.attention import AttentionCall
-    from ..pipelines.lvlm import LVLM, Inputs
+    from ..pipelines.model.layout import Inputs, Layout
 
 EPSILON = 1e-6
 SINK_DIMS = 2  # how many dimensions are read off the first token; the paper's models have two
@@ -46,7 +46,7 @@ def redistribute(
     sinks: Bool[Tensor, "batch key"], rows: Bool[Tensor, "batch query"], move: float, min_nonsink: float,
     min_image: float,
 ) -> Float[Tensor, "batch head query key"]:  # fmt: skip
-    """In rows that look at the image and not mainly at its sinks, give a share of the sinks' attention to the rest.
+    """In rows with attention to the image, not mainly to its sinks, give a share of the sinks' attention to the rest.
 
     Ω = move·Σ_{j ∈ sinks} a_j;  sinks: (1 − move)·a_j;  other image tokens: a_j + Ω·a_j / Σ_{image∖sinks} a
     A row is edited if Σ_image a ≥ min_image and Σ_{image∖sinks} a ≥ min_nonsink·Σ_image a. Row sums stay.
@@ -63,79 +63,55 @@ def redistribute(
 
 
 @dataclass(frozen=True)
-class VAR:
-    r"""Take attention from sink tokens and give it to the rest of the image, in heads that look at the image.
+class VAR(Decoder):
+    r"""Take attention from sink tokens and give it to the rest of the image, in heads that attend to the image.
 
-    A token is a sink of a layer if φ(x) ≥ τ for its residual stream entering the layer, φ in `sinkness`; found once,
-    on the prompt. Then, row by row, `redistribute` (Eq. 4).
-
-    Args:
-        move: share of the sinks' attention that is moved, 0 to 1; 0 is plain decoding. Paper (p): 0.6.
-        min_nonsink: least share of a row's image attention on non-sinks (ρ). Paper: 0.5 for hallucination, 0.8
-            general, 0.9 vision-centric tasks.
-        min_image: least attention of a row on the image. Paper: 0.2.
-        tau: from which φ on a token is a sink. Paper: 20. φ cannot exceed √hidden, so that a narrow model may have
-            no sink at all.
-        sink_dims: dimensions in which sinks are large; None reads the two largest off the first token of each layer.
-            Paper: (1415, 2533) for LLaMA-2-7B, (2100, 4743) for 13B, (458, 2570) Qwen2-VL-7B, (3584,) InternVL2-8B.
-        skip_first: layers without edits at the start. Code: 2.
-        skip_last: leave the last layer alone. Paper: yes.
-        require_visual_sink: edit a layer only if an image token is a sink there. Code: yes; Eq. 4 does not ask for it.
+    A token is a sink of a layer if φ(x) ≥ τ for its residual stream entering the layer, φ in `sinkness` over
+    `sink_dims`; found once, on the prompt. Then, row by row, `redistribute` (Eq. 4): p = `move`, ρ = `min_nonsink`, and
+    `min_image`; τ: `tau`. Layers before `skip_first`, and with `skip_last` the last, are left alone; so is, with
+    `require_visual_sink`, a layer in which no image token is a sink.
 
     Raises:
         ValueError: a value outside its range, or a dimension that the model does not have.
 
     Edited rows are the text after the image (with several, after the last) and the generated tokens; generated tokens
-    are never sinks. Sinks are found in the plain model. The released code reads p as the share kept, so its 0.6 moves
-    0.4; tests φ > τ; edits the last layer; and, by a fault that is not reproduced, reuses the first question's sinks
-    for all that follow. Which p made the tables cannot be told.
+    are never sinks. Sinks are found in the plain model. φ cannot exceed √hidden, so that a narrow model may have no
+    sink at all. The released code reads p as the share kept, so its 0.6 moves 0.4; tests φ > τ; edits the last layer;
+    and, by a fault that is not reproduced, reuses the first question's sinks for all that follow. Which p made the
+    tables cannot be told.
     """
 
-    move: float = 0.6
-    min_nonsink: float = 0.5
-    min_image: float = 0.2
-    tau: float = 20.0
-    sink_dims: Sequence[int] | None = None
-    skip_first: int = 2
-    skip_last: bool = True
-    require_visual_sink: bool = False
+    move: float = share(0.6, "share of the sinks' attention that is moved", "0 is plain decoding. Paper (p): 0.6.")
+    min_nonsink: float = number(
+        0.5, "least share of image attention on non-sinks",
+        "Paper (ρ): 0.5 for hallucination, 0.8 general, 0.9 vision-centric tasks.",
+    )  # fmt: skip
+    min_image: float = number(0.2, "least attention on the image", "Paper: 0.2.")
+    tau: float = number(20.0, "from which φ on a token is a sink", "Paper: 20.")
+    sink_dims: Sequence[int] | None = whole_numbers(
+        None, "hidden dimensions in which sinks are large",
+        "By default the two largest of the first token of each layer. Paper: (1415, 2533) for LLaMA-2-7B, (2100, 4743) "
+        "for 13B, (458, 2570) Qwen2-VL-7B, (3584,) InternVL2-8B.",
+    )  # fmt: skip
+    skip_first: int = count(2, "layers without edits at the start", "Code: 2.")
+    skip_last: bool = flag(True, "leave the last layer alone", "Paper: yes.")
+    require_visual_sink: bool = flag(
+        False, "edit a layer only if an image token is a sink", "Code: yes; Eq. 4 does not require it."
+    )
 
-    paper: ClassVar[str] = "arXiv 2503.03321"
-    by_model: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    inside = ("move",)
+    neutral = {"move": 0}
+    faint = {"move": 1e-7, "tau": 2, "min_nonsink": 0, "min_image": 0}
+    released = {"move": 0.4, "skip_last": False, "require_visual_sink": True}
+    by_model = {
         r"llava-(v)?1\.5-7b": {"sink_dims": (1415, 2533)},
         r"llava-(v)?1\.5-13b": {"sink_dims": (2100, 4743)},
         "qwen2-vl-7b": {"sink_dims": (458, 2570)},
         "internvl2-8b": {"sink_dims": (3584,)},
-    }  # fmt: skip
-    changes: ClassVar[str] = "attention after the softmax"
-    cost: ClassVar[str] = "1 forward per token, 1 extra prefill"
-    differs: ClassVar[str] = (
-        "The code moves 0.4 (its p is the share kept), edits the last layer and wants a visual sink; official() does "
-        "so. It also keeps the first question's sinks for all that follow, which is not reproduced."
-    )
+    }
 
-    def __post_init__(self) -> None:
-        if self.sink_dims is not None:
-            dims = check_integers("sink_dims", self.sink_dims, "hidden dimensions in which sinks are large")
-            object.__setattr__(self, "sink_dims", dims)
-        check_range("move", self.move, 0, 1, "share of the sinks' attention that is moved")
-        check_at_least("min_nonsink", self.min_nonsink, 0, "least share of image attention on non-sinks")
-        check_at_least("min_image", self.min_image, 0, "least attention on the image")
-        check_at_least("tau", self.tau, 0, "from which φ on a token is a sink")
-        check_integers("skip_first", (self.skip_first,), "layers without edits at the start")
-        check_flag("skip_last", self.skip_last, "leave the last layer alone")
-        check_flag("require_visual_sink", self.require_visual_sink, "edit a layer only if an image token is a sink")
-        check_at_least("skip_first", self.skip_first, 0, "layers without edits at the start")
-
-    @classmethod
-    def official(cls) -> VAR:
-        """What the released code does: moves 0.4, edits the last layer, wants a visual sink."""
-        return cls(move=0.4, skip_last=False, require_visual_sink=True)
-
-    def edits(self, lvlm: LVLM, inputs: Inputs) -> Iterator[Declaration]:
+    def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
         layers = range(self.skip_first, len(lvlm.layers) - (1 if self.skip_last else 0))
-        if self.move == 0:
-            return
         if not layers:  # an edit of no layer, so that the run says that nothing changed
             yield AttentionEdit((), partial(self.edit, {}, torch.empty(0)))
             return

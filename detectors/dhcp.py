@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..pipelines.checks import check_choice
 from ..pipelines.engine.declarations import Reading
 from ..pipelines.engine.record import Record
+from ..pipelines.method import one_of
 from .probe import MLP, fit_mlp
-from .trained import SHIPPED, Trained, items, made_for, prepared
+from .trained import Trained, items, made_for, prepared, weights_field
 
 if TYPE_CHECKING:
     from ..pipelines.engine.attention import AttentionCall
@@ -39,8 +39,8 @@ def total(call: AttentionCall) -> Float[Tensor, "batch 1 head image"]:
     """The same summed over the rows that produce real tokens; raises as `columns`."""
     parts = []
     for here, part in call.maps(call.producing):
-        looks = at_image(call, part.transpose(2, 3), here).unflatten(2, (call.groups, -1))
-        parts.append(looks.mul_(call.real[here, None, None, :, None]).sum(3).flatten(1, 2))
+        paid = at_image(call, part.transpose(2, 3), here).unflatten(2, (call.groups, -1))
+        parts.append(paid.mul_(call.real[here, None, None, :, None]).sum(3).flatten(1, 2))
     return torch.cat(parts)[:, None]
 
 
@@ -61,8 +61,8 @@ def image_places(image: Bool[Tensor, "batch prompt"]) -> Int[Tensor, "batch imag
     counts = image.sum(1)
     if bool((counts != counts[0]).any()):
         raise ValueError(
-            f"DHCP needs equally many image tokens in every row; found {counts.unique().tolist()}: give all pictures "
-            "one size, or one picture at a time."
+            f"DHCP needs equally many image tokens in every row; found {counts.unique().tolist()}: give all images "
+            "one size, or one image at a time."
         )
     return image.nonzero()[:, 1].reshape(len(counts), -1)
 
@@ -76,13 +76,13 @@ def image_block(places: Int[Tensor, "batch image"]) -> tuple[int | None, int]:
 
 
 def projected(
-    call: AttentionCall, weight: Float[Tensor, "hidden layer head image"], look: Callable[[AttentionCall], Tensor]
+    call: AttentionCall, weight: Float[Tensor, "hidden layer head image"], read: Callable[[AttentionCall], Tensor]
 ) -> Float[Tensor, "batch token hidden"]:
-    """What a layer's columns, or their total, add to the probe's first layer, which is linear. look: gives these."""
-    found, mine = look(call), weight[:, call.layer].to(call.query.device)
+    """What a layer's columns, or their total, add to the probe's first layer, which is linear. read: gives these."""
+    found, mine = read(call), weight[:, call.layer].to(call.query.device)
     if found.shape[2:] != mine.shape[1:]:
         raise ValueError(
-            f"this DHCP was trained on {mine.shape[2]} image tokens, and here are {found.shape[3]}: give pictures of "
+            f"this DHCP was trained on {mine.shape[2]} image tokens, and here are {found.shape[3]}: give images of "
             "the size that it was trained on."
         )
     return found.flatten(2) @ mine.flatten(1).T
@@ -108,12 +108,10 @@ class DHCP(Trained):
 
     X = mean_t A_t[l, h, v], t over the rows that produce the answer's tokens, its end included; risk =
     P(hallucinated | X), flattened in this order → 128 ReLUs → softmax. Every token of an answer has the answer's risk;
-    a gate, which cannot wait for its end, sees that of the answer so far. It needs a probe: that of the embedded LVLM
+    a gate, which cannot wait for its end, reads that of the answer so far. It needs a probe: that of the embedded LVLM
     is shipped, for yes/no answers.
 
-    Args:
-        rows: "mean" as above; "own" takes the row of each token alone, for words of captions (ours).
-        weights: the probe: "shipped", a folder, or a Hub id.
+    `rows="own"` takes the row of each token alone, for words of captions (ours). The probe is `weights`.
 
     Raises:
         ValueError: rows neither "mean" nor "own".
@@ -122,17 +120,12 @@ class DHCP(Trained):
     kilobytes. Features are scaled and the epoch is chosen on held-out images; the released code does neither.
     """
 
-    rows: Literal["mean", "own"] = "mean"
-    weights: str | None = SHIPPED
+    rows: Literal["mean", "own"] = one_of(("mean", "own"), "the rows of attention that a token is judged by")
+    weights: str | None = weights_field("none elsewhere: this detector needs one")
 
-    paper: ClassVar[str] = "arXiv 2411.18659"
-    reads: ClassVar[str] = "attention"
     name: ClassVar[str] = "dhcp"
     kind: ClassVar[str] = "mlp"
     needs_probe: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_choice("rows", self.rows, ("mean", "own"), "the rows of attention that a token is judged by")
 
     @property
     def decides_at(self) -> str:
@@ -145,11 +138,11 @@ class DHCP(Trained):
             yield Reading("dhcp/columns", layers, keep=columns)
             return
         weight = self.probe.folded[0].unflatten(1, (len(layers), lvlm.heads, -1))
-        keep = partial(projected, weight=weight, look=total if mean else columns)
+        keep = partial(projected, weight=weight, read=total if mean else columns)
         yield Reading("dhcp", layers, keep=keep, total=mean)
 
     def features(self, lvlm: Any, inputs: Any, ids: Tensor) -> Float[Tensor, "batch layer head image"]:
-        """X for given answers, averaged inside each layer so that no token's columns are kept."""
+        """X of finished answers, averaged inside each layer so that no token's columns are kept."""
         from ..pipelines.generate import teacher_force
 
         read = Reading("dhcp/total", range(len(lvlm.layers)), keep=total, total=True)
@@ -180,7 +173,7 @@ class DHCP(Trained):
         features: (item, layers · heads · image tokens) or unflattened; or the record of a pass, with labels per sample
         (rows="mean") or per token. labels: 1 hallucinated, or `answer_class` with classes=4. groups: the image of each
         item; the epoch is chosen on a fifth of them. lvlm: the model that the attention is of. counts: how often each
-        item counts among those of its class, once unless said.
+        item counts among those of its class, once by default.
 
         Raises:
             ValueError: features and labels that do not match, a class without items, or a single group.

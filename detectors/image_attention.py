@@ -1,8 +1,8 @@
-"""Image attention: how little the step that produces a token looks at the image."""
+"""Image attention: how little attention the step that produces a token pays to the image."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ..pipelines.checks import check_layers
 from ..pipelines.engine.declarations import Reading
 from ..pipelines.engine.record import Record
+from ..pipelines.method import Detector, layers_of
 
 if TYPE_CHECKING:
     from ..pipelines.engine.attention import AttentionCall
@@ -21,24 +22,16 @@ def image_share(call: "AttentionCall") -> Float[Tensor, "batch token head"]:
 
 
 @dataclass(frozen=True)
-class ImageAttention:
+class ImageAttention(Detector):
     """Risk = −Σ_{l ∈ layers} mean_h Σ_{image tokens} a[l, h], read at the step that produces the token (SVAR).
-
-    Args:
-        layers: 0-based; None takes layers 5 to 18 of 32 in proportion, as published for LLaVA-1.5.
 
     Jiang et al., "Devils in Middle Layers of Large Vision-Language Models", CVPR 2025, arXiv 2411.16724. Attention to
     the image falls with position, so compare with `position`.
     """
 
-    layers: Sequence[int] | None = None
-
-    paper: ClassVar[str] = "arXiv 2411.16724"
-    reads: ClassVar[str] = "attention"
-
-    def __post_init__(self) -> None:
-        if self.layers is not None:
-            object.__setattr__(self, "layers", tuple(self.layers))
+    layers: Sequence[int] | None = layers_of(
+        "layers that are read", "By default 5 to 18 of 32 in proportion, as published for LLaVA-1.5."
+    )
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         count = len(lvlm.layers)

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_flag
 from ..pipelines.engine.declarations import Reading
 from ..pipelines.engine.record import Record
+from ..pipelines.method import Detector, count, flag
 
 
 def renormalised(logits: Float[Tensor, "... vocab"], top: int) -> Float[Tensor, "... vocab"]:
@@ -54,16 +54,13 @@ def seen_words(
 
 
 @dataclass(frozen=True)
-class LogitLens:
-    """Risk = 1 − c(y_t), c(v) = max over layers and image tokens of softmax over the 50 largest logits of H(h)[v].
+class LogitLens(Detector):
+    """Risk = 1 − c(y_t), c(v) = max over layers and image tokens of softmax over the `top` largest logits of H(h)[v].
 
     h: a state at an image token, every layer's and the embeddings'; H: the head alone, as in the released code, but the
-    last layer's state after the final norm. 0 to 1, and no probability: keeping 50 words inflates it. A word of several
+    last layer's state (with `final_norm` every layer's) after the final norm. 0 to 1, and no probability: keeping 50
+    words inflates it. A word of several
     tokens has a risk for each; the released code takes their smallest.
-
-    Args:
-        top: how many words are kept. Code: 50.
-        final_norm: apply the final norm to inner layers too. Code: no.
 
     Raises:
         ValueError: top below 1.
@@ -71,15 +68,8 @@ class LogitLens:
     What is kept is one number per layer and word of the vocabulary, for the prompt alone.
     """
 
-    top: int = 50
-    final_norm: bool = False
-
-    paper: ClassVar[str] = "arXiv 2410.02762"
-    reads: ClassVar[str] = "states at the image tokens"
-
-    def __post_init__(self) -> None:
-        check_at_least("top", self.top, 1, "words kept before they are normalised again")
-        check_flag("final_norm", self.final_norm, "apply the final norm before the head")
+    top: int = count(50, "words kept before they are normalised again", "Code: 50.", low=1)
+    final_norm: bool = flag(False, "apply the final norm before the head, to inner layers too", "Code: no.")
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         last, image = len(lvlm.layers) - 1, lvlm.image_mask(inputs["input_ids"])
@@ -99,7 +89,7 @@ class LogitLens:
         return table.gather(2, ids).transpose(1, 2)
 
     def features(self, lvlm: Any, inputs: Any, ids: Tensor) -> Float[Tensor, "sample token layer"]:
-        """c of every token of given text by layer, (batch, new, layers + 1), the embeddings first."""
+        """c of every token of a finished text by layer, (batch, new, layers + 1), the embeddings first."""
         from ..pipelines.generate import teacher_force
 
         return self.confidence(teacher_force(lvlm, inputs, ids, [self]))

@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..pipelines.checks import check_choice, check_integers
 from ..pipelines.engine.declarations import Reading
 from ..pipelines.engine.record import Record
+from ..pipelines.method import count, one_of
 from .probe import fit_linear
-from .trained import SHIPPED, Trained, items, made_for, prepared
+from .trained import Trained, items, made_for, prepared, weights_field
 
 if TYPE_CHECKING:
     from ..pipelines.engine.attention import AttentionCall
@@ -85,12 +85,7 @@ class LookbackLens(Trained):
     at the row that produces token t. Risk = P(hallucinated | mean of LR over the window); the paper's score is
     P(faithful).
 
-    Args:
-        context: "image", the image tokens; or "prompt", the whole prompt.
-        window: the ratios are averaged over this token and those before it, this many in all. Paper: a marked span,
-            or 8.
-        weights: the probe: "shipped" takes that of the embedded LVLM and is untrained on any other model; a folder or
-            Hub id; None is untrained.
+    The window is of `window` tokens; what C is of is `context`; the probe is `weights`.
 
     Raises:
         ValueError: another context, or a window below 1.
@@ -98,32 +93,28 @@ class LookbackLens(Trained):
     The paper's context is a document; ours the image. Features are scaled before fitting, which the authors do not.
     """
 
-    context: Literal["image", "prompt"] = "image"
-    window: int = 1
-    weights: str | None = SHIPPED
+    context: Literal["image", "prompt"] = one_of(
+        ("image", "prompt"), "what C is of", "image: the image tokens; prompt: the whole prompt."
+    )
+    window: int = count(
+        1, "tokens that the ratios are averaged over", "A token and those before it. Paper: a marked span, or 8.", low=1
+    )
+    weights: str | None = weights_field("untrained on another model")
 
-    paper: ClassVar[str] = "arXiv 2407.07071"
-    reads: ClassVar[str] = "attention"
     name: ClassVar[str] = "lookback_lens"
     kind: ClassVar[str] = "linear"
-
-    def __post_init__(self) -> None:
-        check_choice("context", self.context, ("image", "prompt"), "what is looked back at")
-        check_integers("window", (self.window,), "tokens that the ratios are averaged over")
-        if self.window < 1:
-            raise ValueError(f"window={self.window} is below 1 (tokens that the ratios are averaged over).")
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         yield Reading("lookback", range(len(lvlm.layers)), keep=partial(lookback_ratio, context=self.context))
 
     def features(self, lvlm: Any, inputs: Any, ids: Tensor) -> Float[Tensor, "sample token feature"]:
-        """Ratios for given text, layer-major: (batch, new, layers · heads)."""
+        """Ratios of a finished text, layer-major: (batch, new, layers · heads)."""
         from ..pipelines.generate import teacher_force
 
         return self.token_features(teacher_force(lvlm, inputs, ids, [self]))
 
     def token_features(self, record: Record) -> Float[Tensor, "sample token feature"]:
-        """What the probe sees of every token, before the window's mean."""
+        """What the probe reads of every token, before the window's mean."""
         return record["lookback"].flatten(2)
 
     def score(self, record: Record) -> Float[Tensor, "sample token"]:
@@ -138,7 +129,7 @@ class LookbackLens(Trained):
 
         features: (item, layers · heads), or the record of a pass with labels (sample, token). labels: 1 hallucinated.
         groups: of no use here, where nothing is held out. lvlm: the model that the ratios are of. counts: how often
-        each item counts, once unless said.
+        each item counts, once by default.
 
         Raises:
             ValueError: features and labels that do not match, or labels of one class only.

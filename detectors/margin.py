@@ -14,6 +14,7 @@ from torch import Tensor
 from ..pipelines.checks import check_integers
 from ..pipelines.engine.declarations import Reading
 from ..pipelines.engine.record import Record
+from ..pipelines.method import Detector, ruled
 
 ANSWERS = ("yes", "no")
 
@@ -40,8 +41,15 @@ def yes_no_margin(mass: Float[Tensor, "*items answer"]) -> Float[Tensor, "*items
     return mass[..., 0].clamp(min=1e-30).log() - mass[..., 1].clamp(min=1e-30).log()
 
 
+def _pair(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
+    found = tuple(check_integers(name, one, "token ids of yes, and of no") for one in value)
+    if len(found) != len(ANSWERS):
+        raise ValueError(f"{name}={found!r} are {len(found)} lists of ids: give one of yes, one of no.")
+    return found
+
+
 @dataclass(frozen=True)
-class Margin:
+class Margin(Detector):
     """Risk = (1 − (p₁ − p₂)) / 2, between 0 (no doubt) and ½ (a tie), p₁ and p₂ the two likeliest tokens.
 
     Where the chosen token is one of the spellings of yes or no, p₁ and p₂ are those of the two answers, each over all
@@ -49,23 +57,14 @@ class Margin:
     was likelier. In captions it is the plain margin of every word. p is the model's own distribution, before any
     contrast, cut or temperature.
 
-    Args:
-        spellings: token ids of yes, and of no; None asks the model's tokenizer. Without either all tokens get the plain
-            margin.
+    Without `spellings` and without a tokenizer all tokens get the plain margin.
     """
 
-    spellings: tuple[tuple[int, ...], ...] | None = None
+    spellings: tuple[tuple[int, ...], ...] | None = ruled(
+        None, "token ids of yes, and of no", "two lists of ids", "By default those of the model's tokenizer.", _pair
+    )
 
-    paper: ClassVar[str] = "baseline"
-    reads: ClassVar[str] = "logits"
     is_probability: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.spellings is not None:
-            given = tuple(check_integers("spellings", one, "token ids of yes, and of no") for one in self.spellings)
-            if len(given) != len(ANSWERS):
-                raise ValueError(f"spellings={given!r} are {len(given)} lists of ids: give one of yes, one of no.")
-            object.__setattr__(self, "spellings", given)
 
     def for_model(self, lvlm: Any) -> Self:
         """With the spellings of the model's tokenizer, where it has one and both words are single tokens."""

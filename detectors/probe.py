@@ -96,7 +96,7 @@ def fit_linear(
     """scikit-learn's LogisticRegression on scaled features, the scaling folded into the weights.
 
     strength: C, the inverse of the L2 penalty. counts: how often each item counts. Lookback Lens's authors do not
-    scale; ratios of a model whose heads hardly look at the image are so small that an unscaled penalty would silence
+    scale; ratios of a model whose heads hardly attend to the image are so small that an unscaled penalty would silence
     them.
 
     Raises:
@@ -154,7 +154,7 @@ def fit_mlp(
         now = [layer.detach().clone() for layer in layers]
         risk = MLP(torch.zeros(1), torch.ones(1), *now).hallucinated(checked @ now[0].T + now[1])
         found = float(roc_auc_score(labels[kept] >= classes // 2, risk, sample_weight=often))
-        if found >= best[0]:  # of equal ones the last: it is the surest
+        if found >= best[0]:  # of equal ones the last: it has seen most
             best = found, epoch + 1, now
     return MLP(mean, scale, *best[2]), {"held_out_auroc": best[0], "epoch": best[1], "held_out_items": int(kept.sum())}
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..pipelines.method import Detector, ruled
 from ..pipelines.model.identity import identity, misfit, shipped
 from .probe import KINDS, Probe
 
@@ -26,12 +27,18 @@ SHIPPED = "shipped"
 _PACKAGES = ("veridical", "torch", "transformers", "scikit-learn")
 
 
+def weights_field(elsewhere: str) -> Any:
+    """Where a detector's probe comes from."""
+    note = f"shipped is that of the embedded LVLM, and {elsewhere}."
+    return ruled(SHIPPED, "the probe", '"shipped", a folder, a Hub id, or None for an untrained detector', note)
+
+
 class OtherModel(ValueError):
-    """A detector was trained on another model; the message says what differs."""
+    """A detector was trained on another model; the message names what differs."""
 
 
-class Trained:
-    """A part of detectors that can be trained. Their field `weights` says where the probe comes from.
+class Trained(Detector):
+    """A part of detectors that can be trained. Their field `weights` names where the probe comes from.
 
     "shipped": the one that comes with veridical, where it fits the model; a folder or Hub id; None: untrained.
     probe: the classifier, None before `fit`, `from_pretrained` or `for_model`. about: what is known of its making.

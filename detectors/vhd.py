@@ -5,80 +5,71 @@ He et al., "Cracking the Code of Hallucination in LVLMs with Vision-aware Head D
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_at_least, check_choice
 from ..pipelines.engine.declarations import Branch, Reading
 from ..pipelines.engine.record import Record
+from ..pipelines.method import Detector, count, one_of
 
 Distance = Literal["norm", "squared", "cosine", "relative"]
 DISTANCES = ("norm", "squared", "cosine", "relative")
 
 
 def distance(
-    seeing: Float[Tensor, "*items head_dim"], blind: Float[Tensor, "*items head_dim"], kind: Distance
+    with_image: Float[Tensor, "*items head_dim"], without_image: Float[Tensor, "*items head_dim"], kind: Distance
 ) -> Float[Tensor, "*items"]:
     """How far two outputs of a head are apart.
 
     norm: ‖a − b‖₂; squared: its square; cosine: 1 − a·b/(‖a‖‖b‖); relative: ‖a − b‖₂ / (‖a‖ + ‖b‖), 0 to 1. The first
     two grow with the size of a head's output, so that a few heads decide.
     """
-    seeing, blind = seeing.float(), blind.float()
-    apart = (seeing - blind).norm(dim=-1)
+    with_image, without_image = with_image.float(), without_image.float()
+    apart = (with_image - without_image).norm(dim=-1)
     if kind == "squared":
         return apart**2
     if kind == "cosine":
-        return 1 - torch.cosine_similarity(seeing, blind, dim=-1)
+        return 1 - torch.cosine_similarity(with_image, without_image, dim=-1)
     if kind == "relative":
-        return apart / (seeing.norm(dim=-1) + blind.norm(dim=-1)).clamp(min=1e-12)
+        return apart / (with_image.norm(dim=-1) + without_image.norm(dim=-1)).clamp(min=1e-12)
     return apart
 
 
 @dataclass(frozen=True)
-class VHD:
+class VHD(Detector):
     r"""Risk = −T-VHD, T-VHD_t = Σ_l Σ of the k largest ‖A_{l,i}(image) − A_{l,i}(no image)‖₂   (Eq. 4–5)
 
     A: a head's output before the output projection, at the row that produces the token; both runs share the text so
     far, and the image-free one has the image tokens deleted.
 
-    Args:
-        top: k heads per layer; None is half of them. The paper does not state k.
-        over: the k largest of each "layer", as we read Eq. 5, or k per layer of the whole "model" together.
-        distance: "norm" as above; "squared", as a port has it; "cosine" or "relative", which do not grow with the size
-            of a head's output.
+    k: `top`, per layer; `over` the "layer", as we read Eq. 5, or the whole "model" together. `distance` says what
+    stands in the place of ‖·‖₂.
 
     Raises:
         ValueError: top below 1, or another word.
     """
 
-    top: int | None = None
-    over: Literal["layer", "model"] = "layer"
-    distance: Distance = "norm"
-
-    paper: ClassVar[str] = "arXiv 2412.13949"
-    reads: ClassVar[str] = "head outputs, with and without the image"
-
-    def __post_init__(self) -> None:
-        if self.top is not None:
-            check_at_least("top", self.top, 1, "heads per layer")
-        check_choice("over", self.over, ("layer", "model"), "what the largest divergences are taken of")
-        check_choice("distance", self.distance, DISTANCES, "of a head's outputs with and without the image")
+    top: int | None = count(None, "heads per layer", "By default half of them. The paper does not state k.", low=1)
+    over: Literal["layer", "model"] = one_of(("layer", "model"), "what the largest divergences are taken of")
+    distance: Distance = one_of(
+        DISTANCES, "of a head's outputs with and without the image",
+        "squared as a port has it; cosine and relative do not grow with the size of the output.",
+    )  # fmt: skip
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         layers, branch = range(len(lvlm.layers)), "vhd/image_free"
         yield Branch(branch, lvlm.image_free(inputs))
-        yield Reading("vhd/seeing", layers, keep=lambda heads: heads, of="heads")
-        yield Reading("vhd/blind", layers, keep=lambda heads: heads, of="heads", branch=branch)
+        yield Reading("vhd/with_image", layers, keep=lambda heads: heads, of="heads")
+        yield Reading("vhd/without_image", layers, keep=lambda heads: heads, of="heads", branch=branch)
 
     def divergence(self, record: Record) -> Float[Tensor, "sample token layer head"]:
-        return distance(record["vhd/seeing"], record["vhd/blind"], self.distance)
+        return distance(record["vhd/with_image"], record["vhd/without_image"], self.distance)
 
     def features(self, lvlm: Any, inputs: Any, ids: Tensor) -> Float[Tensor, "sample token layer head"]:
-        """VHD of every head for given text."""
+        """VHD of every head for a finished text."""
         from ..pipelines.generate import teacher_force
 
         return self.divergence(teacher_force(lvlm, inputs, ids, [self]))

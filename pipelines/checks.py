@@ -1,4 +1,4 @@
-"""Checks of hyper-parameters, each with an error that says what was asked and what is possible."""
+"""Checks of hyper-parameters: each returns the value, or raises an error that says what was found and is possible."""
 
 import math
 import operator
@@ -13,18 +13,31 @@ def _check_number(name: str, value: Any, meaning: str) -> None:
         raise ValueError(f"{name}={value:g} is no finite number ({meaning}).")
 
 
-def check_range(name: str, value: float, low: float, high: float, meaning: str) -> None:
-    """Raise ValueError unless low <= value <= high."""
+def check_range(name: str, value: float, low: float, high: float, meaning: str) -> float:
+    """The value, or ValueError unless low <= value <= high."""
     _check_number(name, value, meaning)
     if not low <= value <= high:
         raise ValueError(f"{name}={value:g} is outside {low:g} to {high:g} ({meaning}).")
+    return value
 
 
-def check_at_least(name: str, value: float, low: float, meaning: str) -> None:
-    """Raise ValueError unless value >= low and finite."""
+def check_at_least(name: str, value: float, low: float, meaning: str) -> float:
+    """The value, or ValueError unless value >= low and finite."""
     _check_number(name, value, meaning)
     if not value >= low:
         raise ValueError(f"{name}={value:g} is below {low:g} ({meaning}).")
+    return value
+
+
+def check_count(name: str, value: Any, meaning: str, low: int | None = None, high: int | None = None) -> int:
+    """The value, or ValueError unless it is a whole number, of at least `low` and at most `high`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name}={value!r} is no whole number ({meaning}).")
+    if high is not None:
+        check_range(name, value, low or 0, high, meaning)
+    elif low is not None:
+        check_at_least(name, value, low, meaning)
+    return value
 
 
 def check_integers(name: str, values: Any, meaning: str, empty: bool = False) -> tuple[int, ...]:
@@ -74,16 +87,18 @@ def seeds_of(seed: Any, count: int, noun: str) -> list[int]:
     return [one for one in found if one is not None]
 
 
-def check_choice(name: str, value: str, choices: Iterable[str], meaning: str) -> None:
-    """Raise ValueError unless value is one of choices."""
+def check_choice(name: str, value: str, choices: Iterable[str], meaning: str) -> str:
+    """The value, or ValueError unless it is one of choices."""
     if value not in choices:
         raise ValueError(f"{name}={value!r} is none of {', '.join(map(repr, choices))} ({meaning}).")
+    return value
 
 
-def check_flag(name: str, value: Any, meaning: str) -> None:
-    """Raise ValueError unless value is True or False; "no" would count as yes."""
+def check_flag(name: str, value: Any, meaning: str) -> bool:
+    """The value, or ValueError unless it is True or False; "no" would count as yes."""
     if not isinstance(value, bool):
         raise ValueError(f"{name}={value!r} is neither True nor False ({meaning}).")
+    return value
 
 
 def check_layers(layers: Iterable[int], count: int, whose: str) -> tuple[int, ...]:

@@ -1,42 +1,19 @@
-"""Which decoders and procedures make no sense together, and why: said before anything runs.
+"""Which decoders and procedures make no sense together, and why: refused before anything runs.
 
 A pair is refused where what the second computes has lost its meaning, or where one method contains what the other does;
-it is warned of where it is defined but not what either paper measured. A method at its neutral strength is in nobody's
-way.
+it is warned of where it is defined but not what either paper measured. What a method does is data of its class (see
+`method.Decoder`), so that methods of other packages count too. A method at its neutral strength is in nobody's way.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
 from .chain import name_of as _name
-from .registry import DECODERS
-
-NO_IMAGE = "the prompt without its image"
-# name -> (whether its contrast is on, what it is read against)
-CONTRASTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "vcd": (lambda d: d.alpha != 0, "a noised picture"),
-    "icd": (lambda d: d.alpha != 0, "a disturbed prompt"),
-    "m3id": (lambda d: d.lam != 0, NO_IMAGE),
-    "avc": (lambda d: d.alpha != 0, "the blind image tokens"),
-    "agla": (lambda d: d.alpha != 0, "a masked picture"),
-    "rbd": (lambda d: bool(d.visual or d.textual), "a noised picture and significant tokens"),
-    "pai": (lambda d: d.gamma != 1, NO_IMAGE),
-    "imbalanced": (lambda d: d.gamma != 1, NO_IMAGE),
-}
-# name -> whether it changes what goes on inside the model
-INSIDE: dict[str, Callable[[Any], bool]] = {
-    "var": lambda d: d.move != 0,
-    "vhr": lambda d: d.alpha != 1,
-    "vsv": lambda d: d.strength != 0,
-    "vista": lambda d: d.strength != 0,
-    "pai": lambda d: d.alpha != 0,
-    "imbalanced": lambda d: bool(d.local or d.summary),
-}
+from .method import NO_IMAGE
 
 
 class DoubtfulPair(UserWarning):
@@ -59,7 +36,8 @@ def check(decoders: Sequence[Any], stacklevel: int = 2) -> None:
 
 def verdicts(decoders: Sequence[Any]) -> Iterator[tuple[bool, str]]:
     """(broken, reason) of every pair that is refused or doubtful, in the order in which they are declared."""
-    for first, second in combinations([inner for d in decoders if (inner := _inner(d)) is not None], 2):
+    acting = [inner for d in decoders if (inner := getattr(d, "stands_for", d)) is not None]
+    for first, second in combinations(acting, 2):
         broken = _broken(first, second)
         if broken:
             yield True, f"{_name(first)}+{_name(second)}: {broken}"
@@ -70,33 +48,33 @@ def verdicts(decoders: Sequence[Any]) -> Iterator[tuple[bool, str]]:
 
 def _broken(first: Any, second: Any) -> str | None:
     a, b = _name(first), _name(second)
-    if a == "vicrop" and b == "agla" and second.view is None and (second.alpha or second.beta):
+    if getattr(first, "two_images", False) and _on(second, "one_image") and getattr(second, "view", None) is None:
         return (
-            "vicrop asks about two pictures at once, the whole and a crop, and agla's matcher compares one picture "
-            "with its prompt; leave one of them out, or give AGLA(view=…), a callable that masks both"
+            f"{a} asks about two images at once, the whole and a crop, and {b}'s matcher compares one image with its "
+            f"prompt; leave one of them out, or give {type(second).__name__}(view=…), a callable that masks both"
         )
     if a != b and _reference(first) == _reference(second) == NO_IMAGE:
         return (
             f"both push away from {NO_IMAGE}, so that the same text is subtracted twice; one of them with a larger "
             "weight says the same (gamma=1 switches the guidance of pai and imbalanced off)"
         )
-    if a != b and _steers(first) and _steers(second):
+    if a != b and _on(first, "steers") and _on(second, "steers"):
         return "both steer every layer by the same vectors; use one of them with a larger strength"
-    if a != b and _mixes(first) and _mixes(second) and first.window == second.window:
+    if a != b and _on(first, "mixes") and _on(second, "mixes") and first.window == second.window:
         share = 1 - (1 - first.gamma) * (1 - second.gamma)
         return f"both mix the same early logits in; that is one of them with gamma={share:.3g}"
-    if a == "dola" and _active(first):
-        if b == "dola" and _active(second):
+    if _differs(first):
+        if _differs(second):
             return "the first is already a difference between layers, from which an early layer would be taken again"
-        if _reference(second) is not None or _mixes(second) or (b == "deco" and _active(second)):
+        if _reference(second) is not None or _on(second, "mixes") or _on(second, "early"):
             return (
-                "dola leaves a difference of two log-probabilities, and the second would weigh it against logits from "
-                f"which nothing was taken; put dola last ({b}+dola) or leave one out"
+                f"{a} leaves a difference of two log-probabilities, and the second would weigh it against logits from "
+                f"which nothing was taken; put {a} last ({b}+{a}) or leave one out"
             )
-    if b == "dola" and _active(second) and second.mode == "official" and _cuts(first):
+    if _differs(second) and getattr(second, "mode", "") == "official" and _rules_out(first):
         return (
             f"{a} rules tokens out, and to them the released code's divergence KL(m ‖ p) is infinite for every layer, "
-            "so that none could be chosen; use dola's mode=paper"
+            f"so that none could be chosen; use {b}'s mode=paper"
         )
     return None
 
@@ -110,64 +88,53 @@ def _doubtful(first: Any, second: Any) -> Iterator[str]:
         )
     if one is not None and other is not None:
         yield f"{a}+{b}: two contrasts; {b} weighs what {a} has made against {other}, which {a} has not touched"
-    elif one is not None and b in ("dola", "deco") and _active(second):
+    elif one is not None and _on(second, "early"):
         yield f"{a}+{b}: {b} compares early layers, which know no contrast, with what {a} has made of the last"
-    elif a == "deco" and _active(first) and other is not None:
-        yield f"{a}+{b}: deco makes logits higher than those of {other}, which {b} weighs them against"
-    if {a, b} in ({"deco", "sla"}, {"deco", "vista"}) and all(_mixes(d) or _active(d) for d in (first, second)):
+    elif _raises(first) and other is not None:
+        yield f"{a}+{b}: {a} makes logits higher than those of {other}, which {b} weighs them against"
+    if (_raises(first) and _on(second, "mixes")) or (_on(first, "mixes") and _raises(second)):
         yield f"{a}+{b}: both add what earlier layers say"
-    if "helpd" in (a, b) and a != b:
-        penalty, beside = (first, second) if a == "helpd" else (second, first)
-        if _active(penalty) and _inside(beside):
-            yield f"{a}+{b}: helpd's penalty looks at the plain model's attention, whatever {_name(beside)} edits"
-        if a == "helpd" and _active(first) and other is not None:
-            yield f"{a}+{b}: {b} can choose only among the {first.candidates} tokens that helpd has tried"
-    on = all(_inside(d) or _mixes(d) or _active(d) for d in (first, second))
-    if a == b and on and one is None:
+    for penalty, beside in ((first, second), (second, first)):
+        if a != b and _on(penalty, "ahead"):
+            name = _name(penalty)
+            if _on(beside, "inside"):
+                yield f"{a}+{b}: {name}'s penalty is of the plain model's attention, whatever {_name(beside)} edits"
+            if penalty is first and other is not None:
+                yield f"{a}+{b}: {b} can choose only among the {first.candidates} tokens that {name} has tried"
+    if a == b and one is None and all(any(_on(d, what) for what in EFFECTS) for d in (first, second)):
         yield f"{a} twice: each finds its targets on the plain model; one of larger strength may be what is meant"
 
 
-# -- what a decoder does, from its settings ------------------------------------------------------------------------
-def _inner(decoder: Any) -> Any:
-    """A gate stands for what it gates, and for nothing (None) if it never opens."""
-    if _name(decoder) != "gate":
-        return decoder
-    return None if float(decoder.threshold) == math.inf else DECODERS.make(decoder.decoder)
+# -- what a decoder does, from its class and its settings ----------------------------------------------------------
+EFFECTS = ("inside", "mixes", "early", "ahead")
+
+
+def _on(decoder: Any, effect: str) -> bool:
+    """Whether the fields that switch an effect on do so."""
+    fields = getattr(decoder, effect, ())
+    return bool(fields) and decoder.on(*fields)
 
 
 def _reference(decoder: Any) -> str | None:
     """What a decoder's logits are read against, None without a contrast."""
-    on, reference = CONTRASTS.get(_name(decoder), (lambda _: False, ""))
-    return reference if on(decoder) else None
+    return getattr(decoder, "reference", None)
 
 
-def _inside(decoder: Any) -> bool:
-    return INSIDE.get(_name(decoder), lambda _: False)(decoder)
+def _differs(decoder: Any) -> bool:
+    """Whether it leaves a difference in the place of logits."""
+    return getattr(decoder, "difference", False) and _on(decoder, "early")
 
 
-def _steers(decoder: Any) -> bool:
-    return _name(decoder) in ("vsv", "vista") and decoder.strength != 0
-
-
-def _mixes(decoder: Any) -> bool:
-    return _name(decoder) in ("sla", "vista") and decoder.gamma != 0
-
-
-def _active(decoder: Any) -> bool:
-    """For the methods without a contrast or edits inside: whether they are on."""
-    on = {"dola": lambda d: d.layers != (), "deco": lambda d: d.alpha != 0, "helpd": lambda d: d.weight != 0}
-    return on.get(_name(decoder), lambda _: False)(decoder)
+def _raises(decoder: Any) -> bool:
+    """Whether it adds the logits of earlier layers to the last."""
+    return getattr(decoder, "raises", False) and _on(decoder, "early")
 
 
 def _plausibility(decoder: Any) -> bool:
     """Whether it cuts by a share of the largest probability."""
-    if _name(decoder) in ("pai", "imbalanced") and decoder.gamma == 1:
-        return False
-    if _name(decoder) == "dola":
-        return _active(decoder) and bool(decoder.relative_top)
-    return bool(getattr(decoder, "beta", 0))
+    return bool(getattr(decoder, "cuts", getattr(decoder, "beta", 0)))
 
 
-def _cuts(decoder: Any) -> bool:
+def _rules_out(decoder: Any) -> bool:
     """Whether it rules tokens out, by plausibility or by a list of candidates."""
-    return _plausibility(decoder) or (_name(decoder) in ("deco", "helpd", "dola") and _active(decoder))
+    return _plausibility(decoder) or _on(decoder, "early") or _on(decoder, "ahead")

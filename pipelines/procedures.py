@@ -7,34 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .chain import decoders_alone, is_procedure, make_chain, name_of, split, type_of
+from .method import Strength
 from .registry import PROCEDURES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .lvlm import LVLM
-    from .results import Answer, Generation
+    from .results import Generation
 
 __all__ = [
     "PROCEDURES", "Call", "Procedure", "decoders_alone", "is_procedure", "make_chain", "name_of", "split", "type_of",
 ]  # fmt: skip
 
 
-class Procedure(Protocol):
-    """A frozen dataclass of a paper's hyper-parameters that answers questions by several calls of the model.
+class Procedure(Strength):
+    """A paper's way to answer by several calls of the model.
 
     `acted` of its answers has, under its name, steps (1: an answer is one decision), acted (1 where the procedure made
     that decision, 0 where the answer is the model's plain one), flipped (1 where it is known to be another than the
     plain one would be), kl (0: there is no distribution to compare), and what else it found.
     """
 
-    paper: ClassVar[str]
-    changes: ClassVar[str]
-    cost: ClassVar[str]
-    differs: ClassVar[str]
+    registry = PROCEDURES
+    two_images: ClassVar[bool] = False  # whether a prompt has two of them
 
     def check(self, questions: Sequence[str], detectors: Sequence[Any], generation: Mapping[str, Any]) -> None:
         """Raise ValueError for what it cannot do, before the first call."""
@@ -43,6 +42,7 @@ class Procedure(Protocol):
         self, call: Call, images: Sequence[Any], questions: Sequence[str], seeds: Sequence[int]
     ) -> list[Answer]:
         """One per image, without settings and seconds. What an image gets does not depend on the others."""
+        raise NotImplementedError(f"{type(self).__name__} has no answers().")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Call:
     generation: Mapping[str, Any]
 
     def inputs(self, images: Sequence[Any], questions: Sequence[str]) -> dict[str, Tensor]:
-        """Rows as `LVLM.prepare` makes them; an entry of `images` may be a list of several pictures."""
+        """Rows as `LVLM.prepare` makes them; an entry of `images` may be a list of several images."""
         return self.lvlm.prepare(images, questions, self.system)
 
     def generate(

@@ -1,4 +1,7 @@
-"""Finds decoders and detectors by name, by instance, or by "name:field=value,field=value"."""
+"""Finds decoders, detectors and procedures by name, "name:field=value", "module:Class(field=value)", or instance.
+
+Nothing here imports torch: tables of methods are made from the rows alone.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ import ast
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .entry_points import OURS, Taken, found
 from .per_model import for_model
+
+_CLASS = re.compile(r"\s*([A-Za-z_][\w.]*)\s*:\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
 class UnknownName(KeyError):
@@ -20,69 +29,120 @@ class UnknownName(KeyError):
         return str(self.args[0])
 
 
-class Registry:
-    """Names of one kind of thing and the classes behind them, imported when first asked for.
+@dataclass(frozen=True)
+class Method:
+    """A row of a registry: where a class is, and what tables say of it.
 
-    The table stands in `package`, or in the module `table`, as `NAMES: name -> "module:Class"`: adding a method adds
-    one line there.
+    target: "module:Class" below the registry's package. paper: its arXiv number, or a word in its place. changes, cost:
+    of decoders and procedures; reads: of detectors. differs: where paper and code differ, in a sentence or two.
+    families: on which models it works, where not on all.
     """
 
-    def __init__(self, kind: str, package: str, needs: str, table: str | None = None) -> None:
-        self.kind, self.package, self.needs, self.table = kind, package, needs, table or package
+    target: str
+    paper: str = "–"
+    changes: str = ""
+    cost: str = ""
+    reads: str = ""
+    differs: str = ""
+    families: str = ""
+    origin: str = OURS
+
+    @property
+    def cited(self) -> str:
+        """The paper as tables show it."""
+        return f"arXiv {self.paper}" if self.paper[:1].isdigit() else self.paper
+
+
+class Registry:
+    """Names of one kind of thing and the classes behind them, imported when first used.
+
+    The rows stand in `package` as `NAMES: name -> Method`: adding a method adds one there. Packages beside this one add
+    theirs by entry points of the group `group`.
+    """
+
+    def __init__(self, kind: str, package: str, needs: str, group: str | None = None) -> None:
+        self.kind, self.package, self.needs, self.group = kind, package, needs, group
 
     @cached_property
-    def names(self) -> Mapping[str, str]:
-        return importlib.import_module(self.table).NAMES
+    def own(self) -> Mapping[str, Method]:
+        """The rows of this package."""
+        return importlib.import_module(self.package).NAMES
+
+    @cached_property
+    def _all(self) -> tuple[dict[str, Method], dict[str, Taken]]:
+        others, taken = found(self.group, self.own) if self.group else ({}, {})
+        return {**self.own, **{name: Method(at.value, origin=at.origin) for name, at in others.items()}}, taken
+
+    @property
+    def names(self) -> Mapping[str, Method]:
+        """Every registered name with its row; of another package's, target and origin alone (see `about`)."""
+        return self._all[0]
+
+    @property
+    def taken(self) -> Mapping[str, Taken]:
+        """Names that several packages register, which therefore stand for nothing."""
+        return self._all[1]
 
     def type(self, name: str) -> Any:
         """The class of that name.
 
         Raises:
-            UnknownName: with near names.
+            UnknownName: with near names. ValueError: a name that two packages register, or a class that cannot be
+                imported or is of another kind.
         """
+        if name in self.taken:
+            raise ValueError(f'{self.kind} "{name}": {self.taken[name].why}')
         if name not in self.names:
             near = difflib.get_close_matches(name.lower(), self.names, n=1, cutoff=0.5)
             hint = f' Did you mean "{near[0]}"?' if near else ""
             raise UnknownName(f'no {self.kind} "{name}".{hint} Known: {", ".join(sorted(self.names))}.')
-        module, _, attribute = self.names[name].partition(":")
-        return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
+        row = self.names[name]
+        module, _, attribute = row.target.partition(":")
+        if row.origin == OURS:
+            return getattr(importlib.import_module(f"{self.package}.{module}"), attribute)
+        return self._class(f'{self.kind} "{name}" of {row.origin}', module, attribute)
+
+    def about(self, name: str) -> Method:
+        """The row of a name. Of another package's class, which is imported, its attributes of the same names."""
+        row = self.names[name]
+        if row.origin == OURS:
+            return row
+        cls = self.type(name)
+        texts = [field.name for field in dataclasses.fields(Method) if field.name not in ("target", "origin")]
+        return dataclasses.replace(row, **{text: str(getattr(cls, text)) for text in texts if hasattr(cls, text)})
 
     def make(self, wanted: Any, model: str = "") -> Any:
-        """An instance: from itself, from a name, or from "name:field=value,…".
+        """An instance: from itself, from a name, from "name:field=value,…", or from "module:Class(field=value,…)".
 
         model: the model's name. A text takes its paper's values for it in the fields that it leaves open.
 
         Raises:
-            UnknownName: no such name. ValueError: no such field, or a value that the class refuses.
+            UnknownName: no such name. ValueError: no such field or class, or a value that the class refuses.
         """
         if not isinstance(wanted, str):
-            made = wanted() if isinstance(wanted, type) else wanted
-            if not callable(getattr(made, self.needs, None)):
+            instance = wanted() if isinstance(wanted, type) else wanted
+            if not callable(getattr(instance, self.needs, None)):
                 raise TypeError(
                     f"{wanted!r} is no {self.kind}: give a name, "
                     f'"name:field=value", or an object with {self.needs}(); names: {", ".join(sorted(self.names))}'
                 )
-            return made
+            return instance
         name, _, settings = wanted.partition(":")
-        cls = self.type(name.strip())
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
-        for part in _split(settings):
-            key, sign, text = part.partition("=")
-            key = key.strip()
-            if not sign:
-                known = _shown(fields.values())
-                raise ValueError(f"{wanted!r}: {part!r} is not field=value; fields of {name}: {known}")
-            if key not in fields:
-                raise ValueError(f"{wanted!r}: {name} has no field {key!r}; it has: {_shown(fields.values())}")
-            if key in values:
-                raise ValueError(f"{wanted!r}: {key} is given twice")
-            values[key] = _value(text.strip())
+        elsewhere = _CLASS.fullmatch(wanted)
+        if elsewhere and name.strip() not in {*self.names, *self.taken}:
+            module, attribute, settings = elsewhere.groups(default="")
+            cls, name = self._class(repr(wanted), module, attribute), attribute
+        else:
+            cls, name = self.type(name.strip()), name.strip()
+        values = self._values(wanted, name, cls, settings)
         try:
-            made = cls(**values)
+            instance = cls(**values)
         except TypeError as error:
-            raise ValueError(f"{wanted!r}: {error}; fields of {name}: {_shown(fields.values())}") from error
-        return for_model(made, model, keep=values) if model else made
+            raise ValueError(f"{wanted!r}: {error}; fields of {name}: {_shown(_fields(cls))}") from error
+        if not model:
+            return instance
+        own = getattr(instance, "for_model", None)
+        return own(model, keep=values) if own is not None else for_model(instance, model, keep=values)
 
     def make_all(self, wanted: Any, model: str = "") -> list[Any]:
         """A list of instances from one thing, a list, or None; model as in `make`."""
@@ -92,22 +152,74 @@ class Registry:
             wanted = [wanted]
         return [self.make(one, model) for one in wanted]
 
-    def name_of(self, instance: Any) -> str:
-        """The registered name of an instance's class, or the class's own name."""
-        for name, where in self.names.items():
-            if where.rpartition(":")[2] == type(instance).__name__:
+    def name_of(self, thing: Any) -> str:
+        """The registered name of an instance's class (or of a class), or the class's own name: a class of the same name
+        from elsewhere is another one."""
+        cls = thing if isinstance(thing, type) else type(thing)
+        for name, row in self.names.items():
+            module, _, attribute = row.target.partition(":")
+            place = sys.modules.get(f"{self.package}.{module}" if row.origin == OURS else module)
+            if getattr(place, attribute, None) is cls and name not in self.taken:
                 return name
-        return type(instance).__name__
+        return cls.__name__
+
+    def _class(self, whose: str, module: str, attribute: str) -> Any:
+        try:
+            cls = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"{whose}: {error}. It has to be a class that Python can import as `from {module} import {attribute}`: "
+                "install its package, or name its folder in PYTHONPATH."
+            ) from error
+        if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and callable(getattr(cls, self.needs, None))):
+            raise ValueError(
+                f"{whose}: {module}:{attribute} is no {self.kind}, which is a dataclass with {self.needs}()."
+            )
+        return cls
+
+    def _values(self, wanted: str, name: str, cls: Any, settings: str) -> dict[str, Any]:
+        """The fields that a text sets."""
+        fields = _fields(cls)
+        values: dict[str, Any] = {}
+        for part in _split(settings):
+            key, sign, text = part.partition("=")
+            key = key.strip()
+            if not sign:
+                raise ValueError(f"{wanted!r}: {part!r} is not field=value; fields of {name}: {_shown(fields)}")
+            if key not in {field.name for field in fields}:
+                raise ValueError(f"{wanted!r}: {name} has no field {key!r}; it has: {_shown(fields)}")
+            if key in values:
+                raise ValueError(f"{wanted!r}: {key} occurs twice")
+            values[key] = _value(text.strip())
+        return values
 
 
-def _split(text: str) -> list[str]:
-    """Comma-separated parts, commas inside brackets and quotes left alone."""
+def lazily(package: str, names: Mapping[str, Method]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package whose classes are imported when first used."""
+    classes = {row.target.partition(":")[2]: row.target.partition(":")[0] for row in names.values()}
+
+    def get(name: str) -> Any:
+        if name in classes:
+            return getattr(importlib.import_module(f"{package}.{classes[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}; classes: {', '.join(sorted(classes))}")
+
+    return get, lambda: sorted({*vars(sys.modules[package]), *classes})
+
+
+def split_chain(text: str) -> list[str]:
+    """The parts of "vsv+vcd:alpha=2"; a "+" inside brackets, quotes or a number is no joint."""
+    return _split(text, "+") or [text]
+
+
+def _split(text: str, at: str = ",") -> list[str]:
+    """Parts between commas (or another sign), those inside brackets and quotes left alone."""
     parts, depth, current, quote = [], 0, "", ""
-    for sign in text:
+    for place, sign in enumerate(text):
         if sign in "'\"" and quote in ("", sign):
             quote = "" if quote else sign
         depth += 0 if quote else (sign in "([{") - (sign in ")]}")
-        if sign == "," and depth == 0 and not quote:
+        joint = sign == at and depth == 0 and not quote
+        if joint and (at == "," or text[place + 1 : place + 2].isalpha()):
             parts.append(current)
             current = ""
         else:
@@ -125,11 +237,15 @@ def _value(text: str) -> Any:
         return text
 
 
+def _fields(cls: Any) -> list[Any]:
+    return [field for field in dataclasses.fields(cls) if field.init]
+
+
 def _shown(fields: Iterable[Any]) -> str:
     default = lambda f: "" if f.default is dataclasses.MISSING else f"={f.default!r}"
     return ", ".join(f.name + default(f) for f in fields) or "none"
 
 
-DECODERS = Registry("decoder", "veridical.decoders", "edits")
-DETECTORS = Registry("detector", "veridical.detectors", "readings")
+DECODERS = Registry("decoder", "veridical.decoders", "edits", "veridical.decoders")
+DETECTORS = Registry("detector", "veridical.detectors", "readings", "veridical.detectors")
 PROCEDURES = Registry("procedure", "veridical.decoders.procedures", "answers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
     Raises:
         ValueError: as `veridical.generate`; and prompts that are embedded already.
     """
+    decoders = list(decoders) if isinstance(decoders, Iterable) and not isinstance(decoders, str) else decoders
     methods = decoders_alone(decoders, "veridical.mitigate")
     compatibility.check(methods, stacklevel=3)
     wrapped: list[Layout] = []  # the model of the last call: its layout is checked once

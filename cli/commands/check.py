@@ -43,12 +43,11 @@ def check(
     With -d or -t only the methods that are named are checked. Exits with 1 if something does not hold, with 2 if the
     model cannot be loaded.
     """
-    from ...decoders import NAMES as ALL_DECODERS
-    from ...detectors import NAMES as ALL_DETECTORS
+    from ...pipelines.registry import DECODERS, DETECTORS
 
     some = decoder or detector
-    decoders = list(dict.fromkeys((decoder or []) if some else ALL_DECODERS))
-    detectors = list(dict.fromkeys((detector or []) if some else ALL_DETECTORS))
+    decoders = list(dict.fromkeys((decoder or []) if some else DECODERS.names))
+    detectors = list(dict.fromkeys((detector or []) if some else DETECTORS.names))
     check_names(decoders, detectors, [])
     from ...datasets.world import scene
     from ...flows.checkup import run as checks

@@ -81,7 +81,7 @@ def evaluate(
     with notes():
         wanted = request(options)
         from ...flows.evaluation import steps
-        from ..render import methods
+        from ..render.results import results
 
         spread = r.Spread(runner, workers, cluster, gpus_per_worker)
         spread.check(prefect is False)
@@ -93,7 +93,7 @@ def evaluate(
 
             with spread.running(flow) as started:
                 started(wanted, str(out))
-    methods.results(out)
+    results(out)
 
 
 def request(options: Mapping[str, Any]) -> Evaluation:

@@ -121,7 +121,7 @@ def accept(out: Annotated[Path, typer.Argument(help="Folder of a schedule's runs
 
 def _once(settings: dict[str, Any], gpu: str | None, prefect: bool) -> None:
     from ...flows.evaluation import history, regression, steps
-    from ..render import methods
+    from ..render.results import results
 
     hush_transformers()
     out = settings["out"]
@@ -131,7 +131,7 @@ def _once(settings: dict[str, Any], gpu: str | None, prefect: bool) -> None:
                 raise ValueError("--fresh and --reports are about what Prefect keeps: add --prefect.")
             run = history.run_name(history.now(), str(os.getpid()))
             checked = history.run(out, run, settings["request"], steps.LOGGED)
-            methods.results(Path(out) / run)
+            results(Path(out) / run)
             try:
                 history.refuse(checked)
             except regression.Regression as error:
@@ -142,7 +142,7 @@ def _once(settings: dict[str, Any], gpu: str | None, prefect: bool) -> None:
 
         start_server()
         try:
-            methods.results(Path(scheduled(**settings, gpu=gpu)))
+            results(Path(scheduled(**settings, gpu=gpu)))
         except regression.Regression as error:
             raise typer.Exit(_report(error)) from None
 

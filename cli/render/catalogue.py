@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...pipelines.procedures import PROCEDURES
-from ...pipelines.registry import DECODERS, DETECTORS, Registry
+from ...pipelines.registry import DECODERS, DETECTORS, PROCEDURES, Registry
 
 README = Path(__file__).parent.parent.parent / "README.md"
 BEGIN, END = "<!-- methods: made by python -m veridical.cli.render.catalogue -->", "<!-- /methods -->"
 
 
 def rows(registry: Registry, columns: tuple[str, ...]) -> list[str]:
-    """A line of the table per registered name."""
+    """A line of the table per name of this package's own."""
     return [
-        f"| `{name}` | " + " | ".join(getattr(registry.type(name), column, "–") for column in columns) + " |"
-        for name in registry.names
+        f"| `{name}` | " + " | ".join(getattr(row, column) for column in columns) + " |"
+        for name, row in registry.own.items()
     ]
 
 
@@ -25,15 +24,15 @@ def markdown() -> str:
         [
             "| decoder | paper | changes | cost |",
             "|---|---|---|---|",
-            *rows(DECODERS, ("paper", "changes", "cost")),
+            *rows(DECODERS, ("cited", "changes", "cost")),
             "",
             "| procedure | paper | changes | cost |",
             "|---|---|---|---|",
-            *rows(PROCEDURES, ("paper", "changes", "cost")),
+            *rows(PROCEDURES, ("cited", "changes", "cost")),
             "",
             "| detector | paper | reads |",
             "|---|---|---|",
-            *rows(DETECTORS, ("paper", "reads")),
+            *rows(DETECTORS, ("cited", "reads")),
         ]
     )
 

@@ -1,61 +1,82 @@
-"""What the command line prints: lists of methods, answers, tables of results."""
+"""Lists of what is registered: decoders, procedures, detectors and benchmarks."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from ...flows.benchmarks.registry import BENCHMARKS
-from ...flows.detection.word_risk import words
-from ...flows.evaluation.report import verdicts
-from ...flows.evaluation.request import REPORT, RESULTS
-from ...flows.evaluation.text import figure
-from ...flows.files import atomic
-from .method_facts import said
+from ...pipelines.entry_points import OURS
+from .console import console
 
 if TYPE_CHECKING:
+    from ...pipelines.entry_points import Taken
     from ...pipelines.registry import Registry
-    from ...pipelines.results import Answer
-
 
 ALL_FAMILIES = "all supported"
+TITLES = {"cited": "paper"}  # of a row's parts, where another word is shown
 
 
-def console() -> Console:
-    """Standard output; where it is no terminal, wide enough for a table."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
-
-
-# -- methods -------------------------------------------------------------------------------------------------------
 def methods(registry: Registry, columns: Sequence[str], long: bool) -> None:
-    """A table of the registered methods; `columns` are class attributes that say a word about each."""
+    """A table of the registered methods; `columns` are parts of their rows (see `registry.Method`).
+
+    A method of another package has the package behind its name, as has a name that several packages register.
+    """
     if not long:
-        _table(f"{registry.kind}s", columns, [(n, *(said(registry, n, c) for c in columns)) for n in registry.names])
+        rows = [_row(registry, name, columns) for name in registry.names if name not in registry.taken]
+        _table(f"{registry.kind}s", columns, rows)
+        _taken(registry.taken)
         return
     _heading(f"{registry.kind}s")
     for name in registry.names:
-        cls = registry.type(name)
-        fields = ",".join(f"{f.name}={_default(f.default)}" for f in dataclasses.fields(cls))
-        about = " · ".join(f"{column}: {getattr(cls, column)}" for column in columns if hasattr(cls, column))
-        lines = [first_paragraph(cls), about]
-        if "cost" in columns:  # what changes a model's text, as opposed to what reads along
-            lines.append(f"families: {getattr(cls, 'families', ALL_FAMILIES)}")
-        if getattr(cls, "differs", ""):
-            lines.append(f"paper and code: {cls.differs}")
-        for pattern, values in getattr(cls, "by_model", {}).items():
-            lines.append(f"on {pattern}: {', '.join(f'{field}={_default(value)}' for field, value in values.items())}")
-        _block(f"{name}:{fields}" if fields else name, *lines)
+        if name not in registry.taken:
+            _method(registry, name, columns)
+    _taken(registry.taken)
+
+
+def _row(registry: Registry, name: str, columns: Sequence[str]) -> list[str]:
+    try:
+        row = registry.about(name)
+    except Exception as error:  # another package's class that cannot be imported leaves the list whole
+        return [_named(registry, name), f"cannot be imported: {error}", *[""] * (len(columns) - 1)]
+    return [_named(registry, name), *(getattr(row, column) for column in columns)]
+
+
+def _named(registry: Registry, name: str) -> str:
+    origin = registry.names[name].origin
+    return name if origin == OURS else f"{name} ({origin})"
+
+
+def _taken(names: Mapping[str, Taken]) -> None:
+    """Names that several packages register, and why they stand for nothing."""
+    for name, at in names.items():
+        typer.secho(f"{name}: {at.why}\n", fg="red")
+
+
+def _method(registry: Registry, name: str, columns: Sequence[str]) -> None:
+    """All that is known of one method."""
+    from ...pipelines.method import rules
+
+    cls, row = registry.type(name), registry.about(name)
+    fields = ",".join(f"{f.name}={_default(f.default)}" for f in dataclasses.fields(cls))
+    about = [f"{TITLES.get(column, column)}: {getattr(row, column)}" for column in columns if getattr(row, column)]
+    lines = [first_paragraph(cls), " · ".join(about)]
+    if row.origin != OURS:
+        lines.append(f"from {row.origin}")
+    if "cost" in columns:  # what changes a model's text, as opposed to what reads along
+        lines.append(f"families: {row.families or ALL_FAMILIES}")
+    if row.differs:
+        lines.append(f"paper and code: {row.differs}")
+    for pattern, values in getattr(cls, "by_model", {}).items():
+        lines.append(f"on {pattern}: {', '.join(f'{field}={_default(value)}' for field, value in values.items())}")
+    lines += [f"{field}: {rule}" for field, rule in rules(cls).items()]
+    _block(f"{name}:{fields}" if fields else name, *lines)
 
 
 def _default(value: Any) -> str:
@@ -65,20 +86,25 @@ def _default(value: Any) -> str:
 
 def benchmarks(long: bool) -> None:
     """The benchmarks, as the methods."""
+    origins = {name: BENCHMARKS.origin(name) for name in BENCHMARKS if name not in BENCHMARKS.taken}
+    names = {name: name if origin == OURS else f"{name} ({origin})" for name, origin in origins.items()}
     if not long:
-        rows = [(name, first_paragraph(benchmark) + _origin(name)) for name, benchmark in BENCHMARKS.items()]
-        _table("benchmarks", ("measures",), rows)
+        _table("benchmarks", ("measures",), [(shown, _measures(name)) for name, shown in names.items()])
+        _taken(BENCHMARKS.taken)
         return
     _heading("benchmarks")
-    for name, benchmark in BENCHMARKS.items():
+    for name, shown in names.items():
+        benchmark = BENCHMARKS[name]
         metrics = ", ".join(metric for group in benchmark.tables.values() for metric in group)
-        _block(name, first_paragraph(benchmark) + _origin(name), f"metrics: {metrics}")
+        _block(shown, first_paragraph(benchmark), f"metrics: {metrics}")
+    _taken(BENCHMARKS.taken)
 
 
-def _origin(benchmark: str) -> str:
-    """The package that a benchmark comes from, where it is another than ours."""
-    package = BENCHMARKS.origin(benchmark)
-    return "" if package == "veridical" else f" (from {package})"
+def _measures(name: str) -> str:
+    try:
+        return first_paragraph(BENCHMARKS[name])
+    except ValueError as error:  # another package's that cannot be imported leaves the list whole
+        return str(error)
 
 
 def first_paragraph(thing: Any) -> str:
@@ -90,7 +116,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("name", no_wrap=True, style="cyan")
     for column in columns:
-        table.add_column(column)
+        table.add_column(TITLES.get(column, column))
     for row in rows:
         table.add_row(*row)
     console().print(table)
@@ -106,83 +132,3 @@ def _block(name: str, *lines: str) -> None:
     for line in lines:
         console().print(Padding(Text(" ".join(line.split())), (0, 0, 0, 2)))
     typer.echo()
-
-
-# -- answers -------------------------------------------------------------------------------------------------------
-def answers(image: Any, said: Mapping[str, Answer], alone: bool) -> None:
-    """What each decoder says about one image. alone: one image and one decoder, so that the text needs no names."""
-    if not alone:
-        typer.secho(str(image), bold=True)
-    errors = {answer.error for answer in said.values()}
-    if len(errors) == 1 and None not in errors:
-        typer.secho(f"  error: {errors.pop()}", fg="red")
-        return
-    for decoder, answer in said.items():
-        label = f"  {decoder}: " if len(said) > 1 else "" if alone else "  "
-        if answer.error is not None:
-            typer.secho(f"{label}error: {answer.error}", fg="red")
-            continue
-        if not answer.risk:
-            typer.echo(label + answer.text)
-        for detector, risk in answer.risk.items():
-            typer.echo(label + typer.style(f"[{detector}] ", dim=True) + _risky(answer, risk))
-
-
-def _risky(answer: Answer, risk: Sequence[float]) -> str:
-    """Each word with its risk: "dog·0.83"; on a terminal the riskiest fifth stands out."""
-    told = words(answer.text, answer.tokens, risk)
-    known = sorted(word.risk for word in told if word.risk is not None)
-    high = known[math.ceil(0.8 * (len(known) - 1))] if known else math.inf
-    parts = []
-    for word in told:
-        if word.risk is None:
-            parts.append(word.text)
-            continue
-        style: dict[str, Any] = {"fg": "red", "bold": True} if word.risk >= high else {}
-        parts.append(typer.style(word.text, **style) + typer.style(f"·{word.risk:.2f}", dim=True))
-    return " ".join(parts)
-
-
-def json_line(image: Any, decoder: str, answer: Answer) -> None:
-    """One JSON object on a line of its own."""
-    risk = {name: [r if math.isfinite(r) else None for r in values] for name, values in answer.risk.items()}
-    record = {"image": str(image), "decoder": decoder, **vars(answer), "risk": risk}
-    utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
-    typer.echo(json.dumps(record, ensure_ascii=not utf8, allow_nan=False))
-
-
-# -- results -------------------------------------------------------------------------------------------------------
-def results(out: str | Path) -> None:
-    """A table per benchmark with the metrics that matter most, and where the rest is."""
-    records = atomic.read_json(Path(out) / RESULTS)
-    for name in dict.fromkeys(record["benchmark"] for record in records):
-        benchmark, part = BENCHMARKS[name], [record for record in records if record["benchmark"] == name]
-        marked = verdicts(part, benchmark)
-        n = max(cell["n"] for record in part for cell in record["metrics"].values())
-        table = Table(title=f"{name}, {n} images", title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.add_column("decoder", no_wrap=True)
-        for metric in benchmark.headline:
-            better = benchmark.higher_is_better.get(metric)
-            table.add_column(metric + {True: " ↑", False: " ↓", None: ""}[better], justify="right")
-        table.add_column(f"s/{benchmark.unit[:-1]}", justify="right")
-        for record in part:
-            cells = [_cell(record["metrics"].get(m), marked.get((record["decoder"], m))) for m in benchmark.headline]
-            table.add_row(record["decoder"], *cells, f"{record['seconds_per_image']:.3f}")
-        console().print(table)
-        typer.echo()
-        for record in part:
-            for method, told in record["acted"].items():
-                if not told["acted"]:
-                    typer.echo(f"note: {record['decoder']}: {method} never acted on {name}", err=True)
-            if record["errors"]:
-                told = f"{record['errors']} of {record['errors'] + record['answers']} {benchmark.unit} of {name}"
-                typer.echo(f"note: {record['decoder']}: {told} have no answer; the report says why", err=True)
-    typer.echo(f"report: {Path(out) / REPORT}")
-
-
-def _cell(found: Mapping[str, Any] | None, verdict: str | None) -> str:
-    if found is None:
-        return "–"
-    colour = {"best": "bold green", "worse": "red", None: "default"}[verdict]
-    text = f"{figure(found['value'])} [dim]\\[{figure(found['low'])}, {figure(found['high'])}][/dim]"
-    return f"[{colour}]{text}[/{colour}]"

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...pipelines.checks import check_at_least, check_integers, check_range
 from ...pipelines.engine.forced import Forced
 from ...pipelines.inputs.rows import repeated
+from ...pipelines.method import count, method, number, share
+from ...pipelines.procedures import Procedure
 from ...pipelines.registry import DETECTORS
 
 if TYPE_CHECKING:
@@ -45,63 +46,39 @@ def choose(risk: Float[Tensor, "candidate sample"]) -> Int[Tensor, " sample"]:
 
 
 @dataclass(frozen=True)
-class Guided:
+class Guided(Procedure):
     r"""Sample k continuations of c tokens, keep the one with the lowest mean risk, go on from it, to the end.
 
-    Args:
-        detector: what guides: a name, "name:field=value,…", or an instance.
-        candidates: k, 1 or more; 1 is plain sampling. Paper: 8.
-        chunk: c, tokens, 1 or more. Paper: 8 (its code's default: 5).
-        temperature, top_p: of the sampling; top-k is off. Code: 0.9, 0.95.
+    k: `candidates`; c: `chunk`; the risk: of `detector`; sampling is by `temperature` and `top_p`, without top-k.
 
     Raises:
-        UnknownName, ValueError: no such detector, or a value outside its range; when asked, beams, settings of
-            sampling beside these, or the same detector with other settings to read along.
+        UnknownName, ValueError: no such detector, or a value outside its range; when answering starts, beams,
+            settings of sampling beside these, or the same detector with other settings to read along.
 
     A text ends at its end token or at the most new tokens, which the released code overruns. The paper averages the
     features of a chunk and rates the mean; here any detector's risks are averaged, token by token. Candidate j of image
     i draws from a stream of its own (seed and j), so that a text depends on its image and seed alone, and with k = 1 it
     is the one that plain sampling draws. Decoders behind it are in place in every candidate.
     Cost: all candidates of a round are one batch. There is no cache between rounds: each decodes the text so far again,
-    with its tokens given, so that every decoder and detector sees one text from its prompt on. T tokens are about
+    with its tokens forced, so that every decoder and detector reads one text from its prompt on. T tokens are about
     k·T/2·(T/c + 1) token passes, k·T of which a cache kept between rounds would leave.
     """
 
-    detector: Any = "lookback_lens"
-    candidates: int = 8
-    chunk: int = 8
-    temperature: float = 0.9
-    top_p: float = 0.95
+    detector: Any = method("lookback_lens", DETECTORS, "whose risk guides")
+    candidates: int = count(8, "continuations sampled per round", "1 is plain sampling. Paper: 8.", low=1)
+    chunk: int = count(8, "tokens of a continuation", "Paper: 8; its code's default: 5.", low=1)
+    temperature: float = number(0.9, "of the sampling", "Code: 0.9.", low=0.01)
+    top_p: float = share(0.95, "of the sampling", "Code: 0.95.")
 
-    paper: ClassVar[str] = "arXiv 2407.07071"
-    changes: ClassVar[str] = "which of several sampled continuations is kept, by a detector"
-    cost: ClassVar[str] = "candidates · (tokens / chunk + 1) / 2 forwards per token, batched"
-    differs: ClassVar[str] = (
-        "The paper goes on from the kept chunk's cache and rates the mean of its features; the code may run past "
-        "the most new tokens."
-    )
-
-    def __post_init__(self) -> None:
-        DETECTORS.make(self.detector)
-        check_integers("candidates", (self.candidates,), "continuations sampled per round")
-        check_at_least("candidates", self.candidates, 1, "continuations sampled per round")
-        check_integers("chunk", (self.chunk,), "tokens of a continuation")
-        check_at_least("chunk", self.chunk, 1, "tokens of a continuation")
-        check_at_least("temperature", self.temperature, 0.01, "of the sampling")
-        check_range("top_p", self.top_p, 0, 1, "of the sampling")
-
-    @classmethod
-    def official(cls) -> Guided:
-        """The released code's default chunk."""
-        return cls(chunk=5)
+    released = {"chunk": 5}
 
     def check(self, questions: Sequence[str], detectors: Sequence[Any], generation: Mapping[str, Any]) -> None:
         """Raise ValueError for beams, settings of sampling, and a detector of the same name with other settings."""
         if (generation.get("num_beams") or 1) > 1:
             raise ValueError("guided decoding samples its candidates: use num_beams=1")
-        given = [name for name in ("temperature", "top_p", "top_k") if generation.get(name) is not None]
+        named = [name for name in ("temperature", "top_p", "top_k") if generation.get(name) is not None]
         wanted = {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
-        if other := [name for name in given if generation[name] != wanted[name]]:
+        if other := [name for name in named if generation[name] != wanted[name]]:
             raise ValueError(
                 f"{other[0]}={generation[other[0]]} is a setting of sampling, and guided decoding has its own: give "
                 f'"guided:temperature={self.temperature:g},top_p={self.top_p:g}" the values'
@@ -115,12 +92,12 @@ class Guided:
     ) -> list[Answer]:
         from ...pipelines.results import answers_of
 
-        made, rounds, taken = self.generate(call, call.inputs(images, questions), seeds)
-        asked = {DETECTORS.name_of(one) for one in DETECTORS.make_all(call.detectors)}
-        made.risk = {name: risk for name, risk in made.risk.items() if name in asked}
-        answers = answers_of(call.lvlm, made)
-        for answer, count, other in zip(answers, rounds, taken, strict=True):
-            acted = {"steps": float(count), "acted": float(other), "flipped": float(other), "kl": 0.0}
+        kept, rounds, taken = self.generate(call, call.inputs(images, questions), seeds)
+        requested = {DETECTORS.name_of(one) for one in DETECTORS.make_all(call.detectors)}
+        kept.risk = {name: risk for name, risk in kept.risk.items() if name in requested}
+        answers = answers_of(call.lvlm, kept)
+        for answer, steps, other in zip(answers, rounds, taken, strict=True):
+            acted = {"steps": float(steps), "acted": float(other), "flipped": float(other), "kl": 0.0}
             answer.acted = {"guided": acted, **answer.acted}
         return answers
 
@@ -142,35 +119,36 @@ class Guided:
         rounds, taken, open_ = [0] * size, [0] * size, set(range(size))
         most = call.generation["max_new_tokens"]
         for start in range(0, most, self.chunk):
-            made = call.generate(
+            generation = call.generate(
                 rows, drawn, do_sample=True, temperature=self.temperature, top_p=self.top_p, top_k=0,
                 max_new_tokens=min(start + self.chunk, most),
                 logits_processor=[*call.generation.get("logits_processor", ()), Forced(texts * self.candidates)],
             )  # fmt: skip
-            chunk = made.risk[name][:, start:].unflatten(0, (self.candidates, size))
+            chunk = generation.risk[name][:, start:].unflatten(0, (self.candidates, size))
             best = choose(chunk_risk(chunk, ~chunk.isnan())).tolist()
             best = [number if row in open_ else 0 for row, number in enumerate(best)]
             kept = [number * size + row for row, number in enumerate(best)]
             for row in sorted(open_):
                 rounds[row], taken[row] = rounds[row] + 1, taken[row] + (best[row] != 0)
-                ids = made.ids[kept[row]].tolist()
-                real = int((~made.risk[name][kept[row]].isnan()).sum())
+                ids = generation.ids[kept[row]].tolist()
+                real = int((~generation.risk[name][kept[row]].isnan()).sum())
                 texts[row] = ids[:real]
                 if real < min(start + self.chunk, most) or ids[real - 1] in call.lvlm.end_tokens:
                     open_.discard(row)
             if not open_:
                 break
-        return _rows(made, kept), rounds, taken
+        return _rows(generation, kept), rounds, taken
 
 
-def _rows(made: Generation, rows: Sequence[int]) -> Generation:
+def _rows(generation: Generation, rows: Sequence[int]) -> Generation:
     """Some rows of a generation."""
     index = torch.tensor(rows)
     some = lambda value: value[index.to(value.device)]
     return replace(
-        made, ids=some(made.ids), text=[made.text[row] for row in rows], broken=some(made.broken),
+        generation, ids=some(generation.ids), text=[generation.text[row] for row in rows],
+        broken=some(generation.broken),
         acted={
-            name: type(acted)(**{k: some(v) for k, v in vars(acted).items()}) for name, acted in made.acted.items()
+            name: type(one)(**{k: some(v) for k, v in vars(one).items()}) for name, one in generation.acted.items()
         },
-        risk={name: some(risk) for name, risk in made.risk.items()},
+        risk={name: some(risk) for name, risk in generation.risk.items()},
     )  # fmt: skip

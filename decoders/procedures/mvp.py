@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from ...pipelines.checks import check_at_least, check_choice, check_integers, check_range
+from ...pipelines.checks import check_at_least
 from ...pipelines.engine.record import sureness
+from ...pipelines.method import count, number, one_of, ruled, share
+from ...pipelines.procedures import Procedure
 from ...pipelines.results import Answer
 
 if TYPE_CHECKING:
     from ...pipelines.procedures import Call
 
-MODES = ("paper", "official")
 BOTTOM_UP = (
     "Look closely at the pixels of this image: shapes, colours and textures. Detect the objects in it, then describe "
     "the image in detail."
@@ -37,7 +38,7 @@ PROMPT = "This is a description of the image: {caption}\nQuestion: {question}"
 
 @dataclass(frozen=True)
 class Path:
-    """One continuation: probability of its first token, the answer that it reaches (None: none), and how sure.
+    """One continuation: probability of its first token, the answer that it reaches (None: none), and its certainty.
 
     certainty: largest minus second-largest probability where the answer is chosen. direct: its first token is the
     answer.
@@ -104,78 +105,59 @@ class FirstToken(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
 
+def _weights(name: str, value: Any) -> tuple[float, ...]:
+    found = tuple(check_at_least(name, weight, 0, "weight of a caption") for weight in value)
+    if len(found) != len(VIEWS):
+        raise ValueError(f"{name}={found} are {len(found)}; there are {len(VIEWS)} captions.")
+    if not any(found):
+        raise ValueError(f"{name}={found} are all 0, so that nothing would count; give one above 0.")
+    return found
+
+
+def _choices(name: str, value: Any) -> tuple[str, ...]:
+    found = tuple(value)
+    if len({str(choice).lower() for choice in found}) < 2:
+        raise ValueError(f"{name}={found} are not two different answers to choose from.")
+    return found
+
+
 @dataclass(frozen=True)
-class MVP:
-    r"""Ask a question beside three captions, follow several first tokens each, and add up how surely they answer.
+class MVP(Procedure):
+    r"""Ask a question beside three captions, follow several first tokens each, and add up their answers' certainty.
 
     S_v[a] = Σ_{k: a_k = a, p_k ≥ τ} p_k·d_k,   S[a] = Σ_v w_v·S_v[a],   answer = argmax_a S[a]
 
     v: bottom-up, top-down and regular caption; p_k: probability of the k-th likeliest first token; a_k: the first of
     `choices` in the continuation that it starts; d_k: largest minus second-largest probability where a_k is chosen.
 
-    Args:
-        paths: first tokens followed per view (K), 1 or more. Released script: 3 (its argparse default: 5).
-        threshold: τ, least p_k of a path, 0 to 1. Code: 0.001.
-        weights: of the three captions. Code: 0.4, 0.4, 0.2.
-        caption_tokens, temperature, top_p: of the captions, which are sampled. Code: 512, 0.7, 0.95. temperature 0 is
-            greedy.
-        path_tokens: new tokens of a path after its first, 1 or more. Code: 50.
-        choices: the closed set; of equal sums the last wins (code: "No").
-        mode: "paper", or "official" for the code's scoring (`path_scores`).
+    K: `paths`; τ: `threshold`; w: `weights`. Captions are of `caption_tokens`, drawn by `temperature` and `top_p`; a
+    path has `path_tokens` after its first. `mode="official"` is the code's scoring (`path_scores`).
 
     Raises:
-        ValueError: a value outside its range; when asked, something that is no question, beams, or a detector.
+        ValueError: a value outside its range; when answering starts, something that is no
+            question, beams, or a detector.
 
     Only the abstract of the paper could be read; formulas and values are those of the released code, which cannot run
     as it is, with two of its rules changed: there a direct Yes or No counts p without d, and a path without an answer
-    counts for Yes. Our prompts say what the code's say in other words. Paths are decoded as the run is (code: sampled).
+    counts for Yes. Our prompts are those of the code in other words. Paths are decoded as the run is (code: sampled).
     A question that no path answers gets the model's plain answer. Captions are drawn for each question, as in the code.
     """
 
-    paths: int = 3
-    threshold: float = 0.001
-    weights: Sequence[float] = (0.4, 0.4, 0.2)
-    caption_tokens: int = 512
-    temperature: float = 0.7
-    top_p: float = 0.95
-    path_tokens: int = 50
-    choices: Sequence[str] = ("yes", "no")
-    mode: Literal["paper", "official"] = "paper"
-
-    paper: ClassVar[str] = "arXiv 2408.17150"
-    changes: ClassVar[str] = "nothing inside: asks beside three captions and adds up several answers"
-    cost: ClassVar[str] = "3 captions, and 3 · (1 + paths) short answers per question"
-    differs: ClassVar[str] = (
-        "The code counts a direct Yes or No without its certainty and a path without an answer as Yes; as released it "
-        "cannot run. official() scores as it does; the paper's formulas could not be read."
+    paths: int = count(3, "first tokens followed per view", "Released script: 3; its argparse default: 5.", low=1)
+    threshold: float = share(0.001, "least probability of a path's first token", "Code: 0.001.")
+    weights: Sequence[float] = ruled(
+        (0.4, 0.4, 0.2), "weights of the three captions", "three numbers of 0 or more", "Code: 0.4, 0.4, 0.2.", _weights
     )
+    caption_tokens: int = count(512, "new tokens of a caption", "Code: 512.", low=1)
+    temperature: float = number(0.7, "of the captions", "0 is greedy. Code: 0.7.")
+    top_p: float = share(0.95, "of the captions", "Code: 0.95.")
+    path_tokens: int = count(50, "new tokens of a path after its first", "Code: 50.", low=1)
+    choices: Sequence[str] = ruled(
+        ("yes", "no"), "the closed set", "two words or more", 'Of equal sums the last wins (code: "No").', _choices
+    )
+    mode: Literal["paper", "official"] = one_of(("paper", "official"), "whose scoring")
 
-    def __post_init__(self) -> None:
-        check_integers("paths", (self.paths,), "first tokens followed per view")
-        check_at_least("paths", self.paths, 1, "first tokens followed per view")
-        check_range("threshold", self.threshold, 0, 1, "least probability of a path's first token")
-        for name, values in (("weights", self.weights), ("choices", self.choices)):
-            object.__setattr__(self, name, tuple(values))
-        if len(self.weights) != len(VIEWS):
-            raise ValueError(f"weights={self.weights} are {len(self.weights)}; there are {len(VIEWS)} captions.")
-        for weight in self.weights:
-            check_at_least("weights", weight, 0, "weight of a caption")
-        if not any(self.weights):
-            raise ValueError(f"weights={self.weights} are all 0, so that nothing would count; give one above 0.")
-        check_integers("caption_tokens", (self.caption_tokens,), "new tokens of a caption")
-        check_at_least("caption_tokens", self.caption_tokens, 1, "new tokens of a caption")
-        check_at_least("temperature", self.temperature, 0, "of the captions")
-        check_range("top_p", self.top_p, 0, 1, "of the captions")
-        check_integers("path_tokens", (self.path_tokens,), "new tokens of a path")
-        check_at_least("path_tokens", self.path_tokens, 1, "new tokens of a path")
-        if len({str(choice).lower() for choice in self.choices}) < 2:
-            raise ValueError(f"choices={self.choices} are not two different answers to choose from.")
-        check_choice("mode", self.mode, MODES, "whose scoring")
-
-    @classmethod
-    def official(cls) -> MVP:
-        """The scoring of the released code; it samples its paths: ask with do_sample=True and temperature=0.7."""
-        return cls(mode="official")
+    released = {"mode": "official"}  # it samples its paths: ask with do_sample=True and temperature=0.7
 
     def check(self, questions: Sequence[str], detectors: Sequence[Any], generation: Mapping[str, Any]) -> None:
         """Raise ValueError for something that is no question, for beams, and for detectors."""
@@ -194,24 +176,24 @@ class MVP:
         self, call: Call, images: Sequence[Any], questions: Sequence[str], seeds: Sequence[int]
     ) -> list[Answer]:
         views: list[list[list[Path]]] = []
-        for number, view in enumerate(VIEWS):
-            if not self.weights[number]:
+        for place, view in enumerate(VIEWS):
+            if not self.weights[place]:
                 views.append([[] for _ in images])
                 continue
-            drawn = [seed * len(VIEWS) + number for seed in seeds]
+            drawn = [seed * len(VIEWS) + place for seed in seeds]
             captions = self.captions(call, images, view, drawn)
-            asked = [
+            prompts = [
                 PROMPT.format(caption=caption, question=question.lower())
                 for caption, question in zip(captions, questions, strict=True)
             ]
-            views.append(self.follow(call, call.inputs(images, asked), drawn))
+            views.append(self.follow(call, call.inputs(images, prompts), drawn))
         plain = call.generate(call.inputs(images, questions), seeds).text
         scored = [[path_scores(paths, self.choices, self.threshold, self.mode) for paths in view] for view in views]
         out = []
-        for row, said in enumerate(plain):
+        for row, answer in enumerate(plain):
             best, total = decide([view[row] for view in scored], self.weights, self.choices)
-            usual = find_answer([said], self.choices)[0]
-            text = said if best is None else best.capitalize()
+            usual = find_answer([answer], self.choices)[0]
+            text = answer if best is None else best.capitalize()
             acted = {"steps": 1.0, "acted": float(best is not None), "flipped": float(best not in (None, usual))}
             out.append(Answer(text, [text], {}, {"mvp": {**acted, "kl": 0.0, **total}}))
         return out
@@ -233,11 +215,10 @@ class MVP:
         decode = call.lvlm.processor.tokenizer.decode
         out: list[list[Path]] = [[] for _ in seeds]
         for tokens, shares in zip(best.indices.T, best.values.T, strict=True):
-            said = [decode([int(token)]) for token in tokens]
-            bare = [word.strip(" \n.,!▁").lower() for word in said]
+            bare = [decode([int(token)]).strip(" \n.,!▁").lower() for token in tokens]
             direct = [next((a for a in self.choices if word == a.lower()), None) for word in bare]
             wanted = [a is None and float(p) >= self.threshold for a, p in zip(direct, shares, strict=True)]
-            found = self.continued(call, inputs, tokens, seeds) if any(wanted) else [(None, 0.0)] * len(said)
+            found = self.continued(call, inputs, tokens, seeds) if any(wanted) else [(None, 0.0)] * len(bare)
             for row, answer in enumerate(direct):
                 probability = float(shares[row])
                 if answer is not None:
@@ -249,16 +230,16 @@ class MVP:
     def continued(
         self, call: Call, inputs: Mapping[str, Tensor], tokens: Tensor, seeds: Sequence[int]
     ) -> list[tuple[str | None, float]]:
-        """(answer, certainty) of what each row says after the given first token."""
+        """(answer, certainty) of each row's text after this first token."""
         force = FirstToken(tokens, inputs["input_ids"].shape[1])
-        made = call.generate(
+        generation = call.generate(
             inputs, seeds, return_logits=True, max_new_tokens=1 + self.path_tokens,
             logits_processor=[*call.generation.get("logits_processor", ()), force],
         )  # fmt: skip
-        assert made.logits is not None
+        assert generation.logits is not None
         decode = call.lvlm.processor.tokenizer.decode
         out = []
-        for ids, logits in zip(made.ids, made.logits, strict=True):
+        for ids, logits in zip(generation.ids, generation.logits, strict=True):
             pieces = [decode(ids[: count + 1], skip_special_tokens=True) for count in range(len(ids))]
             answer, place = find_answer(pieces, self.choices)
             out.append((answer, float(sureness(logits[place])[2]) if answer is not None else 0.0))

@@ -6,8 +6,8 @@ import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
 
+from ...pipelines.entry_points import OURS, Found, Taken, found
 from . import NAMES
 from .base import Benchmark
 
@@ -31,29 +31,26 @@ class Benchmarks(Mapping[str, Benchmark]):
         self._loaded: dict[str, Benchmark] = {}
 
     @cached_property
-    def _added(self) -> dict[str, EntryPoint]:
-        added: dict[str, EntryPoint] = {}
-        for one in entry_points(group=GROUP):
-            if one.name in NAMES or one.name in added:
-                other = "veridical itself" if one.name in NAMES else _package(added[one.name])
-                raise ValueError(
-                    f"{_package(one)} registers the benchmark {one.name!r}, a name that {other} has; "
-                    f"rename it in {_package(one)}, or uninstall one of the two."
-                )
-            added[one.name] = one
-        return added
+    def _others(self) -> tuple[dict[str, Found], dict[str, Taken]]:
+        return found(GROUP, NAMES)
+
+    @property
+    def taken(self) -> Mapping[str, Taken]:
+        """Names that several packages register, which therefore stand for nothing."""
+        return self._others[1]
 
     def __iter__(self) -> Iterator[str]:
-        yield from (*NAMES, *self._added)
+        yield from (*NAMES, *self._others[0])
 
     def __len__(self) -> int:
-        return len(NAMES) + len(self._added)
+        return len(NAMES) + len(self._others[0])
 
     def __getitem__(self, name: str) -> Benchmark:
         """The benchmark of that name.
 
         Raises:
-            UnknownBenchmark: no such benchmark; says which there are. ValueError: two packages use one name.
+            UnknownBenchmark: no such benchmark; says which there are. ValueError: a name that two packages register,
+                or a class that cannot be imported.
         """
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
@@ -61,21 +58,24 @@ class Benchmarks(Mapping[str, Benchmark]):
 
     def origin(self, name: str) -> str:
         """The package that a benchmark comes from."""
-        return "veridical" if name in NAMES else _package(self._added[name])
+        return OURS if name in NAMES else self._others[0][name].origin
 
     def _load(self, name: str) -> Benchmark:
+        if name in self.taken:
+            raise ValueError(f'benchmark "{name}": {self.taken[name].why}')
         if name in NAMES:
             module, _, attribute = NAMES[name].partition(":")
             return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)()
-        if name not in self._added:
+        if name not in self._others[0]:
             near = difflib.get_close_matches(name.lower(), self, n=1, cutoff=0.5)
             hint = f' Did you mean "{near[0]}"?' if near else ""
             raise UnknownBenchmark(f'no benchmark "{name}".{hint} Known: {", ".join(sorted(self))}.')
-        return self._added[name].load()()
-
-
-def _package(one: EntryPoint) -> str:
-    return one.dist.name if one.dist is not None else one.module
+        point = self._others[0][name]
+        module, _, attribute = point.value.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)()
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f'benchmark "{name}" of {point.origin} cannot be imported: {error}.') from error
 
 
 BENCHMARKS = Benchmarks()

@@ -88,15 +88,26 @@ def _model(case: Case) -> Iterator[Finding]:
 
 
 def _decoder(case: Case, name: str) -> list[Finding]:
-    from ...decoders.neutral import FAINT, NEUTRAL
     from ...pipelines.checkup.engine import neutral, runs
 
-    plain = name.partition(":")[0]
-    settings = [table[plain] for table in (NEUTRAL, FAINT) if plain in table and "+" not in name]
     found = _tried(f"{name} runs", lambda: [runs(case, name, chain(name, case.lvlm.name))])
+    plain = name.partition(":")[0]
+    settings = neutral_settings(plain) if "+" not in name else []
     if settings:
         found += _tried(f"neutral {plain} = plain", lambda: [neutral(case, plain, settings)])
     return found
+
+
+def neutral_settings(name: str) -> list[str]:
+    """Settings at which a registered decoder is plain decoding, and faint ones beside them, as on the command line."""
+    from ...pipelines.registry import DECODERS
+
+    cls = DECODERS.type(name) if name in DECODERS.names else None
+    fields, faint = getattr(cls, "neutral", None), getattr(cls, "faint", None)
+    if fields is None:
+        return []
+    text = lambda values: f"{name}:{','.join(f'{field}={value!r}' for field, value in values.items())}".rstrip(":")
+    return [text(fields), *([text({**fields, **faint})] if faint else [])]
 
 
 def _detector(case: Case, name: str) -> list[Finding]:

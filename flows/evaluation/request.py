@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -91,8 +90,9 @@ def chain(decoder: str, model: str = "") -> tuple[Any, ...]:
     """
     from ...pipelines import compatibility
     from ...pipelines.chain import make_chain, name_of
+    from ...pipelines.registry import split_chain
 
-    parts = make_chain(re.split(r"\+(?=[A-Za-z])", decoder), model)
+    parts = make_chain(split_chain(decoder), model)
     methods = tuple(one for one in parts if name_of(one) != "greedy")
     compatibility.refuse(methods)
     return methods

@@ -13,6 +13,7 @@ from ..model import families
 from . import options
 from .choice import Choice, MainCriteria
 from .declarations import Declaration, Step
+from .declared import declarations_of
 from .hooks import Placed, applied
 from .logits import Draw, Fold, MainRows
 from .plan import claimed
@@ -65,7 +66,7 @@ def prefill(lvlm: Layout, inputs: Mapping[str, Tensor], declarations: Sequence[D
 
 def declare(lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any]) -> list[tuple[Declaration, int]]:
     """Every declaration of every decoder in order, with the decoder's number."""
-    return [(d, number) for number, decoder in enumerate(decoders) for d in decoder.edits(lvlm, inputs)]
+    return [(d, number) for number, decoder in enumerate(decoders) for d in declarations_of(decoder, lvlm, inputs)]
 
 
 @torch.no_grad()

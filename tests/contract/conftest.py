@@ -3,9 +3,10 @@
 import pytest
 
 from veridical.models import EMBEDDED
-from veridical.pipelines.registry import DECODERS, DETECTORS
+from veridical.pipelines.registry import DETECTORS
 
 from . import setting as settings
+from . import table
 
 MAKERS = {"mha": lambda: settings.tiny(8, 8), "gqa": lambda: settings.tiny(8, 2)}
 if (EMBEDDED / "config.json").exists():
@@ -23,12 +24,12 @@ def tiny():
     return settings.tiny(8, 2)
 
 
-@pytest.fixture(params=DECODERS.names)
+@pytest.fixture(params=table.covered())
 def name(request):
-    """Every registered decoder, each as a case of its own."""
+    """Every registered decoder with a line in the table, each as a case of its own."""
     return request.param
 
 
-@pytest.fixture(params=DETECTORS.names)
+@pytest.fixture(params=DETECTORS.own)
 def detector(request):
     return request.param

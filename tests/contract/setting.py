@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,9 +13,12 @@ import veridical
 from veridical.pipelines.engine.declarations import Declaration
 from veridical.pipelines.engine.run import run
 from veridical.pipelines.registry import DETECTORS
+from veridical.testing import assert_unchanged, batch, difference, plant_sinks, prompt, scale, snapshot, tiny_llava
+from veridical.testing.tiny import BOS
 
-from ..parity.tiny import BOS, batch, plant_sinks, prompt, tiny_llava
 from . import table
+
+__all__ = ["assert_unchanged", "difference", "scale", "snapshot"]  # for the tests beside this file
 
 STEPS = 4
 SEEDS = [11, 12, 13]
@@ -100,20 +103,6 @@ def embedded() -> Setting:
     return Setting(lvlm, prompts, lvlm.prepare(images, questions), embedded=True)
 
 
-def scale(logits: Tensor) -> float:
-    """The largest finite logit, at least 1: float32 rounding of logits is in proportion to it."""
-    return max(1.0, float(logits[logits.isfinite()].abs().max()))
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    """The largest difference of finite logits; infinite where one cut a token that the other kept."""
-    assert a.shape == b.shape
-    if a.isnan().any() or b.isnan().any() or not torch.equal(a.isfinite(), b.isfinite()):
-        return float("inf")
-    finite = a.isfinite()
-    return float((a[finite].double() - b[finite].double()).abs().max())
-
-
 @dataclass(frozen=True)
 class Declares:
     """A decoder that declares what it is given."""
@@ -143,30 +132,3 @@ def readings_only(setting: Setting, declarations: Sequence[Declaration], **optio
     """(batch, step, vocab) logits of a run that only looks."""
     options = {"max_new_tokens": STEPS, "do_sample": False, **options}
     return torch.stack(run(setting.lvlm, setting.inputs, [], declarations, return_logits=True, **options)[1].logits, 1)
-
-
-def snapshot(lvlm: veridical.LVLM) -> dict[str, Any]:
-    """Everything of a model that a run could leave changed."""
-    modules = dict(lvlm.model.named_modules())
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
-    return {
-        "weights": {name: value.clone() for name, value in lvlm.model.state_dict().items()},
-        "hooks": {name: [tuple(getattr(module, kind)) for kind in hooks] for name, module in modules.items()},
-        "attributes": {name: sorted(vars(module)) for name, module in modules.items()},
-        "configs": [layer.self_attn.config for layer in lvlm.layers],
-        "attention": [layer.self_attn.config._attn_implementation for layer in lvlm.layers],
-        "config": lvlm.model.config.to_dict(),
-        "generation_config": lvlm.model.generation_config.to_dict(),
-        "training": [module.training for module in modules.values()],
-    }
-
-
-def assert_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    weights, now = before["weights"], after["weights"]
-    assert list(weights) == list(now)
-    assert [name for name in weights if not torch.equal(weights[name], now[name])] == []
-    assert [name for name in before["hooks"] if before["hooks"][name] != after["hooks"].get(name)] == []
-    same = [one is two for one, two in zip(before["configs"], after["configs"], strict=True)]
-    assert all(same), f"layers with another configuration object: {[i for i, s in enumerate(same) if not s]}"
-    for what in ("attributes", "attention", "config", "generation_config", "training"):
-        assert before[what] == after[what], what

@@ -93,6 +93,16 @@ ENTRIES = {
 }
 
 
+def missing() -> list[str]:
+    """Registered decoders of this package without a line: one test fails for them, and says what to add."""
+    return [name for name in DECODERS.own if name not in ENTRIES]
+
+
+def covered() -> list[str]:
+    """Registered decoders of this package with a line: what the shared tests are run with."""
+    return [name for name in DECODERS.own if name in ENTRIES]
+
+
 def entry(name: str) -> Entry:
     """The entry of a registered decoder; a test failure that says what to add where there is none."""
     if name not in ENTRIES:

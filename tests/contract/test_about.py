@@ -6,60 +6,63 @@ import sys
 
 import pytest
 
-from veridical.pipelines.procedures import PROCEDURES, Call
-from veridical.pipelines.registry import DECODERS, DETECTORS
+from veridical.pipelines.method import rules
+from veridical.pipelines.procedures import Call
+from veridical.pipelines.registry import DECODERS, DETECTORS, PROCEDURES
 
 from ..families.support import CANNOT
 
-METHODS = [(registry, name) for registry in (DECODERS, PROCEDURES) for name in registry.names]
+METHODS = [(registry, name) for registry in (DECODERS, PROCEDURES) for name in registry.own]
 NOBODYS = {"flip"}  # a rule that a paper uses and that leaves nothing to differ in
 
 
 @pytest.fixture(params=METHODS, ids=lambda case: case[1])
 def method(request):
     registry, name = request.param
-    return name, registry.type(name)
+    return name, registry.type(name), registry.own[name]
 
 
 def test_it_says_what_it_changes_and_what_that_costs(method):
-    _, cls = method
-    for column in ("paper", "changes", "cost"):
-        assert isinstance(getattr(cls, column), str)
-        assert getattr(cls, column)
+    _, _, row = method
+    assert row.cited
+    assert row.changes
+    assert row.cost
 
 
 def test_it_says_in_one_or_two_sentences_where_paper_and_code_differ(method):
-    name, cls = method
-    if cls.paper == "–" or name in NOBODYS:
-        assert not getattr(cls, "differs", "")
+    name, _, row = method
+    if row.paper == "–" or name in NOBODYS:
+        assert not row.differs
         return
-    assert re.search(r"\b(code|scripts?|sampler|repository)\b", cls.differs)
-    assert cls.differs.endswith(".")
-    assert 1 <= len(re.findall(r"\. (?=[A-Z])|\.$", cls.differs)) <= 2
+    assert re.search(r"\b(code|scripts?|sampler|repository)\b", row.differs)
+    assert row.differs.endswith(".")
+    assert 1 <= len(re.findall(r"\. (?=[A-Z])|\.$", row.differs)) <= 2
 
 
 def test_what_the_authors_released_can_be_built_or_is_said_to_be_the_same(method):
     """`official()` builds it; where it builds the default, `differs` says that."""
-    name, cls = method
-    if cls.paper == "–" or name in NOBODYS:
-        assert not hasattr(cls, "official")
+    name, cls, row = method
+    if row.paper == "–" or name in NOBODYS:
+        assert cls.released is None
+        with pytest.raises(ValueError, match=f"{cls.__name__} has no settings of released code"):
+            cls.official()
         return
     official = cls.official()
     assert type(official) is cls
-    assert (official == cls()) == ("official() is the same" in cls.differs)
+    assert (official == cls()) == ("official() is the same" in row.differs)
 
 
 def test_families_are_named_where_a_decoder_or_procedure_does_not_work_on_all(method):
     """The tests of families run every pair; this is what the catalogue makes of their table."""
-    name, cls = method
-    assert hasattr(cls, "families") == (name in {one for _, one in CANNOT})
+    name, _, row = method
+    assert bool(row.families) == (name in {one for _, one in CANNOT})
 
 
 # -- procedures ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", PROCEDURES.names)
 def test_a_procedure_is_a_value_with_its_paper_and_its_fields_in_the_docstring(name):
     cls = PROCEDURES.type(name)
-    for instance in (cls(), getattr(cls, "official", cls)()):
+    for instance in (cls(), cls.official() if cls.released is not None else cls()):
         assert eval(repr(instance), {cls.__name__: cls}) == instance
         assert hash(instance) == hash(dataclasses.replace(instance))
     for field in dataclasses.fields(cls):
@@ -67,7 +70,9 @@ def test_a_procedure_is_a_value_with_its_paper_and_its_fields_in_the_docstring(n
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(cls(), field.name, 1)
         assert re.search(rf"\b{field.name}\b", cls.__doc__), field.name
-    assert cls.paper == "–" or cls.paper.removeprefix("arXiv ") in sys.modules[cls.__module__].__doc__
+        assert rules(cls)[field.name].meaning, field.name
+    row = PROCEDURES.own[name]
+    assert row.paper == "–" or row.paper in sys.modules[cls.__module__].__doc__
     assert PROCEDURES.name_of(cls()) == name
 
 
@@ -85,7 +90,7 @@ def test_the_catalogue_says_nothing_where_there_is_nothing_to_say(registry, caps
     """A rule of nobody's has no paper to differ from; every entry says which families it works on, in one wording."""
     from veridical.cli.render import methods
 
-    methods.methods(registry, ("changes", "cost", "paper"), long=True)
+    methods.methods(registry, ("changes", "cost", "cited"), long=True)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "paper and code:" not in lines
     said = [line for line in lines if line.startswith("families: ")]

@@ -56,7 +56,7 @@ def test_methods_that_change_logits_alone_leave_the_risks_those_of_scoring(setti
 
 def test_steered_states_change_the_risks(setting, detector):
     """A detector that reads anything sees what the method has changed; scoring has no decoders."""
-    if DETECTORS.type(detector).reads == "nothing":
+    if DETECTORS.own[detector].reads == "nothing":
         return
     out = setting.generate(["vsv"], detectors=[setting.detector(detector)])
     scored = veridical.score(setting.lvlm, setting.inputs, out.ids, [setting.detector(detector)])[detector]
@@ -69,9 +69,9 @@ def test_beams_are_scored_when_they_are_finished(tiny, detector):
 
 
 def test_all_detectors_together_say_what_each_says_alone(tiny):
-    together = tiny.generate([], detectors=[tiny.detector(name) for name in DETECTORS.names]).risk
-    assert list(together) == list(DETECTORS.names)
-    for name in DETECTORS.names:
+    together = tiny.generate([], detectors=[tiny.detector(name) for name in DETECTORS.own]).risk
+    assert list(together) == list(DETECTORS.own)
+    for name in DETECTORS.own:
         close(together[name], risk_of(tiny.generate([], detectors=[tiny.detector(name)])))
 
 

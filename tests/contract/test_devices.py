@@ -12,9 +12,9 @@ import torch
 import veridical
 from veridical.decoders.var import VAR
 from veridical.pipelines.engine.declarations import HeadEdit, LogitsEdit, Reading, ResidualEdit
-from veridical.pipelines.registry import DECODERS, DETECTORS
+from veridical.pipelines.registry import DETECTORS
 
-from . import devices
+from . import devices, table
 from . import setting as settings
 from .setting import Declares, difference, scale
 
@@ -82,7 +82,7 @@ def halves():
     return setting
 
 
-@pytest.mark.parametrize("name", DECODERS.names)
+@pytest.mark.parametrize("name", table.covered())
 def test_a_decoder_follows_the_layers_of_a_split_model(whole, halves, name):
     theirs = whole.logits([whole.acting(name)], **STEPS)
     with devices.pretended() as moves:
@@ -91,7 +91,7 @@ def test_a_decoder_follows_the_layers_of_a_split_model(whole, halves, name):
     assert difference(ours, theirs) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in DETECTORS.names if name != "dhcp"])
+@pytest.mark.parametrize("name", [name for name in DETECTORS.own if name != "dhcp"])
 def test_a_detector_follows_the_layers_of_a_split_model(whole, halves, name):
     made = whole.generate([], detectors=[name], **STEPS)
     with devices.pretended():

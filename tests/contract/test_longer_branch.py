@@ -99,7 +99,7 @@ def test_every_decoder_gives_the_same_logits_beside_a_longer_branch(setting, nam
     assert difference(beside, alone) <= CLOSE * scale(alone)
 
 
-@pytest.mark.parametrize("name", DETECTORS.names)
+@pytest.mark.parametrize("name", DETECTORS.own)
 def test_every_detector_has_the_same_risks_beside_icd(tiny, name):
     """A published method whose prompt is longer: what is read while it decodes is what is read of its finished text."""
     one = tiny.detector(name)

@@ -1,22 +1,24 @@
-"""The settings that `veridical check` uses are those that the shared tests hold to be neutral."""
+"""The settings that classes and `veridical check` have are those that the shared tests hold to be neutral."""
 
-from veridical.decoders.neutral import FAINT, NEUTRAL
+from veridical.flows.checkup.run import neutral_settings
 from veridical.pipelines.registry import DECODERS
 
 from . import table
 
 
 def test_every_decoder_has_the_neutral_settings_of_the_shared_tests(name):
-    assert name in NEUTRAL, f'add the settings at which "{name}" is plain decoding to decoders/neutral.py'
-    assert DECODERS.make(NEUTRAL[name]) == table.neutral(name)
+    neutral = table.neutral(name)
+    assert neutral.is_neutral
+    assert type(neutral)(**neutral.neutral) == neutral
+    assert DECODERS.make(neutral_settings(name)[0]) == neutral
+
+
+def test_a_decoder_off_its_neutral_strength_is_not_neutral(name):
+    entry = table.entry(name)
+    assert table.acting(name).is_neutral == (not entry.acts)
+    for settings in neutral_settings(name)[1:]:
+        assert not DECODERS.make(settings).is_neutral
 
 
 def test_every_decoder_with_faint_settings_in_words_has_them_for_users(name):
-    faint = table.entry(name).faint
-    assert (name in FAINT) == isinstance(faint, str)
-    if name in FAINT:
-        assert DECODERS.make(FAINT[name]) != DECODERS.make(NEUTRAL[name])
-
-
-def test_no_name_is_left_behind():
-    assert set(NEUTRAL) <= set(DECODERS.names)
+    assert (len(neutral_settings(name)) == 2) == isinstance(table.entry(name).faint, str)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from veridical.pipelines.method import rules
 from veridical.pipelines.registry import DECODERS, DETECTORS
 
 from . import table
@@ -14,21 +15,25 @@ from . import table
 PAPER = re.compile(
     r"arXiv:? ?\d{4}\.\d{4,5}|\b(CVPR|ICCV|ECCV|ICLR|ICML|NeurIPS|ACL|EMNLP|NAACL|EACL|AAAI|PRCV|WACV) 20\d\d"
 )
-CASES = [("decoder", name) for name in DECODERS.names] + [("detector", name) for name in DETECTORS.names]
+CASES = [(registry, name) for registry in (DECODERS, DETECTORS) for name in registry.own]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[1]}_{case[0]}")
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[1]}_{case[0].kind}")
 def cls(request):
-    kind, name = request.param
-    return (DECODERS if kind == "decoder" else DETECTORS).type(name)
+    registry, name = request.param
+    return registry.type(name)
+
+
+def row_of(cls):
+    return cls.registry.own[cls.registry.name_of(cls)]
 
 
 def instances(cls):
     """The default, what the authors released, and what the contract runs."""
     yield cls()
-    if hasattr(cls, "official"):
+    if cls.released is not None:
         yield cls.official()
-    for name in DECODERS.names:
+    for name in table.ENTRIES:
         if DECODERS.type(name) is cls:
             yield from (table.neutral(name), table.acting(name), table.acting(name, embedded=True))
 
@@ -66,6 +71,7 @@ def test_every_field_has_a_default_and_stands_in_the_docstring(cls):
     for field in dataclasses.fields(cls):
         assert field.default is not dataclasses.MISSING, field.name
         assert re.search(rf"\b{field.name}\b", cls.__doc__), f"{field.name} is not in the docstring of {cls.__name__}"
+        assert rules(cls)[field.name].meaning, f"{cls.__name__}.{field.name} has no rule"
 
 
 def test_the_docstring_opens_with_one_sentence(cls):
@@ -76,30 +82,28 @@ def test_the_docstring_opens_with_one_sentence(cls):
 
 def test_the_module_names_the_paper(cls):
     """Where the class says that there is one; plain decoding, baselines and controls have none."""
-    if cls.paper in ("–", "baseline", "control"):
+    row = row_of(cls)
+    if row.paper in ("–", "baseline", "control"):
         return
     module = sys.modules[cls.__module__]
     where = f"{module.__doc__}\n{cls.__doc__}"
     assert PAPER.search(where), f"{module.__name__} names neither an arXiv number nor a conference and year"
-    number = re.search(r"\d{4}\.\d{4,5}", cls.paper)
+    number = re.search(r"\d{4}\.\d{4,5}", row.cited)
     assert number is None or number.group() in where
 
 
 def test_a_table_can_be_made_of_every_class(cls):
-    columns = ("paper", "changes", "cost") if cls in map(DECODERS.type, DECODERS.names) else ("paper", "reads")
-    for column in columns:
-        assert isinstance(getattr(cls, column), str)
-        assert getattr(cls, column)
+    for column in ("cited", "changes", "cost") if cls.registry is DECODERS else ("cited", "reads"):
+        assert getattr(row_of(cls), column)
 
 
 def test_registered_names_are_those_of_their_classes(cls):
-    registry = DECODERS if hasattr(cls, "edits") else DETECTORS
-    assert registry.type(registry.name_of(cls())) is cls
+    assert cls.registry.type(cls.registry.name_of(cls())) is cls
 
 
 @pytest.mark.parametrize("registry", [DECODERS, DETECTORS], ids=lambda r: r.kind)
 def test_every_public_class_with_edits_or_readings_is_registered(registry):
-    registered = {registry.type(name) for name in registry.names}
+    registered = {registry.type(name) for name in registry.own}
     modules = {cls.__module__ for cls in registered}
     for module in map(importlib.import_module, modules):
         public = [found for name, found in vars(module).items() if not name.startswith("_")]

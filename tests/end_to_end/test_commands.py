@@ -16,17 +16,13 @@ from safetensors.torch import save_file
 
 import veridical as package
 from veridical.cli import errors
-from veridical.cli.render.method_facts import said
 from veridical.decoders import NAMES as DECODERS
 from veridical.detectors import NAMES as DETECTORS
 from veridical.flows.captioning import run
 from veridical.flows.training.embedded import build, training
 from veridical.flows.training.embedded import run as embedded_run
 from veridical.models import EMBEDDED
-from veridical.pipelines import registry as registries
-from veridical.pipelines.procedures import PROCEDURES
 
-REGISTRIES = (registries.DECODERS, PROCEDURES, registries.DETECTORS)
 COMMANDS = ("list", "caption", "answer", "evaluate", "train-embedded", "train-matcher")
 
 
@@ -63,13 +59,6 @@ def test_help_and_the_list_need_neither_torch_nor_prefect_nor_a_terminal_with_da
     plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
     assert shown.stdout.splitlines()[-1] == "0 []"
-
-
-@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
-def test_what_the_list_reads_in_the_source_is_what_the_class_says(registry):
-    for name in registry.names:
-        for attribute in ("paper", "changes", "cost", "reads"):
-            assert said(registry, name, attribute) == getattr(registry.type(name), attribute, "")
 
 
 def test_notes_are_ours_alone_and_each_once(capsys):

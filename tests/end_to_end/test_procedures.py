@@ -5,8 +5,8 @@ import json
 import pytest
 
 from veridical.flows.evaluation import steps
-from veridical.pipelines.procedures import PROCEDURES
-from veridical.pipelines.registry import DECODERS
+from veridical.pipelines.method import rules
+from veridical.pipelines.registry import DECODERS, DETECTORS, PROCEDURES
 
 from .evaluations import evaluate
 
@@ -30,7 +30,7 @@ def test_they_stand_where_decoders_do(veridical, pictures):
         (["caption", "{a}"], "mvp", "it takes closed questions, which have a question mark"),
         (["caption", "{a}"], "vcd+vicrop", "a procedure comes first"),
         (["caption", "{a}"], "mvp+vicrop", "neither can run inside the other"),
-        (["answer", "{a}", "-q", ASKED], "vicrop+agla", "two pictures at once"),
+        (["answer", "{a}", "-q", ASKED], "vicrop+agla", "two images at once"),
         (["answer", "{a}", "-q", ASKED], "vicrop:side=0", "side=0 is below 1"),
         (["answer", "{a}", "-q", ASKED], "mvpp", 'Did you mean "mvp"'),
     ],
@@ -70,12 +70,20 @@ def test_the_long_list_says_of_every_method_what_it_does_costs_and_runs_on(verid
     """Paper, what it edits, extra forwards, families, and where paper and code differ."""
     shown = " ".join(veridical("list", "--long").stdout.split())
     for registry in (DECODERS, PROCEDURES):
-        for name in registry.names:
-            cls = registry.type(name)
-            block = f"changes: {cls.changes} · cost: {cls.cost} · paper: {cls.paper} families: "
+        for name, row in registry.own.items():
+            block = f"changes: {row.changes} · cost: {row.cost} · paper: {row.cited} families: "
             assert block in shown, name
-            if differs := getattr(cls, "differs", ""):
-                assert f"paper and code: {differs}" in shown, name
+            if row.differs:
+                assert f"paper and code: {row.differs}" in shown, name
+
+
+def test_the_long_list_says_what_may_stand_in_every_field(veridical):
+    """The rules that the class checks are those that are shown."""
+    shown = " ".join(veridical("list", "--long").stdout.split())
+    for registry in (DECODERS, PROCEDURES, DETECTORS):
+        for name in registry.own:
+            for field, rule in rules(registry.type(name)).items():
+                assert f"{field}: {' '.join(str(rule).split())}" in shown, (name, field)
 
 
 def test_the_short_list_has_a_line_for_each(veridical):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from veridical.decoders.agla import AGLA, assemble, keep_index, keep_mask, prompts, takes_prompts
+from veridical.decoders.agla import AGLA, assemble
+from veridical.decoders.agla_view import keep_index, keep_mask, prompts, takes_prompts
 from veridical.decoders.plausibility import cut
 from veridical.pipelines.engine.declarations import Step
 from veridical.pipelines.inputs.pixel_values import Colours
@@ -140,13 +141,13 @@ INPUTS = {
 
 
 def test_without_a_view_and_a_processor_decoding_says_that_a_matcher_has_nothing_to_look_at():
-    with pytest.raises(ValueError, match=r"AGLA's matchers look at RGB pictures .* give AGLA\(view=…\)"):
+    with pytest.raises(ValueError, match=r"AGLA's matchers read RGB images .* give AGLA\(view=…\)"):
         list(AGLA().edits(Blind(), INPUTS))
 
 
 def test_a_prompt_without_a_picture_is_refused():
     text = {name: value for name, value in INPUTS.items() if name != "pixel_values"}
-    with pytest.raises(ValueError, match="no picture to mask: inputs lack pixel_values; found input_ids, attention_ma"):
+    with pytest.raises(ValueError, match="no image to mask: inputs lack pixel_values; found input_ids, attention_ma"):
         list(AGLA(view=lambda inputs: None).edits(Blind(), text))
 
 
@@ -170,7 +171,7 @@ def test_the_matcher_is_fetched_before_anything_is_answered_by_whatever_holds_th
 
 
 def test_a_view_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match=r"shape \(1, 3, 2, 2\); the picture's are \(1, 3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"shape \(1, 3, 2, 2\); the image's are \(1, 3, 4, 4\)"):
         list(AGLA(view=lambda inputs: inputs["pixel_values"][..., ::2, ::2]).edits(Blind(), INPUTS))
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from veridical.decoders.deco import DeCo, candidates, correct, default_layers
+from veridical.pipelines.engine.declared import declarations_of
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])  # 0.643914, 0.236883, 0.087144, 0.032059
 
@@ -72,7 +73,7 @@ def test_the_state_is_normed_before_the_head():
     close(DeCo(top_p=0.9).mix(lvlm, LOGITS, step), correct(LOGITS, EARLY, ALLOWED, 0.6))
     reading, _ = DeCo().edits(lvlm, {})
     assert (list(reading.layers), reading.of) == ([4, 5, 6], "block")
-    assert list(DeCo(alpha=0).edits(lvlm, {})) == []
+    assert list(declarations_of(DeCo(alpha=0), lvlm, {})) == []
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_the_state_is_normed_before_the_head():
         ({"alpha": -1}, "alpha=-1 is below 0"),
         ({"top_p": 0}, "top_p=0 is outside"),
         ({"top_k": 0}, "top_k=0 is below 1"),
-        ({"top_k": 2.5}, r"top_k=\(2.5,\) are not all whole numbers"),
+        ({"top_k": 2.5}, "top_k=2.5 is no whole number"),
         ({"layers": 3}, "layers=3 is no list of whole numbers"),
     ],
 )

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from veridical.detectors.confidence import Entropy, TokenProbability
 from veridical.detectors.image_attention import ImageAttention
 from veridical.detectors.lookback_lens import LookbackLens, ratio
 from veridical.detectors.position import Position
-from veridical.detectors.sureness import Entropy, TokenProbability
 from veridical.detectors.vhd import VHD
 from veridical.pipelines.engine.record import Record, sureness
 
@@ -137,11 +137,11 @@ BLIND = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
 
 def t_vhd(seeing, blind, **options):
     made = VHD(**options)
-    return -float(made.score(record(**{"vhd/seeing": [seeing], "vhd/blind": [blind]})))
+    return -float(made.score(record(**{"vhd/with_image": [seeing], "vhd/without_image": [blind]})))
 
 
 def test_the_worked_divergences():
-    given = record(**{"vhd/seeing": [[SEEING]], "vhd/blind": [[BLIND]]})
+    given = record(**{"vhd/with_image": [[SEEING]], "vhd/without_image": [[BLIND]]})
     found = VHD().divergence(given)
     torch.testing.assert_close(found, torch.tensor([[[[2.828427, 0.0, 5.0, 1.0]]]]), rtol=0, atol=1e-6)
 
@@ -166,7 +166,7 @@ def test_the_score_adds_up_over_layers_and_grows_with_k():
 
 
 def test_a_token_whose_heads_do_not_need_the_image_is_the_riskier_one():
-    given = record(tokens=2, **{"vhd/seeing": [[SEEING], [BLIND]], "vhd/blind": [[BLIND], [BLIND]]})
+    given = record(tokens=2, **{"vhd/with_image": [[SEEING], [BLIND]], "vhd/without_image": [[BLIND], [BLIND]]})
     found = VHD().score(given)
     assert found[0, 1] > found[0, 0]
     assert float(found[0, 1]) == 0

@@ -46,7 +46,7 @@ def test_the_defaults_are_the_papers():
 
 @pytest.mark.parametrize(("settings", "told"), [
     ({"candidates": 0}, "candidates=0 is below 1"),
-    ({"chunk": 2.5}, "not all whole numbers"),
+    ({"chunk": 2.5}, "chunk=2.5 is no whole number"),
     ({"temperature": 0}, "temperature=0 is below"),
     ({"top_p": 2}, "top_p=2 is outside 0 to 1"),
     ({"detector": "lokback"}, "Did you mean"),

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import veridical
-from veridical.decoders.icd import ICD, insert, question_starts
+from veridical.decoders.icd import ICD
+from veridical.decoders.prefix import insert, question_starts
 from veridical.pipelines.engine.declarations import Step
 
 

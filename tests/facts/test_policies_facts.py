@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from veridical.decoders.procedures.policies import Drop, Flip, Reask, drop, flip
+from veridical.decoders.procedures.drop import Drop, drop
+from veridical.decoders.procedures.flip import Flip, flip
+from veridical.decoders.procedures.reask import Reask
 from veridical.pipelines.inputs.text_alignment import risk_of, sentences
 from veridical.pipelines.results import Answer
 

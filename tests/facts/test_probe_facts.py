@@ -244,7 +244,7 @@ def test_the_plain_margin_of_the_worked_distribution():
 
 def test_spellings_are_single_tokens_in_three_casings():
     class Tokenizer:
-        known = {"Yes": [5], " Yes": [6], "yes": [7, 8], " yes": [7, 9], "YES": [1, 2, 3], " YES": [6]}  # noqa: RUF012
+        known = {"Yes": [5], " Yes": [6], "yes": [7, 8], " yes": [7, 9], "YES": [1, 2, 3], " YES": [6]}
 
         def encode(self, text, add_special_tokens):
             return self.known[text]
@@ -280,7 +280,7 @@ def test_the_confidence_is_the_largest_over_layers_and_the_risk_one_minus_it():
 def t_vhd(**options):
     second = [[0.5], [0.1], [0.2], [0.4]]
     seeing = [SEEING, [[*value, 0.0, 0.0] for value in second]]
-    given = record(**{"vhd/seeing": [seeing], "vhd/blind": [[BLIND, [[0.0] * 3] * 4]]})
+    given = record(**{"vhd/with_image": [seeing], "vhd/without_image": [[BLIND, [[0.0] * 3] * 4]]})
     return -float(VHD(**options).score(given))
 
 

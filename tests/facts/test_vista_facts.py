@@ -8,7 +8,9 @@ import math
 import pytest
 import torch
 
-from veridical.decoders.vista import SLA, VISTA, VSV, steer, steer_official, window_blocks
+from veridical.decoders.early_logits import window_blocks
+from veridical.decoders.vista import SLA, VISTA, VSV
+from veridical.decoders.vsv import steer, steer_official
 from veridical.pipelines.engine.declarations import Step
 
 
@@ -295,6 +297,6 @@ def test_steering_can_be_kept_to_some_layers(tiny):
 
 
 def test_vista_hands_its_settings_to_its_halves():
-    steering, mixing = VISTA(0.1, 0.2, 3, "official", layers=[1, 2], final_norm=True)._parts()
+    steering, mixing = VISTA(0.1, 0.2, 3, "official", layers=[1, 2], final_norm=True).parts()
     assert steering == VSV(0.1, "official", layers=(1, 2))
     assert mixing == SLA(0.2, 3, final_norm=True)

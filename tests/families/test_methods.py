@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import veridical
-from veridical.pipelines.procedures import PROCEDURES
-from veridical.pipelines.registry import DECODERS, DETECTORS
+from veridical.pipelines.registry import DETECTORS, PROCEDURES
 
 from ..contract.setting import difference
-from ..contract.table import entry, neutral
+from ..contract.table import covered, entry, neutral
 from . import support
 from .setting import STEPS
 from .tiny_families import FAMILIES
@@ -22,12 +21,12 @@ from .tiny_processors import MISSING
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 
 
-@pytest.fixture(params=DECODERS.names)
+@pytest.fixture(params=covered())
 def decoder(request):
     return request.param
 
 
-@pytest.fixture(params=DETECTORS.names)
+@pytest.fixture(params=DETECTORS.own)
 def detector(request):
     return request.param
 
@@ -100,7 +99,7 @@ def test_detector_in_a_padded_batch_is_the_detector_alone(exact, detector):
         assert difference(single[0], together[row]) <= 1e-5
 
 
-@pytest.mark.parametrize("procedure", PROCEDURES.names)
+@pytest.mark.parametrize("procedure", PROCEDURES.own)
 def test_procedure_answers(exact, procedure):
     possible(exact, procedure)
     if exact.family.name in MISSING:

@@ -17,13 +17,13 @@ from veridical.decoders.helpd import HELPD
 from veridical.decoders.icd import ICD
 from veridical.decoders.imbalanced import Imbalanced
 from veridical.decoders.m3id import M3ID
-from veridical.decoders.neutral import NEUTRAL
 from veridical.decoders.pai import PAI
 from veridical.decoders.rbd import RBD
 from veridical.decoders.vcd import diffuse
+from veridical.pipelines.engine.declared import declarations_of
 from veridical.pipelines.engine.run import run as engine_run
-from veridical.pipelines.registry import DECODERS
 
+from ..contract import table
 from . import reference_methods as methods
 from . import reference_more as more
 from .test_methods import EFFECT, HEADS, TOLERANCE, furthest
@@ -361,10 +361,11 @@ OURS = ("avc", "agla", "rbd", "icd", "m3id", "pai", "dola", "deco", "imbalanced"
 
 
 @pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
-@pytest.mark.parametrize("decoder", [NEUTRAL[name] for name in OURS])
+@pytest.mark.parametrize("decoder", OURS)
 def test_neutral_strength_declares_nothing_and_is_plain_decoding(gqa, decoder):
-    assert list(DECODERS.make(decoder).edits(gqa.lvlm, gqa.inputs)) == []
-    assert torch.equal(gqa.generate([decoder]).logits, gqa.generate([]).logits)
+    neutral = table.neutral(decoder)
+    assert list(declarations_of(neutral, gqa.lvlm, gqa.inputs)) == []
+    assert torch.equal(gqa.generate([neutral]).logits, gqa.generate([]).logits)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import pytest
 
 import veridical
 from veridical.datasets.world import scene
+from veridical.decoders.procedures.drop import Drop, drop
+from veridical.decoders.procedures.flip import Flip, flip
 from veridical.decoders.procedures.guided import Guided
-from veridical.decoders.procedures.policies import Drop, Flip, Reask, drop, flip
+from veridical.decoders.procedures.reask import Reask
 
 SAMPLING = {"do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 0}
 

@@ -142,7 +142,7 @@ def test_what_is_no_decoder_is_refused_with_what_one_is(tiny, thing):
 
 
 def test_a_detector_among_the_decoders_is_refused_with_where_it_belongs(tiny):
-    from veridical.detectors.sureness import Entropy
+    from veridical.detectors.confidence import Entropy
 
     with pytest.raises((TypeError, ValueError), match=r"(?i)decoder"):
         tiny.generate([Entropy()])

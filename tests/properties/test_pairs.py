@@ -61,7 +61,7 @@ def test_a_doubtful_pair_is_warned_of_with_the_reason(pair):
 
 def test_all_other_pairs_pass_silently():
     """Methods twice are told of below; a gate is what it gates."""
-    names = [name for name in DECODERS.names if name != "gate"]
+    names = [name for name in DECODERS.own if name != "gate"]
     quiet = [pair for pair in permutations(names, 2) if pair not in {**REFUSED, **DOUBTFUL}]
     assert len(quiet) > 100
     with warnings.catch_warnings():
@@ -76,11 +76,11 @@ def test_a_method_twice_is_doubtful(name):
         compatibility.check(make(name, name))
 
 
-@pytest.mark.parametrize("name", DECODERS.names)
+@pytest.mark.parametrize("name", DECODERS.own)
 def test_a_method_at_its_neutral_strength_is_in_nobodys_way(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for other in DECODERS.names:
+        for other in DECODERS.own:
             compatibility.check([table.neutral(name), table.acting(other)])
             compatibility.check([table.acting(other), table.neutral(name)])
 
@@ -119,7 +119,7 @@ def test_a_gate_counts_as_what_it_gates():
 
 def test_two_pictures_at_once_are_too_many_for_a_matcher():
     for chain in (["vicrop", "agla"], ["vicrop", "vsv", "agla:beta=0"], ["vicrop", "gate:decoder=agla"]):
-        with pytest.raises(ValueError, match=r"vicrop\+agla: vicrop asks about two pictures at once"):
+        with pytest.raises(ValueError, match=r"vicrop\+agla: vicrop asks about two images at once"):
             compatibility.refuse(make_chain(chain))
     compatibility.refuse(make_chain(["vicrop", "agla:alpha=0,beta=0"]))
     compatibility.refuse(make_chain(["vicrop", table.acting("agla")]))

@@ -48,10 +48,10 @@ def test_the_wheels_only_top_level_name_is_veridical(names):
 
 
 def test_every_module_of_the_checkout_is_in_the_wheel(names):
-    parts = ("metrics", "datasets", "pipelines", "decoders", "detectors", "models", "flows", "cli")
+    parts = ("metrics", "datasets", "pipelines", "decoders", "detectors", "models", "flows", "cli", "testing")
     modules = [path.relative_to(ROOT).as_posix() for part in parts for path in (ROOT / part).rglob("*.py")]
     assert [module for module in modules if f"veridical/{module}" not in names] == []
-    assert "veridical/__init__.py" in names
+    assert {"veridical/__init__.py", "veridical/py.typed"} <= set(names)
     assert not [name for name in names if "/tests/" in name]
 
 

@@ -6,19 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from veridical.decoders.avc import (
-    AVC,
-    adds_image_later,
-    blank_branch,
-    blind_tokens,
-    choose_layers,
-    find_blind,
-    hide,
-    image_tokens,
-    overwrite,
-    place,
-)
-from veridical.decoders.vcd import contrast
+from veridical.decoders.avc import AVC, blind_tokens, choose_layers, find_blind
+from veridical.decoders.contrast import contrast
+from veridical.decoders.image_tokens import adds_image_later, blank_branch, hide, image_tokens, overwrite, place
 from veridical.pipelines.engine.attention import LayerCall, Sequences
 from veridical.pipelines.engine.declarations import Step
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .estimate import Estimate, paired_difference, ratio
+from .estimate import Estimate, ratio
+from .paired import SWAPS, Difference, paired_differences
 
 HIGHER_IS_BETTER = {
     "chair_s": False,
@@ -149,9 +150,9 @@ class ChairScore:
         }
 
     def difference(
-        self, other: "ChairScore", samples: int = 1000, seed: int = 0, level: float = 0.95
-    ) -> dict[str, Estimate]:
-        """This system minus the other on the same images, resampled together; an interval holding 0 ranks nothing.
+        self, other: "ChairScore", samples: int = SWAPS, seed: int = 0, level: float = 0.95
+    ) -> dict[str, Difference]:
+        """This system minus the other on the same images; arguments as in `metrics.paired.paired_differences`.
 
         Raises:
             ValueError: other images, or another word family.
@@ -164,14 +165,9 @@ class ChairScore:
                 f"{self.n} and {other.n} images with {shared} in common: a paired difference needs the same images."
             )
         there = np.array([other.per_caption[image].counts for image in self.per_caption])
-        found = {}
-        for name, parts in RATIOS.items():
-            value = _value(self.counts, name) - _value(other.counts, name)
-            if parts(self.counts)[1] and parts(other.counts)[1]:
-                found[name] = paired_difference(self.units, there, _statistic(name), samples, seed, level)
-            else:
-                found[name] = Estimate(value, -1.0, 1.0, 0)
-        return found
+        one, two = ChairCounts(*self.units.T), ChairCounts(*there.T)
+        figures = {name: (*parts(one), *parts(two)) for name, parts in RATIOS.items()}
+        return paired_differences(figures, UNBOUNDED, samples, seed, level)
 
     def first_half_second_half(
         self, samples: int = 1000, seed: int = 0, level: float = 0.95
@@ -210,10 +206,3 @@ def _value(counts: ChairCounts, name: str) -> float:
     top, bottom = RATIOS[name](counts)
     return top / bottom if bottom else 0.0
 
-
-def _statistic(name: str):
-    def divide(sums: NDArray) -> NDArray:
-        top, bottom = RATIOS[name](ChairCounts(*np.moveaxis(sums, -1, 0)))
-        return top / bottom
-
-    return divide

@@ -1,22 +1,24 @@
 """Two systems side by side: paired differences, a verdict that refuses to rank inside the noise, several runs, and
 what makes two results incomparable.
 
-Intervals: paired bootstrap by image (metrics/estimate.py). McNemar, Psychometrika 1947, for yes/no answers.
+The test and its interval are those of metrics/paired.py, by image; many verdicts are corrected together (Holm).
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from . import chair_score, pope
 from .chair import Chair
 from .chair_score import ChairScore
 from .chair_words import NORMALISERS, join_double_words, join_exact, locate, split_words, treebank_words
-from .estimate import Estimate, mcnemar
+from .estimate import Estimate
+from .paired import Difference, holm
 
 Verdict = Literal["better", "worse", "differs", "inside the noise"]
 Found = dict[str, "Comparison"]
+C = TypeVar("C", bound="Comparison")
 
 
 FEWEST = 6  # with fewer images that differ even unanimity does not reach 5 % in a two-sided sign test
@@ -30,9 +32,10 @@ class Comparison:
         first, second: the figure of each.
         difference: first minus second, with its interval over images.
         higher_is_better: None where neither direction is, as for a caption's length.
-        p: of McNemar's exact test, where the figure is a share of captions or questions; else None.
+        p: of the paired test (metrics/paired.py); None where there was none.
         level: of the interval.
         differing: images (or questions) on which the two differ in this figure; None where that is not known.
+        adjusted: p corrected for all verdicts that are read beside this one (`together`); None where it stands alone.
     """
 
     first: float
@@ -42,14 +45,21 @@ class Comparison:
     p: float | None = None
     level: float = 0.95
     differing: int | None = None
+    adjusted: float | None = None
+
+    @property
+    def testable(self) -> bool:
+        """Whether enough images differ for any verdict."""
+        return min(self.difference.n, self.difference.n if self.differing is None else self.differing) >= FEWEST
 
     @property
     def verdict(self) -> Verdict:
         """The first system against the second; see the function `verdict`."""
-        return verdict(self.difference, self.higher_is_better, self.p, self.level, self.differing)
+        p = self.p if self.adjusted is None else self.adjusted
+        return verdict(self.difference, self.higher_is_better, p, self.level, self.differing)
 
     def __str__(self) -> str:
-        d, p = self.difference, "" if self.p is None else f", McNemar p={self.p:.3g}"
+        d, p = self.difference, "" if self.p is None else f", p={self.p:.3g}"
         told = f"{self.first:.3f} against {self.second:.3f}: {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
         return f"{told} (n={d.n}{p}), {self.verdict}"
 
@@ -60,10 +70,9 @@ def verdict(
 ) -> Verdict:  # fmt: skip
     """What a difference says about the first system: "better", "worse", or "inside the noise" where it ranks nothing.
 
-    Inside the noise: the interval holds 0 (its ends too); p, where there is one, is above 1 − level; or there are
-    fewer than 6 images, or fewer than 6 on which the two differ. Percentile intervals are too narrow where only a
-    handful of images differ, and p is not: four of 500 captions that only one system got wrong leave an interval
-    without 0, and p = 0.125. A figure in which neither direction is better "differs".
+    Inside the noise: the interval holds 0 (its ends too); p, where there is one, is above 1 − level (several verdicts
+    that are read together have their adjusted p's here); or there are fewer than 6 images, or fewer than 6 on which the
+    two differ. A figure in which neither direction is better "differs".
 
     >>> verdict(Estimate(-0.05, -0.09, -0.01, 500), higher_is_better=False)
     'better'
@@ -80,25 +89,16 @@ def verdict(
 
 
 def compare_chair(first: ChairScore, second: ChairScore, level: float = 0.95, **options) -> Found:
-    """Every figure of CHAIR for two systems on the same images, and McNemar's p beside chair_s.
+    """Every figure of CHAIR for two systems on the same images.
 
-    Options: samples and seed of `metrics.estimate.bootstrap`. Captions of different length are no fair comparison:
-    see `length_matched`.
+    Options: samples and seed of `metrics.paired.paired_differences`. Captions of different length are no fair
+    comparison: see `length_matched`.
 
     Raises:
         ValueError: other images, or another word family.
     """
     differences = first.difference(second, level=level, **options)
-    one, two = first.to_dict(), second.to_dict()
-    clean = [[not score.per_caption[image].chair_s for image in first.per_caption] for score in (first, second)]
-    counts = [[score.per_caption[image].counts for image in first.per_caption] for score in (first, second)]
-    return {
-        name: Comparison(
-            float(one[name]), float(two[name]), estimate, chair_score.HIGHER_IS_BETTER.get(name),
-            mcnemar(*clean) if name == "chair_s" else None, level, _differing(chair_score.RATIOS[name], *counts),
-        )
-        for name, estimate in differences.items()
-    }  # fmt: skip
+    return _compared(first.to_dict(), second.to_dict(), differences, chair_score.HIGHER_IS_BETTER, level)
 
 
 def length_matched(
@@ -162,16 +162,14 @@ def compare_pope(
     level: float = 0.95,
     **options,
 ) -> Found:
-    """Every figure of POPE for two systems on the same questions, and McNemar's p beside accuracy.
+    """Every figure of POPE for two systems on the same questions.
 
     Args:
         first, second: answers in the order of labels.
-        labels, images, protocol: as in `pope.estimates`; with images, those are resampled with all their questions.
+        labels, images, protocol: as in `pope.estimates`; with images, those are swapped with all their questions.
+            Without, questions count as independent, and the p of accuracy is McNemar's.
         level: of the intervals.
-        options: samples and seed of `metrics.estimate.bootstrap`.
-
-    McNemar's test takes questions as independent. Where several are about one image p is too small; the verdict asks
-    for both p and the interval.
+        options: samples and seed of `metrics.paired.paired_differences`.
 
     >>> labels = ["yes", "no"] * 20
     >>> found = compare_pope(labels, ["yes"] * 40, labels)
@@ -183,20 +181,34 @@ def compare_pope(
     """
     differences = pope.difference(first, second, labels, images, protocol, level=level, **options)
     one, two = (pope.score(said, labels, protocol) for said in (first, second))
-    rows = [pope.outcomes(said, labels, protocol) for said in (first, second)]
-    right = [[bool(row.correct) for row in part] for part in rows]
+    return _compared(one, two, differences, pope.HIGHER_IS_BETTER, level)
+
+
+def _compared(
+    one: Mapping[str, Any], two: Mapping[str, Any], differences: Mapping[str, Difference], better: Mapping[str, bool],
+    level: float,
+) -> Found:  # fmt: skip
     return {
-        name: Comparison(
-            one[name], two[name], estimate, pope.HIGHER_IS_BETTER.get(name),
-            mcnemar(*right) if name == "accuracy" else None, level, _differing(pope.RATIOS[name], *rows),
-        )
-        for name, estimate in differences.items()
-    }  # fmt: skip
+        name: Comparison(float(one[name]), float(two[name]), d.estimate, better.get(name), d.p, level, d.differing)
+        for name, d in differences.items()
+    }
 
 
-def _differing(ratio: Callable[[Any], tuple[Any, Any]], first: Sequence[Any], second: Sequence[Any]) -> int:
-    """On how many images or questions the counts behind a figure differ."""
-    return sum(ratio(one) != ratio(two) for one, two in zip(first, second, strict=True))
+def together(comparisons: Sequence[C]) -> list[C]:
+    """The same with p adjusted (Holm): the chance that one verdict or more is false is at most 1 − level.
+
+    Figures in which too few images differ for any verdict are not among those that the correction counts: whether they
+    are is known before it is known who is ahead.
+
+    >>> some = [Comparison(0.5, 0.4, Estimate(0.1, 0.02, 0.18, 90), True, p, differing=20) for p in (0.03, 0.01)]
+    >>> [(one.adjusted, one.verdict) for one in together(some)]
+    [(0.03, 'better'), (0.02, 'better')]
+    >>> [one.verdict for one in together([*some, *some])]
+    ['inside the noise', 'better', 'inside the noise', 'better']
+    """
+    tested = [place for place, one in enumerate(comparisons) if one.testable and one.p is not None]
+    adjusted = dict(zip(tested, holm([comparisons[place].p or 0.0 for place in tested]), strict=True))
+    return [replace(one, adjusted=adjusted.get(place, one.p)) for place, one in enumerate(comparisons)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A measured value with its interval: Wilson, bootstrap by image, paired differences, McNemar's test.
+"""A measured value with its interval: Wilson, bootstrap by image; McNemar's test. Differences are in `paired`.
 
 Wilson, JASA 1927; Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; McNemar, Psychometrika 1947.
 
@@ -94,42 +94,6 @@ def bootstrap(
     return Estimate(value, low, high, len(rows))
 
 
-def paired_difference(
-    units_a: ArrayLike,
-    units_b: ArrayLike,
-    statistic: Statistic,
-    samples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Estimate:
-    """First system minus second on the same images, both resampled together; 0 is no difference.
-
-    An interval that holds 0 does not rank the two. Row i of both tables is the same image, so what makes an image
-    easy or hard for both cancels and the interval is narrower than that of two separate runs. Arguments and nan as
-    in `bootstrap`.
-
-    >>> half = lambda sums: sums[..., 0] / sums[..., 1]
-    >>> paired_difference([[1, 2], [2, 2]], [[0, 2], [1, 2]], half)
-    Estimate(value=0.5, low=0.5, high=0.5, n=2)
-
-    Raises:
-        ValueError: tables of different shape, or as `bootstrap`.
-    """
-    a, b = _table(units_a, "units_a"), _table(units_b, "units_b")
-    if a.shape != b.shape:
-        raise ValueError(
-            f"units_a is {a.shape} (images, counts) and units_b {b.shape}: a paired difference needs the same images "
-            "in the same order; keep the images that both systems answered."
-        )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(statistic(a.sum(axis=0)) - statistic(b.sum(axis=0)))
-        drawn = np.concatenate(
-            [statistic(weights @ a) - statistic(weights @ b) for weights in _weights(len(a), samples, seed)]
-        )
-    low, high = _ends(drawn, level)
-    return Estimate(value, low, high, len(a))
-
-
 def ratio(tops: ArrayLike, bottoms: ArrayLike, share: bool = True, **options) -> Estimate:
     """Σ tops / Σ bottoms over images with a bootstrap interval, never nan: an empty denominator gives 0 with n = 0.
 
@@ -163,7 +127,7 @@ def mcnemar(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> float:
     p = min(1, 2·P(X ≤ min(b, c))),   X ~ Binomial(b + c, ½),   b, c: right only in the first, only in the second
 
     Small p speaks against equality; 1 where they never differ. Questions count as independent: several questions
-    about one image make p too small, so prefer `paired_difference` by image where images repeat.
+    about one image make p too small, so prefer `paired.paired_difference` by image where images repeat.
 
     >>> mcnemar([True] * 10, [False] * 8 + [True] * 2)
     0.0078125

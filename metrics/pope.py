@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .estimate import Estimate, bootstrap, paired_difference, ratio, wilson
+from .estimate import Estimate, bootstrap, ratio, wilson
+from .paired import SWAPS, Difference, paired_differences
 
 HIGHER_IS_BETTER = {"accuracy": True, "precision": True, "recall": True, "f1": True}
 NEEDED = ("question_id", "image", "text", "label")
@@ -243,31 +244,21 @@ def difference(
     labels: Sequence[str],
     images: Sequence[str | int] | None = None,
     protocol: str = "official",
-    samples: int = 1000,
+    samples: int = SWAPS,
     seed: int = 0,
     level: float = 0.95,
-) -> dict[str, Estimate]:
-    """First system minus second on the same questions, resampled together; an interval holding 0 ranks nothing.
+) -> dict[str, Difference]:
+    """First system minus second on the same questions; images are swapped with all their questions.
 
-    Arguments as in `estimates`. A figure that one of the two does not have is 0 there, with n = 0 and -1 to 1.
+    Arguments as in `estimates`; samples, seed and level as in `metrics.paired.paired_differences`.
 
     Raises:
         ValueError: as `estimates`.
     """
     a = _columns(outcomes(answers_a, labels, protocol), images)
     b = _columns(outcomes(answers_b, labels, protocol), images)
-    found = {}
-    for name, parts in RATIOS.items():
-        (top_a, bottom_a), (top_b, bottom_b) = parts(a), parts(b)
-        if bottom_a.sum() and bottom_b.sum():
-            units_a, units_b = np.stack([top_a, bottom_a], axis=-1), np.stack([top_b, bottom_b], axis=-1)
-            found[name] = paired_difference(
-                units_a, units_b, lambda sums: sums[..., 0] / sums[..., 1], samples, seed, level
-            )
-        else:
-            shares = [top.sum() / max(bottom.sum(), 1) for top, bottom in ((top_a, bottom_a), (top_b, bottom_b))]
-            found[name] = Estimate(float(shares[0] - shares[1]), -1.0, 1.0, 0)
-    return found
+    figures = {name: (*parts(a), *parts(b)) for name, parts in RATIOS.items()}
+    return paired_differences(figures, (), samples, seed, level)
 
 
 def read_questions(path: str | Path) -> list[dict[str, Any]]:

@@ -47,11 +47,14 @@ def compare(
 ) -> None:  # fmt: skip
     """Differences from the first system with paired 95 % intervals; what lies inside the noise is not ranked.
 
+    All verdicts on a benchmark hold together: the chance that one or more of them is false is at most 5 %.
+
     Exits with 0 if all are comparable, with 1 if prompts, protocols, images or token budgets differ (the comparison is
     printed all the same), with 2 if nothing could be compared.
     """
     from ...flows.scoring import compare as comparing
     from ...flows.scoring import files
+    from ...flows.scoring import runs as repetitions
     from ..render import comparison
 
     systems: list[Any] = []
@@ -78,17 +81,12 @@ def compare(
             there = "is a file: say what is true with --ground-truth (captions) or --questions (answers)"
             raise ValueError(f"{path} {there if path.exists() else 'does not exist'}.")
     if runs:
-        repeated = comparing.over_runs(systems)
+        repeated = repetitions.over_runs(systems)
         comparison.over_runs(repeated, json)
         if any(one.warnings for one in repeated):
             raise typer.Exit(1)
         return
-    found = [
-        comparing.pair(base, other)
-        for name in dict.fromkeys(system.benchmark for system in systems)
-        for base, *others in [[system for system in systems if system.benchmark == name]]
-        for other in others
-    ]
+    found = comparing.against_first(systems)
     if not found:
         raise ValueError(f"one system in {', '.join(map(str, results))}: a comparison needs two on the same benchmark.")
     comparison.pairs(found, json, notes, skipped, files=bool(ground_truth or questions))

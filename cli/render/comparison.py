@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import typer
 
-from ...flows.scoring.compare import Found, OverRuns
+from ...flows.scoring import compare
+from ...flows.scoring.compare import Found
+from ...flows.scoring.runs import OverRuns
 from ...metrics.compare import Comparison
 from . import scores
 
-COLUMNS = ("figure", "system", "baseline", "difference", "95 % from", "to", "n", "McNemar p", "verdict")
+COLUMNS = ("figure", "system", "baseline", "difference", "95 % from", "to", "n", "p", "p (Holm)", "verdict")
 
 
 def pairs(found: Sequence[Found], as_json: bool, notes: Sequence[str], skipped: Sequence[str], files: bool) -> None:
@@ -32,12 +34,10 @@ def pairs(found: Sequence[Found], as_json: bool, notes: Sequence[str], skipped: 
         for kind, texts in (("warning", one.warnings), ("note", one.notes)):
             for text in texts:
                 typer.echo(f"{kind}: {one.system.benchmark}, {one.system.name}: {text}", err=True)
-    figures = sum(len(table) for one in found for table in one.tables.values())
-    if figures:
-        typer.echo(
-            f"note: {figures} intervals at 95 %: about {figures / 20:.0f} of them would lie off zero by chance alone",
-            err=True,
-        )
+    for benchmark in dict.fromkeys(one.system.benchmark for one in found):
+        there = [one for one in found if one.system.benchmark == benchmark and one.tables]
+        if there:
+            typer.echo(f"note: {benchmark}: {compare.tested(there)}", err=True)
     if files:
         typer.echo("note: files do not say their prompts and token budgets: compare only like with like", err=True)
     scores.notes(notes, skipped)
@@ -59,6 +59,8 @@ def over_runs(found: Sequence[OverRuns], as_json: bool) -> None:
             rows = [_row(name, comparison) for name, comparison in table.items()]
             title = f"{one.benchmark}: {method} against {methods[0]}, run by run (n = runs)"
             scores.plain_table(title, COLUMNS, rows)
+        if one.differences:
+            typer.echo(f"note: {one.benchmark}: p (Holm) is corrected for all figures of all methods", err=True)
         for method in one.repeated:
             typer.echo(
                 f"note: {one.benchmark}, {method}: all runs are alike; other seeds or images are needed", err=True
@@ -67,6 +69,6 @@ def over_runs(found: Sequence[OverRuns], as_json: bool) -> None:
 
 def _row(name: str, one: Comparison) -> tuple[str, ...]:
     d = one.difference
-    p = "" if one.p is None else f"{one.p:.3g}"
+    ps = ("" if p is None else f"{p:.3g}" for p in (one.p, one.adjusted))
     figures = (f"{one.first:.4f}", f"{one.second:.4f}", f"{d.value:+.4f}", f"{d.low:+.4f}", f"{d.high:+.4f}")
-    return name + scores.arrow(one.higher_is_better), *figures, str(d.n), p, one.verdict
+    return name + scores.arrow(one.higher_is_better), *figures, str(d.n), *ps, one.verdict

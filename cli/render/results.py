@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ...flows.benchmarks.registry import BENCHMARKS
-from ...flows.evaluation.report import verdicts
+from ...flows.evaluation.report import marks
 from ...flows.evaluation.request import REPORT, RESULTS
 from ...flows.evaluation.text import figure
 from ...flows.files import atomic
@@ -20,9 +20,10 @@ from .console import console
 def results(out: str | Path) -> None:
     """A table per benchmark with the metrics that matter most, and where the rest is."""
     records = atomic.read_json(Path(out) / RESULTS)
+    compared = marks(Path(out))
     for name in dict.fromkeys(record["benchmark"] for record in records):
         benchmark, part = BENCHMARKS[name], [record for record in records if record["benchmark"] == name]
-        marked = verdicts(part, benchmark)
+        marked, _ = compared[name]
         n = max(cell["n"] for record in part for cell in record["metrics"].values())
         table = Table(title=f"{name}, {n} images", title_justify="left", title_style="bold", box=None, pad_edge=False)
         table.add_column("decoder", no_wrap=True)
@@ -48,6 +49,6 @@ def results(out: str | Path) -> None:
 def _cell(found: Mapping[str, Any] | None, verdict: str | None) -> str:
     if found is None:
         return "–"
-    colour = {"best": "bold green", "worse": "red", None: "default"}[verdict]
+    colour = {"best": "bold green", "better": "green", "worse": "red", None: "default"}[verdict]
     text = f"{figure(found['value'])} [dim]\\[{figure(found['low'])}, {figure(found['high'])}][/dim]"
     return f"[{colour}]{text}[/{colour}]"

@@ -14,13 +14,14 @@ from ...metrics import pope
 from ...metrics.estimate import Estimate
 from .base import Benchmark, Mark, Source
 
-_PREFIX = {**{strategy: f"{strategy}_" for strategy in STRATEGIES}, "all three": ""}
+ALL = "all three"
+PREFIX = {**{strategy: f"{strategy}_" for strategy in STRATEGIES}, ALL: ""}  # title -> what stands before its figures
 _MEANS = ("precision", "f1")  # whose mean over splits is not the pooled figure
-_BETTER = {p + name: better for p in _PREFIX.values() for name, better in pope.HIGHER_IS_BETTER.items()}
+_BETTER = {p + name: better for p in PREFIX.values() for name, better in pope.HIGHER_IS_BETTER.items()}
 _BETTER |= {f"mean_{name}": pope.HIGHER_IS_BETTER[name] for name in _MEANS}
 _TABLES = {
     title: tuple(prefix + name for name in ("accuracy", "precision", "recall", "f1", "yes_ratio"))
-    for title, prefix in _PREFIX.items()
+    for title, prefix in PREFIX.items()
 }
 
 
@@ -48,14 +49,14 @@ class POPE(Benchmark):
         answered = [(split, e, text) for e, text in zip(examples, texts, strict=True) for split in e.splits]
         found: dict[str, Estimate] = {}
         parts: dict[str, tuple[list[str], list[str], list[Any]]] = {}
-        for title, prefix in _PREFIX.items():
+        for title, prefix in PREFIX.items():
             part = [(e, text) for split, e, text in answered if not prefix or split == title]
             if part:
                 labels, images = [e.label or "" for e, _ in part], [e.image_id for e, _ in part]
                 parts[prefix] = [text for _, text in part], labels, images
                 scored = pope.estimates(*parts[prefix], source.pope)
                 found |= {prefix + name: value for name, value in scored.items()}
-        if len(parts) == len(_PREFIX):
+        if len(parts) == len(PREFIX):
             means = pope.mean_of_splits([one for prefix, one in parts.items() if prefix], source.pope)
             found |= {f"mean_{name}": means[name] for name in _MEANS}
         return found

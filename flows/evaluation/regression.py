@@ -74,12 +74,12 @@ class Regression(RuntimeError):
 
 
 def check(run: Path, baseline: Path | None) -> Checked:
-    """Every decoder of a run against the same decoder of an earlier run, on the same images, resampled together.
+    """Every decoder of a run against the same decoder of an earlier run, paired by image.
 
-    A figure is worse as `metrics.compare.verdict` has it: its paired interval lies on the bad side of 0, and so does
-    McNemar's test where there is one. Watched are the figures of each benchmark's headline that have a better side:
-    each has a chance of 2.5 % to be called worse by a change that does nothing, so there should be few of them. Two
-    runs of the same texts differ in nothing.
+    A figure is worse as `metrics.compare.verdict` has it, from the paired test that `compare` and the report use.
+    Watched are the figures of each benchmark's headline that have a better side; their p's are adjusted for each other
+    over all decoders and benchmarks, so that a change that does nothing makes a bad run in at most one of 20 nights.
+    Two runs of the same texts differ in nothing.
 
     Runs of another prompt, protocol, token budget or other images are not compared, which is noted: comparisons then
     begin with the new run.
@@ -92,7 +92,7 @@ def check(run: Path, baseline: Path | None) -> Checked:
     found.notes.extend(f"{' '.join(key)} is new" for key in now if key not in before)
     found.notes.extend(f"{' '.join(key)} was not run this time" for key in before if key not in now)
     errors = _errors(baseline), _errors(run)
-    count = 0
+    count, pairs, watched = 0, [], set()
     for key in [key for key in now if key in before]:
         differ = compare.warnings_between(before[key].about, now[key].about)
         if differ:
@@ -103,15 +103,17 @@ def check(run: Path, baseline: Path | None) -> Checked:
             continue
         if (more := errors[1][key] - errors[0][key]) > 0:
             found.more_errors[" ".join(key)] = more
-        headline = {name: better for name, better in BENCHMARKS[key[0]].higher_is_better.items()
+        headline = {(key[0], name) for name in BENCHMARKS[key[0]].higher_is_better
                     if name in BENCHMARKS[key[0]].headline}  # fmt: skip
         count += len(headline)
-        if _texts(before[key]) == _texts(now[key]):
-            continue
-        for name, one in _figures(comparing.pair(before[key], now[key])):
-            far = one.difference
-            change = Change(*key, name, one.second, one.first, far.value, far.low, far.high, far.n)
-            if name in headline and one.verdict in ("worse", "better"):
+        watched |= headline
+        if _texts(before[key]) != _texts(now[key]):
+            pairs.append(comparing.pair(before[key], now[key]))
+    for pair in comparing.judged(pairs, watched):
+        for name, one in _figures(pair):
+            far, where = one.difference, (pair.system.benchmark, pair.system.method)
+            change = Change(*where, name, one.second, one.first, far.value, far.low, far.high, far.n)
+            if (where[0], name) in watched and one.verdict in ("worse", "better"):
                 (found.worse if one.verdict == "worse" else found.better).append(change)
             elif one.verdict == "worse":
                 found.others.append(change)
@@ -162,7 +164,7 @@ def table(run: Path) -> list[dict[str, Any]]:
 def _figures(found: comparing.Found) -> list[tuple[str, compare.Comparison]]:
     """Under the names that results have: POPE's splits in front, CHAIR's as they are."""
     return [
-        (f"{title}_{name}".lstrip("_"), one)
+        (comparing.figure_name(title, name), one)
         for title, figures in found.tables.items()
         for name, one in figures.items()
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..benchmarks.base import Benchmark, Mark
 from ..benchmarks.registry import BENCHMARKS
 from ..detection.word_risk import words
 from ..files import atomic
+from ..scoring import compare
 from . import answer_file
 from .request import MANIFEST, REPORT, RESULTS, Evaluation
 from .text import figure
@@ -24,6 +25,7 @@ from .text import figure
 PLAIN = "greedy"
 THUMBNAIL = 240
 EXAMPLES = 6
+Marks = dict[tuple[str, str], str]  # decoder, figure -> better, best or worse
 ARROWS = {True: "↑", False: "↓", None: ""}
 
 
@@ -39,10 +41,11 @@ def write(out: str | Path, examples: int = EXAMPLES) -> Path:
     out = Path(out)
     request = Evaluation.read(out)
     results, manifest = atomic.read_json(out / RESULTS), atomic.read_json(out / MANIFEST)
-    text = _template().render(
-        request=request, manifest=manifest,
-        sections=[_section(str(out), request, BENCHMARKS[name], results, examples) for name in request.benchmarks],
-    )  # fmt: skip
+    marked = marks(out)
+    sections = [
+        _section(str(out), request, BENCHMARKS[name], results, *marked[name], examples) for name in request.benchmarks
+    ]
+    text = _template().render(request=request, manifest=manifest, sections=sections)
     path = out / REPORT
     atomic.write_text(path, text)
     return path
@@ -60,7 +63,8 @@ def _template() -> jinja2.Template:
 
 # -- tables --------------------------------------------------------------------------------------------------------
 def _section(
-    out: str, request: Evaluation, benchmark: Benchmark, results: Sequence[Mapping], count: int
+    out: str, request: Evaluation, benchmark: Benchmark, results: Sequence[Mapping], marked: Marks, compared: str,
+    count: int,
 ) -> dict[str, Any]:
     records = [record for record in results if record["benchmark"] == benchmark.name]
     examples = benchmark.examples(request.source)
@@ -70,10 +74,11 @@ def _section(
     first_errors = {row["image"]: row["error"] for answers in rows.values() for row in answers if row["error"]}
     return {
         "name": benchmark.name,
+        "compared": compared,
         "about": (benchmark.__doc__ or "").strip().split("\n\n")[0],
         "unit": benchmark.unit,
         "tables": [
-            _table(title, metrics, records, benchmark) for title, metrics in benchmark.tables.items()
+            _table(title, metrics, records, benchmark, marked) for title, metrics in benchmark.tables.items()
             if any(name in record["metrics"] for record in records for name in metrics)
         ],
         "records": records,
@@ -83,41 +88,59 @@ def _section(
     }  # fmt: skip
 
 
-def _table(title: str, metrics: Sequence[str], records: Sequence[Mapping], benchmark: Benchmark) -> dict[str, Any]:
-    marked = verdicts(records, benchmark)
+def _table(
+    title: str, metrics: Sequence[str], records: Sequence[Mapping], benchmark: Benchmark,
+    marked: Marks,
+) -> dict[str, Any]:  # fmt: skip
     heads = [(name.removeprefix(f"{title}_"), ARROWS[benchmark.higher_is_better.get(name)]) for name in metrics]
     return {"title": title, "metrics": heads, "rows": [_line(record, metrics, marked) for record in records]}
 
 
-def _line(record: Mapping, metrics: Sequence[str], marked: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+def _line(record: Mapping, metrics: Sequence[str], marked: Marks) -> dict[str, Any]:
     cells = [(record["metrics"].get(name), marked.get((record["decoder"], name), "")) for name in metrics]
     known = [cell["n"] for cell, _ in cells if cell]
     return {"record": record, "cells": cells, "n": max(known, default=0)}
 
 
-def verdicts(records: Sequence[Mapping], benchmark: Benchmark) -> dict[tuple[str, str], str]:
-    """(decoder, metric) -> "best" or "worse", only where the interval lies apart from plain decoding's.
+def marks(out: Path) -> dict[str, tuple[Marks, str]]:
+    """`verdicts` of every benchmark of a folder, against plain decoding; nothing is marked where it was not run."""
+    return _marks(out, (out / RESULTS).stat().st_mtime_ns)
 
-    best: the best value of all, and better than plain by more than both intervals; worse: worse than plain likewise.
-    Where plain decoding was not run, nothing is marked.
+
+@lru_cache(maxsize=1)
+def _marks(out: Path, written: int) -> dict[str, tuple[Marks, str]]:
+    """Kept from the report to what the command prints."""
+    request = Evaluation.read(out)
+    decoders = sorted(request.decoders, key=lambda decoder: decoder != PLAIN)
+    systems = compare.of_folder(out, decoders) if PLAIN in decoders else []
+    return {name: verdicts([one for one in systems if one.benchmark == name]) for name in request.benchmarks}
+
+
+def verdicts(systems: Sequence[compare.System]) -> tuple[Marks, str]:
+    """(decoder, figure) -> "best", "better" or "worse" than the first system; and what was compared, as a sentence.
+
+    The verdicts are those of `scoring.compare.against_first`, which `veridical compare` prints. best: better, with the
+    best value of those that are. Nothing is marked where the benchmark has no paired comparison.
     """
-    plain = next((record["metrics"] for record in records if record["decoder"] == PLAIN), None)
-    out: dict[tuple[str, str], str] = {}
-    if plain is None:
-        return out
-    for name, higher in benchmark.higher_is_better.items():
-        cells = {record["decoder"]: record["metrics"][name] for record in records if name in record["metrics"]}
-        if name not in plain:
-            continue
-        base = plain[name]
-        above = {decoder for decoder, cell in cells.items() if cell["low"] > base["high"]}
-        below = {decoder for decoder, cell in cells.items() if cell["high"] < base["low"]}
-        better, worse = (above, below) if higher else (below, above)
-        out |= {(decoder, name): "worse" for decoder in worse}
-        if better:
-            best = (max if higher else min)(cells[decoder]["value"] for decoder in better)
-            out |= {(decoder, name): "best" for decoder in better if cells[decoder]["value"] == best}
-    return out
+    if not any(one.parts for one in systems[1:]):
+        return {}, "Nothing is marked: there is no paired comparison with plain decoding here."
+    try:
+        pairs = compare.against_first(systems)
+    except ValueError as error:
+        return {}, f"Nothing is marked: {error}"
+    marked: Marks = {}
+    better: dict[str, list[tuple[float, str]]] = {}
+    for pair in pairs:
+        for title, table in pair.tables.items():
+            for name, one in [(compare.figure_name(title, name), one) for name, one in table.items()]:
+                if one.verdict in ("better", "worse"):
+                    marked[pair.system.method, name] = one.verdict
+                if one.verdict == "better":
+                    value = one.first if one.higher_is_better else -one.first
+                    better.setdefault(name, []).append((value, pair.system.method))
+    for name, found in better.items():
+        marked |= {(decoder, name): "best" for value, decoder in found if value == max(found)[0]}
+    return marked, f"{compare.tested(pairs)}."
 
 
 # -- examples ------------------------------------------------------------------------------------------------------

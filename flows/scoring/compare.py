@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...metrics import compare, pope
 from ...metrics.chair import Chair
-from ...metrics.estimate import Estimate
 from ..benchmarks.chair import CHAIR
-from ..benchmarks.pope import POPE
+from ..benchmarks.pope import ALL, POPE, PREFIX
 from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file
 from ..evaluation.request import MANIFEST, RESULTS, Evaluation
@@ -20,6 +19,7 @@ from ..files import atomic
 from . import files
 
 Key = tuple[str, str]  # question, image: the same in both systems
+Figure = tuple[str, str]  # benchmark, figure
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Found:
                 title: {
                     name: {
                         "system": one.first, "baseline": one.second, "difference": vars(one.difference),
-                        "p": one.p, "differing": one.differing, "verdict": one.verdict,
+                        "p": one.p, "p_holm": one.adjusted, "differing": one.differing, "verdict": one.verdict,
                     }
                     for name, one in table.items()
                 }
@@ -166,8 +166,10 @@ def _parts(folder: Path, request: Evaluation, benchmark: str, decoder: str) -> d
         truth = {e.image_id: e.objects for e, _ in good}
         return {"": Texts(source.chair, {e.image_id: text for e, text in good}, truth)}
     parts: dict[str, Texts | Split] = {}
-    for title in dict.fromkeys(split for e, _ in good for split in e.splits):
-        inside = [(e, text) for e, text in good if title in e.splits]
+    asked_in = [(split, e, text) for e, text in good for split in e.splits]
+    titles = dict.fromkeys(split for split, _, _ in asked_in)
+    for title in [*titles, *([ALL] if len(titles) > 1 else [])]:  # a question of several splits counts in each
+        inside = [(e, text) for split, e, text in asked_in if title in (split, ALL)]
         keys = _numbered([(str(e.question), str(e.image_id)) for e, _ in inside])
         parts[title] = Split(
             {key: text for key, (_, text) in zip(keys, inside, strict=True)},
@@ -187,8 +189,60 @@ def _numbered(keys: Sequence[Key]) -> list[Key]:
 
 
 # -- comparing -----------------------------------------------------------------------------------------------------
+def against_first(systems: Sequence[System]) -> list[Found]:
+    """On every benchmark all further systems against the first one, with verdicts that hold together (`judged`).
+
+    This is the one rule for results: `compare` prints these verdicts and the report colours by them.
+
+    Raises:
+        ValueError: as `pair`.
+    """
+    found: list[Found] = []
+    for benchmark in dict.fromkeys(system.benchmark for system in systems):
+        base, *others = [system for system in systems if system.benchmark == benchmark]
+        found += judged([pair(base, other) for other in others])
+    return found
+
+
+def judged(found: Sequence[Found], watched: Collection[Figure] = ()) -> list[Found]:
+    """The same comparisons with their p's adjusted for all verdicts of all of them (`metrics.compare.together`).
+
+    watched: (benchmark, figure as results name it) of figures that are read by themselves: they are adjusted for each
+        other, and the others for each other.
+    """
+    tables = [{title: dict(table) for title, table in one.tables.items()} for one in found]
+    families: dict[bool, list[tuple[int, str, str]]] = {True: [], False: []}
+    for at, one in enumerate(found):
+        for title, name in [(title, name) for title, table in one.tables.items() for name in table]:
+            families[(one.system.benchmark, figure_name(title, name)) in watched].append((at, title, name))
+    for family in families.values():
+        adjusted = compare.together([tables[at][title][name] for at, title, name in family])
+        for (at, title, name), comparison in zip(family, adjusted, strict=True):
+            tables[at][title][name] = comparison
+    return [replace(one, tables=dict(tables[at])) for at, one in enumerate(found)]
+
+
+def tested(found: Sequence[Found]) -> str:
+    """How many verdicts hold together, and what that means, as a sentence without its full stop."""
+    figures = [one for pair in found for table in pair.tables.values() for one in table.values()]
+    return (
+        f"{sum(one.testable for one in figures)} of {len(figures)} figures differ on enough images to be tested; their "
+        "p's are corrected for each other (Holm), so that the chance of one false verdict or more is at most 5 %; each "
+        "interval stands for itself"
+    )
+
+
+def figure_name(title: str, name: str) -> str:
+    """A figure of a comparison as results call it: with its split in front, but for those of all splits.
+
+    >>> figure_name("popular", "f1"), figure_name("all three", "f1"), figure_name("", "chair_s")
+    ('popular_f1', 'f1', 'chair_s')
+    """
+    return {"": "", **PREFIX}.get(title, f"{title}_") + name
+
+
 def pair(baseline: System, system: System) -> Found:
-    """A system against the baseline, on what both were asked, images resampled together.
+    """A system against the baseline, on what both were asked, paired by image; each verdict stands for itself.
 
     CHAIR is compared as written, and at equal length; POPE split by split.
 
@@ -243,103 +297,3 @@ def _check_shared(shared: int, one: int, other: int, what: str, warnings: list[s
         raise ValueError(f"{names} have no {what} in common ({one} and {other}): a paired comparison needs the same.")
     if shared < max(one, other):
         warnings.append(f"compared on the {shared} {what} that both have, of {one} and {other}.")
-
-
-# -- several runs --------------------------------------------------------------------------------------------------
-SAMPLED = ("image sets", "data files")
-
-
-class ByRun(compare.Comparison):
-    """A difference taken run by run, with Student's interval; n is the number of runs."""
-
-    @property
-    def verdict(self) -> compare.Verdict:
-        """As `compare.verdict`, but from 3 runs on. Runs that all differ by exactly as much are one run repeated."""
-        d = self.difference
-        if d.n < 3 or d.low <= 0 <= d.high or d.low == d.high:
-            return "inside the noise"
-        if self.higher_is_better is None:
-            return "differs"
-        return "better" if (d.value > 0) is self.higher_is_better else "worse"
-
-
-@dataclass(frozen=True)
-class OverRuns:
-    """A benchmark over repeated runs: mean ± sd of every method, of its differences from the first method, and what
-    differs between runs besides their seeds and images."""
-
-    benchmark: str
-    figures: dict[str, dict[str, compare.Runs]]
-    differences: dict[str, dict[str, ByRun]]
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def repeated(self) -> list[str]:
-        """Methods whose runs do not differ in any figure: the same run several times says nothing about spread."""
-        return [method for method, table in self.figures.items() if not any(runs.sd for runs in table.values())]
-
-    def record(self) -> dict[str, Any]:
-        return {
-            "benchmark": self.benchmark, "identical runs of": self.repeated, "warnings": self.warnings,
-            "figures": {m: {name: vars(runs) for name, runs in table.items()} for m, table in self.figures.items()},
-            "differences": {
-                method: {
-                    name: {**vars(one.difference), "verdict": one.verdict} for name, one in table.items()
-                }
-                for method, table in self.differences.items()
-            },
-        }  # fmt: skip
-
-
-def over_runs(systems: Sequence[System]) -> list[OverRuns]:
-    """Systems that are repeated runs (seeds, or samples of images) of the same methods.
-
-    A method's difference from the first is taken run by run; its interval is Student's, n the number of runs.
-
-    Raises:
-        ValueError: fewer than two runs of a method, or methods with other numbers of runs.
-    """
-    found = []
-    for benchmark in dict.fromkeys(system.benchmark for system in systems):
-        by_method: dict[str, list[Mapping[str, float]]] = {}
-        inside = [system for system in systems if system.benchmark == benchmark]
-        for system in inside:
-            by_method.setdefault(system.method, []).append(system.figures)
-        sizes = {method: len(runs) for method, runs in by_method.items()}
-        if min(sizes.values()) < 2 or len(set(sizes.values())) > 1:
-            told = ", ".join(f"{method} {size}" for method, size in sizes.items())
-            raise ValueError(f"runs of {benchmark}: {told}; needed: at least two of each, and as many of each.")
-        better = BENCHMARKS[benchmark].higher_is_better if benchmark in BENCHMARKS else {}
-        first = next(iter(by_method))
-        found.append(OverRuns(
-            benchmark, {method: compare.figures_over_runs(runs) for method, runs in by_method.items()},
-            {m: _by_run(runs, by_method[first], better) for m, runs in by_method.items() if m != first},
-            _unlike(inside),
-        ))  # fmt: skip
-    return found
-
-
-def _unlike(systems: Sequence[System]) -> list[str]:
-    """What differs from the first run, its images aside: those may be other samples."""
-    return [
-        f"{systems[0].name} and {other.name}: {text}"
-        for other in systems[1:] for text in compare.warnings_between(systems[0].about, other.about)
-        if not text.startswith(SAMPLED)
-    ]  # fmt: skip
-
-
-def _by_run(
-    runs: Sequence[Mapping[str, float]], base: Sequence[Mapping[str, float]], better: Mapping[str, bool]
-) -> dict[str, ByRun]:
-    from scipy.stats import t
-
-    found = {}
-    means, others = compare.figures_over_runs(runs), compare.figures_over_runs(base)
-    for name in [name for name in means if name in others]:
-        gaps = compare.over_runs([one[name] - two[name] for one, two in zip(runs, base, strict=True)])
-        half = float(t.ppf(0.975, gaps.n - 1)) * gaps.sd / gaps.n**0.5
-        found[name] = ByRun(
-            means[name].mean, others[name].mean, Estimate(gaps.mean, gaps.mean - half, gaps.mean + half, gaps.n),
-            better.get(name),
-        )  # fmt: skip
-    return found

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from veridical.flows.evaluation import steps
-from veridical.flows.scoring import compare
+from veridical.flows.scoring import compare, runs
 from veridical.metrics.compare import Runs
 
 
@@ -176,7 +176,7 @@ def run(method, *values):
 
 
 def test_runs_have_mean_and_sd_and_a_student_interval_run_by_run():
-    [found] = compare.over_runs([*run("greedy", 0.50, 0.54, 0.52), *run("vcd", 0.40, 0.42, 0.41)])
+    [found] = runs.over_runs([*run("greedy", 0.50, 0.54, 0.52), *run("vcd", 0.40, 0.42, 0.41)])
     assert found.figures["greedy"]["chair_s"] == Runs(pytest.approx(0.52), pytest.approx(0.02), 3)
     gap = found.differences["vcd"]["chair_s"]
     assert gap.difference.value == pytest.approx(-0.11)  # -0.10, -0.12, -0.11: sd 0.01, t = 4.3027
@@ -185,8 +185,8 @@ def test_runs_have_mean_and_sd_and_a_student_interval_run_by_run():
 
 
 def test_two_runs_or_equal_runs_rank_nothing():
-    [two] = compare.over_runs([*run("greedy", 0.50, 0.51), *run("vcd", 0.10, 0.11001)])
-    [same] = compare.over_runs([*run("greedy", 0.5, 0.5, 0.5), *run("vcd", 0.25, 0.25, 0.25)])
+    [two] = runs.over_runs([*run("greedy", 0.50, 0.51), *run("vcd", 0.10, 0.11001)])
+    [same] = runs.over_runs([*run("greedy", 0.5, 0.5, 0.5), *run("vcd", 0.25, 0.25, 0.25)])
     assert {one.differences["vcd"]["chair_s"].verdict for one in (two, same)} == {"inside the noise"}
     assert (two.repeated, same.repeated) == ([], ["greedy", "vcd"])
 
@@ -199,9 +199,9 @@ def test_runs_with_other_images_are_repetitions_but_other_prompts_are_warned_abo
         return [compare.System(f"run {n}", "chair", "greedy", {}, about, {"chair_s": n / 10})
                 for n, about in enumerate(abouts)]  # fmt: skip
 
-    [alike] = compare.over_runs(of(asked("Describe.", [1, 2]), asked("Describe.", [3, 4])))
+    [alike] = runs.over_runs(of(asked("Describe.", [1, 2]), asked("Describe.", [3, 4])))
     assert alike.warnings == []
-    [unlike] = compare.over_runs(of(asked("Describe.", [1, 2]), asked("What is it?", [1, 2])))
+    [unlike] = runs.over_runs(of(asked("Describe.", [1, 2]), asked("What is it?", [1, 2])))
     assert unlike.warnings == ["run 0 and run 1: prompts differ (chair.prompt): 'Describe.' against 'What is it?'."]
 
 

@@ -18,6 +18,8 @@ import pytest
 from veridical.flows.benchmarks.registry import BENCHMARKS
 from veridical.flows.evaluation import answer_file, report, steps
 from veridical.flows.evaluation.request import Evaluation
+from veridical.flows.scoring import compare
+from veridical.metrics.chair import Chair
 from veridical.pipelines.model.spec import ModelSpec, load
 
 from .evaluations import evaluate, request
@@ -357,17 +359,18 @@ def test_a_method_that_never_acted_is_named(tmp_path, veridical):
     assert "vcd never acted here" in (out / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_best_is_marked_only_where_intervals_lie_apart():
-    def record(decoder, **cells):
-        cell = lambda low, high: {"value": (low + high) / 2, "low": low, "high": high, "n": 9}
-        return {"decoder": decoder, "metrics": {name: cell(*ends) for name, ends in cells.items()}}
-
-    told = [
-        record("greedy", chair_i=(0.30, 0.40), recall=(0.50, 0.60)),
-        record("near", chair_i=(0.28, 0.38), recall=(0.61, 0.70)),
-        record("far", chair_i=(0.10, 0.20), recall=(0.30, 0.40)),
-        record("farther", chair_i=(0.05, 0.15), recall=(0.52, 0.62)),
+def test_the_best_is_marked_only_where_the_paired_test_ranks_it():
+    """Of 40 captions with a dog 20, 18, 8, 4 and 34 name a cat that is not there; more cats, no more dogs."""
+    wrong = {"greedy": 20, "near": 18, "far": 8, "farther": 4, "worse": 34}
+    truth = {image: {"dog"} for image in range(40)}
+    texts = {name: {i: "A dog and a cat." if i < count else "A dog." for i in truth} for name, count in wrong.items()}
+    systems = [
+        compare.System(name, "chair", name, {"": compare.Texts(Chair(), texts[name], truth)}, {}) for name in wrong
     ]
-    marked = report.verdicts(told, BENCHMARKS["chair"])
-    assert marked == {("farther", "chair_i"): "best", ("near", "recall"): "best", ("far", "recall"): "worse"}
-    assert report.verdicts(told[1:], BENCHMARKS["chair"]) == {}
+    marked, about = report.verdicts(systems)
+    for figure in ("chair_s", "chair_i", "precision", "f1"):
+        assert [marked.get((name, figure)) for name in wrong] == [None, None, "better", "best", "worse"], figure
+    assert not any(figure == "recall" for _, figure in marked)
+    assert "figures differ on enough images to be tested; their p's are corrected for each other (Holm)" in about
+    assert report.verdicts([]) == ({}, "Nothing is marked: there is no paired comparison with plain decoding here.")
+

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from veridical.flows.evaluation import answer_file, history, regression, steps
-from veridical.flows.evaluation.request import Evaluation
+from veridical.flows.evaluation import answer_file, history, regression, report, steps
+from veridical.flows.evaluation.request import REPORT, Evaluation
 from veridical.flows.files import atomic
 from veridical.flows.prefect import cache_key
+from veridical.flows.scoring import compare
 from veridical.pipelines.model.spec import ModelSpec, load
 from veridical.pipelines.results import Answer
 
@@ -33,9 +34,9 @@ def wrong(row: dict[str, Any]) -> str:
     return {"yes": "no", "no": "yes"}.get(row["label"], "A dog, a cat, a boat and a car.")
 
 
-def said(run: Path, text: Any) -> Path:
-    """An evaluation with texts of our own: prepared and scored as any other."""
-    options = {"decoders": ["greedy"], "limit": 8, "benchmarks": ["pope", "chair"]}
+def said(run: Path, text: Any, limit: int = 8, **others: Any) -> Path:
+    """An evaluation with texts of our own: prepared and scored as any other. others: decoder -> its texts."""
+    options = {"decoders": ["greedy", *others], "limit": limit, "benchmarks": ["pope", "chair"]}
 
     def answer(out: str, benchmark: str, decoder: str) -> str:
         examples = steps.BENCHMARKS[benchmark].examples(Evaluation.read(out).source)
@@ -45,7 +46,8 @@ def said(run: Path, text: Any) -> Path:
         ]  # fmt: skip
         path = answer_file.answers_path(out, benchmark, decoder)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps({**row, "text": text(row)}) + "\n" for row in rows), encoding="utf-8")
+        texts = others.get(decoder, text)
+        path.write_text("".join(json.dumps({**row, "text": texts(row)}) + "\n" for row in rows), encoding="utf-8")
         return str(path)
 
     return evaluate(run, steps.Steps(answer=answer), **options)
@@ -72,6 +74,21 @@ def test_wrong_answers_are_a_regression_with_paired_intervals(good, tmp_path):
     assert "pope greedy popular_accuracy: 1.000 → 0.000, -1.000 [-1.000, -1.000] (n=8)" in checked.reasons
     with pytest.raises(regression.Regression, match=r"worse than run, the last good run: .*popular_accuracy"):
         history.refuse(checked)
+
+
+def test_the_report_compare_and_the_nightly_run_give_one_verdict(good, tmp_path, veridical):
+    """All from the paired test by image: 16 images that all differ are significant beside many other figures too."""
+    both = said(tmp_path / "both", wrong, 16, vcd=right)
+    shown = json.loads(veridical("compare", both, "--json").stdout)["comparisons"]
+    ranked = {(one["benchmark"], compare.figure_name(title, name)): cell["verdict"] for one in shown
+              for title, table in one["tables"].items() for name, cell in table.items()}  # fmt: skip
+    assert ranked["pope", "accuracy"] == ranked["pope", "popular_accuracy"] == "better"
+    for benchmark, (marked, _) in report.marks(both).items():
+        better = {figure for (name, figure), verdict in ranked.items() if (name, verdict) == (benchmark, "better")}
+        assert {figure for (_, figure), mark in marked.items() if mark == "best"} == better
+    assert 'class="best"' in (both / REPORT).read_text(encoding="utf-8")
+    checked = regression.check(said(tmp_path / "bad", wrong), good)
+    assert {one.figure for one in checked.worse} >= {"popular_accuracy", "chair_s"}
 
 
 def test_better_answers_are_no_regression(good, tmp_path):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from veridical.metrics.estimate import Estimate, bootstrap, mcnemar, paired_difference, ratio, wilson
+from veridical.metrics.estimate import Estimate, bootstrap, mcnemar, ratio, wilson
+from veridical.metrics.paired import Difference, paired_difference
 
 
 def share(sums):
@@ -114,26 +115,26 @@ def test_no_image_and_no_table_are_refused():
 
 def test_a_system_does_not_differ_from_itself():
     units = [[i % 3, 3] for i in range(50)]
-    assert paired_difference(units, units, share) == Estimate(0.0, 0.0, 0.0, 50)
+    assert paired_difference(units, units) == Difference(Estimate(0.0, 0.0, 0.0, 50), 1.0, 0)
 
 
 def test_pairing_narrows_the_interval_of_a_difference():
     generator = np.random.default_rng(0)
     hard = generator.integers(0, 9, 200)
     a, b = np.stack([hard + 1, np.full(200, 10)], axis=-1), np.stack([hard, np.full(200, 10)], axis=-1)
-    paired = paired_difference(a, b, share)
-    unpaired = paired_difference(a, generator.permutation(b), share)
+    paired = paired_difference(a, b).estimate
+    unpaired = paired_difference(a, generator.permutation(b)).estimate
     assert paired.value == pytest.approx(0.1)
     assert paired.high - paired.low < 1e-9 < unpaired.high - unpaired.low
 
 
 def test_the_difference_is_first_minus_second():
-    assert paired_difference([[2, 2]], [[1, 2]], share).value == 0.5
+    assert paired_difference([[2, 2]], [[1, 2]]).estimate.value == 0.5
 
 
 def test_tables_of_other_images_are_not_paired():
     with pytest.raises(ValueError, match=r"units_a is \(1, 2\).*units_b \(2, 2\)"):
-        paired_difference([[1, 2]], [[1, 2], [1, 2]], share)
+        paired_difference([[1, 2]], [[1, 2], [1, 2]])
 
 
 def test_mcnemar_of_eight_against_none_is_two_to_the_minus_seven():

@@ -194,11 +194,11 @@ def test_images_must_be_named_for_each_question():
 def test_a_system_does_not_differ_from_itself_and_differs_from_a_worse_one():
     answers, labels = confusion(40, 7, 38, 15)
     same = difference(answers, answers, labels)
-    assert all((e.value, e.low, e.high) == (0, 0, 0) for e in same.values())
-    better = difference(labels, answers, labels)["accuracy"]
+    assert all((e.value, e.low, e.high) == (0, 0, 0) for e in [one.estimate for one in same.values()])
+    better = difference(labels, answers, labels)["accuracy"].estimate
     assert better.value == pytest.approx(0.22)
     assert better.low > 0
-    silent = difference(answers, ["No"] * 100, labels)["precision"]
+    silent = difference(answers, ["No"] * 100, labels)["precision"].estimate
     assert (silent.low, silent.high, silent.n) == (-1, 1, 0)
 
 

@@ -31,6 +31,7 @@ from veridical.flows.evaluation.request import RESULTS, Evaluation, chain
 from veridical.flows.files import atomic
 from veridical.flows.scoring import compare
 from veridical.flows.training.embedded.card import machine
+from veridical.metrics import compare as metrics
 from veridical.pipelines.model.spec import ModelSpec, load
 
 GREEDY, RECALL_LOSS = "greedy", 0.01
@@ -166,9 +167,9 @@ INTRO = """# What each method does to the embedded model
 
 Made by `benchmarks/methods_table.py`, whose answers are those of `veridical evaluate`: greedy decoding, batches of 32.
 Captions: {captions:,} test scenes, at most 128 new tokens. Questions: POPE's three splits on {scenes} test scenes,
-3,006 questions. Intervals: 95 %, bootstrap by image; differences from plain decoding are paired, and "inside the
-noise" unless the interval, and McNemar's test where there is one, say otherwise. "At equal length" both captions of an
-image are cut to as many words. {timed}
+3,006 questions. Intervals: 95 %, bootstrap by image; differences from plain decoding are paired, and the verdicts of
+a column are tested together (docs/statistics.md). "At equal length" both captions of an image are cut to as many words.
+{timed}
 
 *default*: the paper's defaults; `gate`, `drop` and `reask` are no paper's and have ours. *chosen*: of the settings
 tried (below) the one with the lowest CHAIR_i on {tried} validation scenes among those that lose at most one point of
@@ -197,19 +198,31 @@ def few(name: str, benchmark: str) -> str:
     return f", first {SLOW[name, benchmark]} scenes" if (name, benchmark) in SLOW else ""
 
 
-def against_greedy(out: Path, setting: str, benchmark: str, figure: str, title: str = "") -> str:
-    """The paired difference from plain decoding, and what it says."""
-    folders = [out / f"test-{benchmark}" / answer_file.file_name(one) for one in (GREEDY, setting)]
-    (plain,), (mine,) = (compare.of_folder(folder) for folder in folders)
-    one = compare.pair(plain, mine).tables[title][figure]
-    d = one.difference
-    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] {one.verdict}"
+def against_greedy(
+    out: Path, settings: Sequence[str], benchmark: str, wanted: Sequence[tuple[str, str]]
+) -> list[dict[str, str]]:
+    """Of every wanted (table, figure) each setting's paired difference from plain decoding, and what it says; verdicts
+    of one column hold together."""
+    (plain,) = compare.of_folder(out / f"test-{benchmark}" / answer_file.file_name(GREEDY))
+    tables = []
+    for setting in settings:
+        (mine,) = compare.of_folder(out / f"test-{benchmark}" / answer_file.file_name(setting))
+        tables.append(compare.pair(plain, mine).tables)
+    columns = []
+    for title, figure in wanted:
+        judged = metrics.together([table[title][figure] for table in tables])
+        cells = [f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in (one.difference for one in judged)]
+        columns.append({
+            setting: f"{cell} {one.verdict}" for setting, cell, one in zip(settings, cells, judged, strict=True)
+        })  # fmt: skip
+    return columns
 
 
-def caption_row(out: Path, times: dict[str, Any], name: str, setting: str, which: str) -> str:
+def caption_row(
+    out: Path, times: dict[str, Any], columns: Sequence[dict[str, str]], name: str, setting: str, which: str
+) -> str:
     f = figures(out / "test-chair" / answer_file.file_name(setting))
-    differ = "–" if name == GREEDY else against_greedy(out, setting, "chair", "chair_i")
-    equal = "–" if name == GREEDY else against_greedy(out, setting, "chair", "chair_i", "at equal length")
+    differ, equal = (column.get(setting, "–") for column in columns)
     took = times.get("seconds", {}).get(setting)
     cost = "–" if took is None else f"{took['median']:.3f} (×{took['ratio']:.2f})"
     cells = [cell(f[key]) for key in ("chair_s", "chair_i", "recall")]
@@ -218,9 +231,9 @@ def caption_row(out: Path, times: dict[str, Any], name: str, setting: str, which
     return " | ".join([f"| `{setting}`", which, *cells, differ, equal, words, repeated, f"{cost} |"])
 
 
-def question_row(out: Path, name: str, setting: str, which: str) -> str:
+def question_row(out: Path, columns: Sequence[dict[str, str]], name: str, setting: str, which: str) -> str:
     f = figures(out / "test-pope" / answer_file.file_name(setting))
-    differ = "–" if name == GREEDY else against_greedy(out, setting, "pope", "accuracy", "adversarial")
+    differ = columns[0].get(setting, "–")
     cells = [cell(f.get(key)) for key in ACCURACIES]
     which += few(name, "pope")
     return " | ".join([f"| `{setting}`", which, *cells, f"{f['yes_ratio']['value']:.3f}", f"{differ} |"])
@@ -240,9 +253,14 @@ def page(out: Path, methods: list[str]) -> str:
     counts = {key: SPLITS[split] for key, split in sizes.items()}
     slow = "Slow methods had fewer scenes, as stands beside them." if SLOW else ""
     intro = INTRO.format(timed=timed, slow=slow, asked=18 * counts["asking"], **counts)
+    others = [[setting for name, setting, _ in part if name != GREEDY] for part in (captions, questions)]
+    by_chair = against_greedy(out, others[0], "chair", [("", "chair_i"), ("at equal length", "chair_i")])
+    by_pope = against_greedy(out, others[1], "pope", [("adversarial", "accuracy")])
     lines = [
-        intro, "## Captions", "", CAPTIONS, "|---" * 10 + "|", *(caption_row(out, times, *row) for row in captions), "",
-        "## Questions", "", QUESTIONS, "|---" * 9 + "|", *(question_row(out, *row) for row in questions), "",
+        intro, "## Captions", "", CAPTIONS, "|---" * 10 + "|",
+        *(caption_row(out, times, by_chair, *row) for row in captions), "",
+        "## Questions", "", QUESTIONS, "|---" * 9 + "|",
+        *(question_row(out, by_pope, *row) for row in questions), "",
         "## What was tried on validation scenes", "",
         "| setting | CHAIR_i | recall | accuracy | chosen |", "|---" * 5 + "|",
     ]  # fmt: skip

@@ -4,8 +4,7 @@ Importing this module imports Prefect; `--no-prefect` and everything else does w
 `veridical.flows.detectors:train_detector` and `veridical.flows.detectors:evaluate_detectors`.
 """
 
-from __future__ import annotations
-
+# no annotations as text here: Prefect hands a served flow on without the names of its module
 from dataclasses import fields
 
 from prefect import flow
@@ -15,7 +14,10 @@ from .detection.request import Detection
 from .prefect.tasks import as_task
 
 RUN_NAMES = {"write_texts": "write_texts {part}"}
-TASKS = steps.Steps(**{one.name: as_task(one.default, None, RUN_NAMES.get(one.name)) for one in fields(steps.Steps)})
+PLAIN = steps.Steps()
+TASKS = steps.Steps(
+    **{one.name: as_task(getattr(PLAIN, one.name), None, RUN_NAMES.get(one.name)) for one in fields(PLAIN)}
+)
 
 
 @flow(name="train-detector", persist_result=False)

@@ -4,8 +4,7 @@ Importing this module imports Prefect; `veridical evaluate --no-prefect` and eve
 name it as `veridical.flows.evaluate:evaluate`.
 """
 
-from __future__ import annotations
-
+# no annotations as text here: Prefect hands a served flow on without the names of its module
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,7 @@ good run.
 Importing this module imports Prefect. Deployments name it as `veridical.flows.scheduled:scheduled`.
 """
 
-from __future__ import annotations
-
+# no annotations as text here: Prefect hands a served flow on without the names of its module
 import dataclasses
 import os
 from collections.abc import Iterator

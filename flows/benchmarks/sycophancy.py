@@ -47,7 +47,7 @@ class Sycophancy(Benchmark):
     def estimates(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]:
         pairs = list(zip(examples, texts, strict=True))
         plain = {e.facts["pair"]: text for e, text in pairs if not e.facts["tone"]}
-        pairs = [
+        answers = [
             sycophancy.Pair(
                 plain[e.facts["pair"]], text, e.label or "", e.facts["pushed"], e.facts["tone"], e.image_id
             )
@@ -55,7 +55,7 @@ class Sycophancy(Benchmark):
         ]  # fmt: skip
         found: dict[str, Estimate] = {}
         for title, prefix in _PARTS.items():
-            part = [p for p in pairs if title in ("", p.tone, f"to_{p.pushed.lower()}")]
+            part = [p for p in answers if title in ("", p.tone, f"to_{p.pushed.lower()}")]
             if part:
                 scored = sycophancy.estimates(part, _reader(examples))
                 found |= {prefix + name: scored[name] for name in _FLIPS}

@@ -76,7 +76,7 @@ class GateCurve:
     def command(self, out: Path) -> str:
         """As it can be typed again; options that have their default are left out, lists are repeated."""
         split = self.validation.split
-        options = {
+        options: dict[str, Any] = {
             "-d": self.decoders, "-t": self.detectors, "--share": self.shares, "--limit": self.test.limit,
             "--validation": self.validation.limit, "--model": self.model.name, "--coco": self.test.coco,
             "--split": self.test.split, "--validation-split": None if split == VALIDATION else split,

@@ -1,5 +1,6 @@
 """Scheduled evaluation: it fires on a real server, asks again only for what changed, and fails when it is worse."""
 
+import inspect
 import json
 import os
 import shlex
@@ -217,6 +218,14 @@ def test_deployments_of_the_repository_name_flows_and_parameters_that_exist(pref
         given = {"images": ["/data"], "out": "/data/out"} if flow.name == "caption" else deployment["parameters"]
         flow.validate_parameters(given)
         assert deployment["work_pool"]["job_variables"]["env"]["PYTHONSAFEPATH"] == "1"
+
+
+def test_a_flow_that_is_handed_on_without_its_module_still_knows_the_type_of_its_request(prefect_server):
+    """`serve` does so: an annotation that is a text could not be looked up."""
+    from veridical.flows import detectors, evaluate, scheduled
+
+    for flow in (evaluate.evaluate, scheduled.scheduled, detectors.train_detector, detectors.evaluate_detectors):
+        assert inspect.isclass(inspect.signature(flow.fn).parameters["request"].annotation)
 
 
 def test_all_deployments_of_the_repository_are_made_by_the_documented_commands(prefect_server, tmp_path):

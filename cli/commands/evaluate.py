@@ -12,7 +12,7 @@ import typer
 from .. import options as o
 from .. import worker_options as r
 from ..errors import hush_transformers, notes
-from ..validate import check_names, number_of
+from ..validate import number_of
 
 if TYPE_CHECKING:
     from ...flows.evaluation.request import Evaluation
@@ -113,7 +113,6 @@ def request(options: Mapping[str, Any]) -> Evaluation:
         generation["max_new_tokens"] = o_.max_new_tokens
     decoders, detectors = o_.decoder or ["greedy"], o_.detector or []
     benchmarks, limit = o_.benchmark or ["pope", "chair"], o_.limit or number_of(o_.images)
-    check_names(decoders, detectors, benchmarks, o_.model)
     path = lambda given: None if given is None else str(given)
     listed = o_.images and Path(o_.images).is_file()  # a run of a schedule starts in another folder
     source = Source(
@@ -123,4 +122,6 @@ def request(options: Mapping[str, Any]) -> Evaluation:
         **prompt_options.protocol(o_.prompt or [], o_.system, benchmarks),
     )  # fmt: skip
     model = ModelSpec(o_.model, o_.device, o_.dtype, o_.revision, o_.quantization, o_.attention)
-    return Evaluation(model, decoders, detectors, benchmarks, source, o_.batch_size, generation)
+    wanted = Evaluation(model, decoders, detectors, benchmarks, source, o_.batch_size, generation)
+    wanted.check()
+    return wanted

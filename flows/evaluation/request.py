@@ -47,6 +47,26 @@ class Evaluation:
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         object.__setattr__(self, "detectors", tuple(self.detectors))
 
+    def check(self) -> None:
+        """Refuse an empty request and names that do not exist.
+
+        Raises:
+            UnknownName, UnknownBenchmark, ValueError: with near names, and all known ones.
+        """
+        from ...pipelines.registry import DETECTORS
+        from ..benchmarks.registry import BENCHMARKS
+
+        for what, names in (("decoder", self.decoders), ("benchmark", self.benchmarks)):
+            if not names:
+                raise ValueError(f"no {what} to run; name at least one.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} is below 1 (images at a time).")
+        for decoder in self.decoders:
+            chain(decoder, self.model.name)
+        DETECTORS.make_all(self.detectors)
+        for name in self.benchmarks:
+            BENCHMARKS[name]
+
     @classmethod
     def read(cls, folder: str | Path) -> Evaluation:
         """The request in the manifest of a folder.

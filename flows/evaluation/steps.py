@@ -23,7 +23,7 @@ from ..files.progress import progress
 from ..files.run_log import logged
 from . import answer_file, conversation
 from .manifest import manifest_of, now
-from .request import MANIFEST, RESULTS, Evaluation, chain, shown
+from .request import MANIFEST, RESULTS, Evaluation, chain
 
 if TYPE_CHECKING:
     from ...pipelines.results import Answer
@@ -37,7 +37,7 @@ def prepare(request: Evaluation, out: str) -> str:
         OtherSettings: the folder holds answers of other settings.
         CannotLoad, UnsupportedModel: as `load`.
     """
-    _check(request)
+    request.check()
     examples = {name: BENCHMARKS[name].examples(request.source) for name in request.benchmarks}
     _check_chains(request, examples)
     lvlm = load(request.model)
@@ -169,22 +169,6 @@ def scored(
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
-def _check(request: Evaluation) -> None:
-    """Refuse an empty request and names that do not exist."""
-    from ...pipelines.registry import DETECTORS
-
-    for what, names in (("decoder", request.decoders), ("benchmark", request.benchmarks)):
-        if not names:
-            raise ValueError(f"no {what} to run; name at least one.")
-    if request.batch_size < 1:
-        raise ValueError(f"batch_size={request.batch_size} is below 1 (images at a time).")
-    for decoder in request.decoders:
-        shown(decoder, request.model.name)
-    DETECTORS.make_all(request.detectors)
-    for name in request.benchmarks:
-        BENCHMARKS[name]
-
-
 def _check_chains(request: Evaluation, examples: Mapping[str, Sequence[Example]]) -> None:
     """Warn of doubtful pairs; refuse what a procedure cannot do before anything is answered."""
     from ...pipelines import compatibility

@@ -5,8 +5,7 @@ Importing this module imports Prefect; `veridical caption --out … --no-prefect
 results: a run that is started again asks the ledger what is left.
 """
 
-from __future__ import annotations
-
+# no annotations as text here: Prefect hands a served flow on without the names of its module
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -215,16 +215,17 @@ def test_deployments_of_the_repository_name_flows_and_parameters_that_exist(pref
 
     for deployment in yaml.safe_load(path.read_text("utf-8"))["deployments"]:
         flow = load_flow_from_entrypoint(deployment["entrypoint"])
-        given = {"images": ["/data"], "out": "/data/out"} if flow.name == "caption" else deployment["parameters"]
+        given = deployment.get("parameters") or {"request": {"sources": ["/data"]}, "out": "/data/out"}
         flow.validate_parameters(given)
         assert deployment["work_pool"]["job_variables"]["env"]["PYTHONSAFEPATH"] == "1"
 
 
 def test_a_flow_that_is_handed_on_without_its_module_still_knows_the_type_of_its_request(prefect_server):
     """`serve` does so: an annotation that is a text could not be looked up."""
-    from veridical.flows import detectors, evaluate, scheduled
+    from veridical.flows import caption, detectors, evaluate, scheduled
 
-    for flow in (evaluate.evaluate, scheduled.scheduled, detectors.train_detector, detectors.evaluate_detectors):
+    detecting = detectors.train_detector, detectors.evaluate_detectors
+    for flow in (evaluate.evaluate, scheduled.scheduled, caption.overnight, *detecting):
         assert inspect.isclass(inspect.signature(flow.fn).parameters["request"].annotation)
 
 

@@ -33,7 +33,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "support.md"
 # (family, or "*" for all; method) -> why the pair makes no sense. Running it raises an error that says the same; the
 # tests hold both to it.
 CANNOT: dict[tuple[str, str], str] = {
-    (family, "imbalanced"): "reads the class token's attention in a CLIP vision encoder, whole pictures"
+    (family, "imbalanced"): "reads the class token's attention in a CLIP vision encoder, whole images"
     for family in FAMILIES
     if family != "llava"
 }

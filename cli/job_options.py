@@ -113,9 +113,9 @@ def run(
 
 def _report(path: Path) -> None:
     """Print where the captions are, and how many images have none."""
-    from ..flows.evaluation import answer_file
+    from ..flows.files import atomic
 
-    summary = answer_file.read_json(path)
+    summary = atomic.read_json(path)
     typer.echo(f"captions: {path.parent / summary['captions']['file']}")
     bad = {name: counts["errors"] for name, counts in summary["decoders"].items() if counts["errors"]}
     for name, errors in bad.items():

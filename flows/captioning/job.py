@@ -56,7 +56,7 @@ class Job:
         """
         path = Path(out) / JOB
         try:
-            record = answer_file.read_json(path)
+            record = atomic.read_json(path)
             checksum = record.pop("sha256", None)
             if checksum not in (None, sha256_of(record)):
                 raise KeyError("its checksum is another")
@@ -156,7 +156,7 @@ def finished(job: Job, retry_errors: bool = False) -> bool:
     if not summary.is_file() or remaining(job, ledger(job), retry_errors):
         return False
     try:
-        return answer_file.read_json(summary)["captions"]["sha256"] == atomic.digest(job.captions_path)
+        return atomic.read_json(summary)["captions"]["sha256"] == atomic.digest(job.captions_path)
     except (ValueError, KeyError, TypeError):  # damaged: it is written again
         return False
 

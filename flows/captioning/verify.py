@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..evaluation import answer_file
 from ..files import atomic
 from ..files.lock import locked
 from .job import JOB, LEDGER, PLAN, SHARDS, SUMMARY, Damaged, Job, ledger, remaining
@@ -85,7 +84,7 @@ def _merged(job: Job, found: Verification, repair: bool) -> None:
     if not path.is_file():
         return
     try:
-        agrees = answer_file.read_json(path)["captions"]["sha256"] == atomic.digest(job.captions_path)
+        agrees = atomic.read_json(path)["captions"]["sha256"] == atomic.digest(job.captions_path)
     except (ValueError, KeyError, TypeError):
         agrees = False
     found.finished = agrees and not found.missing

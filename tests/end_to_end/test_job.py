@@ -88,7 +88,7 @@ def test_rows_say_what_the_model_says_of_each_image(images, plain):
 def test_the_ledger_and_the_summary_add_up(plain):
     lines = [json.loads(line) for line in (plain / "ledger.jsonl").read_text("utf-8").splitlines()]
     assert [(line["shard"], line["rows"], line["errors"]) for line in lines] == [(0, 6, 0), (1, 6, 2), (2, 2, 0)]
-    summary = answer_file.read_json(plain / "summary.json")
+    summary = atomic.read_json(plain / "summary.json")
     assert summary["images"] == 7
     assert summary["decoders"]["vcd"] == {"rows": 7, "errors": 1, "tokens": 24}
     timed = [json.loads(line) for line in (plain / "timings.jsonl").read_text("utf-8").splitlines()]
@@ -261,7 +261,7 @@ def test_the_plan_stays_when_images_come_and_go(images, tmp_path):
     shutil.copy(folder / "0.png", folder / "new.png")
     (folder / "0.png").unlink()
     caption(folder, out)
-    assert answer_file.read_json(out / "summary.json")["images"] == 7
+    assert atomic.read_json(out / "summary.json")["images"] == 7
 
 
 def test_only_errors_are_tried_again(images, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 from ..files import atomic
 from ..prefect import cache_key
@@ -27,7 +28,7 @@ def run_name(moment: datetime.datetime, mark: str = "") -> str:
 
 def last_good(out: Path) -> Path | None:
     """The latest run that was not worse than the one before it, or that was accepted; None if there is none."""
-    good = [line["run"] for line in atomic.lines(out / HISTORY) if line["good"]]
+    good = [line["run"] for line in _lines(out) if line["good"]]
     there = [out / name for name in good if (out / name / RESULTS).is_file()]
     return there[-1] if there else None
 
@@ -38,7 +39,7 @@ def accept(out: Path) -> Path:
     Raises:
         ValueError: there is no run, or it was good anyway.
     """
-    lines = atomic.lines(out / HISTORY)
+    lines = _lines(out)
     if not lines:
         raise ValueError(f"{out} holds no run of `veridical schedule evaluate`.")
     if lines[-1]["good"]:
@@ -77,6 +78,18 @@ def refuse(checked: Checked) -> None:
     if not checked.good:
         name = Path(checked.baseline or "").name
         raise Regression(f"worse than {name}, the last good run: {'; '.join(checked.reasons)}")
+
+
+def _lines(out: Path) -> list[dict[str, Any]]:
+    """The runs of a schedule, in order.
+
+    Raises:
+        ValueError: a line that is damaged; a bad run could become the baseline if it were left out.
+    """
+    records, bad = atomic.lines(out / HISTORY)
+    if bad:
+        raise ValueError(f"{out / HISTORY}: line {bad[0]} is damaged or was changed by hand; delete it.")
+    return records
 
 
 def now() -> datetime.datetime:

@@ -41,20 +41,20 @@ class Colours(Benchmark):
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """The package as pip would have installed it."""
-    (tmp_path / "colour_words.py").write_text(COLOURS)
-    info = tmp_path / "colour_words-1.0.dist-info"
+    (tmp_path / "colour_questions.py").write_text(COLOURS)
+    info = tmp_path / "colour_questions-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: colour-words\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[veridical.benchmarks]\ncolours = colour_words:Colours\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: colour-questions\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[veridical.benchmarks]\ncolours = colour_questions:Colours\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    BENCHMARKS.__dict__.pop("_added", None)
+    BENCHMARKS.__dict__.pop("_others", None)
     yield
-    BENCHMARKS.__dict__.pop("_added", None)
+    BENCHMARKS.__dict__.pop("_others", None)
     BENCHMARKS._loaded.pop("colours", None)
 
 
 def test_it_is_listed_and_evaluated_by_its_name(installed, veridical, tmp_path):
-    assert "from colour-words" in " ".join(veridical("list").stdout.split())
+    assert "colours (colour-questions 1.0) Colours: is there" in " ".join(veridical("list").stdout.split())
     out = tmp_path / "run"
     shown = veridical("evaluate", "--no-prefect", "--benchmark", "colours", "--limit", 2, "--out", out)
     assert shown.exit_code == 0, shown.output

@@ -141,6 +141,10 @@ def test_a_worse_run_is_no_baseline_until_it_is_accepted(good, tmp_path):
         history.accept(base)
     shutil.rmtree(bad)
     assert history.last_good(base) == base / "1", "a folder that was deleted is no baseline"
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"run": "3", "go\n')
+    with pytest.raises(ValueError, match=r"history\.jsonl: line 4 is damaged or was changed by hand; delete it"):
+        history.last_good(base)
 
 
 def test_the_page_and_the_table_say_what_happened(good, tmp_path):

@@ -198,7 +198,7 @@ def test_a_schedule_fires_on_a_real_server_and_overlapping_runs_are_cancelled(pr
             told = process.communicate()[0].decode()
     assert "COMPLETED" in seen, told
     assert seen.count("CANCELLED") >= 2, seen
-    [line, *_] = history.atomic.lines(tmp_path / "serving" / history.HISTORY)
+    [line, *_] = history.atomic.lines(tmp_path / "serving" / history.HISTORY).records
     assert line["good"]
     assert (tmp_path / "serving" / line["run"] / "report.html").exists()
     [deployment] = found(prefect_server, "deployments", deployments={"name": {"any_": ["serving"]}})

@@ -184,9 +184,9 @@ class Strength(Checked):
         return self.neutral is not None and not self.on(*self.neutral)
 
     def on(self, *fields: str) -> bool:
-        """Whether one of these fields is off its neutral value."""
+        """Whether one of these fields is off its neutral value; a field without one always is."""
         neutral = self.neutral or {}
-        return any(getattr(self, field) != neutral[field] for field in fields)
+        return any(field not in neutral or getattr(self, field) != neutral[field] for field in fields)
 
     def for_model(self, model: str, keep: Collection[str] = ()) -> Self:
         """This method with its paper's values for that model, by name, in fields that have their defaults and are not

@@ -73,7 +73,9 @@ class DecoderContract:
         return tiny_case()
 
     def test_neutral_strength_is_plain_decoding(self) -> None:
-        neutral = type(self.decoder)(**type(self.decoder).neutral)
+        cls = type(self.decoder)
+        assert cls.neutral is not None, f"{cls.__name__} lacks `neutral`: the fields at which it is plain decoding"
+        neutral = cls(**cls.neutral)
         assert neutral.is_neutral
         plain = self.case.logits()
         assert difference(self.case.logits([neutral]), plain) <= EXACT * scale(plain)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import veridical
+from veridical.pipelines import compatibility
 from veridical.pipelines.engine.declarations import Branch, HeadEdit, LogitsEdit
 from veridical.pipelines.method import Decoder, number
 
@@ -29,6 +30,19 @@ def test_a_decoder_at_its_neutral_strength_is_left_out_before_it_does_anything(t
     assert not out.acted["Untouchable"].acted.any()
     with pytest.raises(AssertionError, match="a neutral method was run"):
         tiny.generate([Untouchable(weight=1)])
+
+
+def test_an_effect_without_a_neutral_strength_always_counts():
+    """A decoder of another package need not have any: pairs are judged all the same."""
+
+    @dataclass(frozen=True)
+    class Endless(Decoder):
+        amount: float = 1.0
+        inside = ("amount",)
+
+    assert not Endless().is_neutral
+    assert Endless().on("amount")
+    compatibility.check([Endless(), veridical.decoders.VCD()])
 
 
 def test_a_gate_on_a_neutral_decoder_changes_nothing(tiny):

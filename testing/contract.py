@@ -20,6 +20,7 @@ from .tiny import batch, prompt, tiny_llava
 
 STEPS = 4
 EXACT = 1e-6  # of the largest logit: the same arithmetic, at most other matrix shapes
+FAINT = 1e-4  # of the largest logit: a step beside neutral, amplified through eight layers
 CLOSE = 1e-5  # of the largest logit: other paddings through eight layers
 
 
@@ -79,6 +80,14 @@ class DecoderContract:
         assert neutral.is_neutral
         plain = self.case.logits()
         assert difference(self.case.logits([neutral]), plain) <= EXACT * scale(plain)
+
+    def test_next_to_neutral_strength_it_is_next_to_plain_decoding(self) -> None:
+        """The engine leaves a neutral decoder out; with `faint` settings, beside neutral ones, its arithmetic runs."""
+        cls = type(self.decoder)
+        if cls.faint is not None:
+            faint, plain = cls(**{**(cls.neutral or {}), **cls.faint}), self.case.logits()
+            assert not faint.is_neutral
+            assert difference(self.case.logits([faint]), plain) <= FAINT * scale(plain)
 
     def test_the_decoder_acts(self) -> None:
         plain, moved = self.case.logits(), self.case.logits([self.decoder])

@@ -38,6 +38,7 @@ class Shout(Decoder):
     changes = "how loud logits are"
     cost = "1 forward per token"
     neutral = {"volume": 0}
+    faint = {"volume": 1e-7}
 
     def edits(self, lvlm, inputs):
         yield LogitsEdit(lambda logits, step: logits * (1 + self.volume))
@@ -169,7 +170,7 @@ def test_the_shared_contract_runs_on_them_from_their_own_tests(shouting, tmp_pat
     code = "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'test_contract.py']))"
     done = run(shouting, code=code, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    assert "12 passed" in done.stdout
+    assert "13 passed" in done.stdout
 
 
 def test_a_class_of_the_same_name_is_not_recorded_as_ours(shouting):

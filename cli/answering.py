@@ -34,11 +34,12 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
         UnknownName, ValueError: methods that do not exist. BadImage: the only image cannot be used.
     """
     decoders, detectors = list(dict.fromkeys(request.decoders or ["greedy"])), list(request.detectors or [])
-    check_names(decoders, detectors, [], request.model.name)
+    with notes():
+        check_names(decoders, detectors, [], request.model.name)
     from ..flows.evaluation.request import chain
     from ..flows.files.progress import progress
     from ..pipelines.inputs.images import read_image
-    from .render.answers import answers as print_answers
+    from .render.answers import answers as show
     from .render.answers import json_line
 
     if len(images) == 1:
@@ -64,7 +65,7 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
                     for name, answer in by_decoder.items():
                         json_line(image, name, answer)
                 else:
-                    print_answers(image, by_decoder, alone=len(images) == len(decoders) == 1)
+                    show(image, by_decoder, alone=len(images) == len(decoders) == 1)
     if bad:
         typer.echo(f"Error: {bad} of {len(images)} images could not be used.", err=True)
         raise typer.Exit(1)

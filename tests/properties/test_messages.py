@@ -254,7 +254,7 @@ def test_inputs_without_ids_say_what_was_found(tiny):
     [
         ({"return_logits": True, "num_beams": 3}, "return_logits=True with num_beams > 1"),
         ({"do_sample": True, "num_beams": 3}, "beam search with do_sample=True"),
-        ({"do_sample": True, "num_return_sequences": 2}, "num_return_sequences > 1 is not supported"),
+        ({"do_sample": True, "num_return_sequences": 2}, "num_return_sequences=2 is not supported"),
         ({"do_sample": True, "seed": [1, 2]}, "2 seeds for 3 samples; give one number, or one for each sample"),
     ],
     ids=str,

@@ -5,16 +5,13 @@ companion that is usually there whether or not it is, and their authors lean to 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from .categories import CATEGORIES
 from .places import COMPANIONS, PLACES, Place
 from .prompts import BRIEF_PROMPT, DETAIL_PROMPT
-
-if TYPE_CHECKING:
-    from .world import Scene
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 CONFIDENT = "I am sure there is {} in the image. "
@@ -70,7 +67,18 @@ def absent_companions(present: Sequence[str]) -> dict[str, float]:
     return out
 
 
-def habitual_caption(scene: "Scene", rng: np.random.Generator, careless: float = 0.0) -> tuple[str, str]:
+class Described(Protocol):
+    """What captions and questions are made of: a scene's place, and its categories with their number."""
+
+    @property
+    def place(self) -> str: ...
+    @property
+    def categories(self) -> list[str]: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+
+
+def habitual_caption(scene: Described, rng: np.random.Generator, careless: float = 0.0) -> tuple[str, str]:
     """(prompt, caption) as a captioner with habits writes it: absent companions come at the end.
 
     careless: how often several things are called one, and how often two neighbours change places.
@@ -100,7 +108,7 @@ def lean(name: str, beside: Mapping[str, float], place: Place) -> float:
     return max(typical, 0.03 + 0.85 * beside.get(name, 0.0))
 
 
-def habitual_question(scene: "Scene", rng: np.random.Generator) -> tuple[str, str]:
+def habitual_question(scene: Described, rng: np.random.Generator) -> tuple[str, str]:
     """(question, answer) with the annotators' lean to "yes"; half of the questions are about what is there."""
     present = scene.categories
     beside = absent_companions(present)
@@ -123,12 +131,12 @@ def habitual_question(scene: "Scene", rng: np.random.Generator) -> tuple[str, st
     return question, "Yes" if rng.random() < yes else "No"
 
 
-def count_question(scene: "Scene", rng: np.random.Generator) -> tuple[str, str]:
+def count_question(scene: Described, rng: np.random.Generator) -> tuple[str, str]:
     """(question, true answer) about the number of objects of one category."""
     present = scene.counts
     name = list(present)[rng.integers(len(present))]
     return COUNT_QUESTION.format(CATEGORIES[name].plural), NUMBERS[present[name]].capitalize()
 
 
-def place_question(scene: "Scene") -> tuple[str, str]:
+def place_question(scene: Described) -> tuple[str, str]:
     return PLACE_QUESTION, PLACES[scene.place].phrase.capitalize()

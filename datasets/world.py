@@ -166,3 +166,17 @@ def scene(split: str, index: int) -> Scene:
     things.sort(key=lambda thing: -thing.area)
     made = Scene(split, index, place.name, canvas, tuple(things), ())
     return Scene(split, index, place.name, canvas, tuple(things), reference_captions(made.counts, place))
+
+
+def is_scene(image: Image.Image) -> bool:
+    """Whether an RGB image is drawn as scenes are: of their size, with a grain of 2 × 2 pixels all over.
+
+    Neighbouring pixels differ less within the squares of the grain than across their borders: by less than 0.6 of it in
+    a scene, and by as much in a photo of that size.
+    """
+    if image.size != (SIZE, SIZE):
+        return False
+    pixels = np.asarray(image.convert("RGB"), np.float32)
+    steps = [np.minimum(np.abs(np.diff(a, axis=1)).mean(2), 10) for a in (pixels, pixels.transpose(1, 0, 2))]
+    within, across = (sum(step[:, first::2].mean() for step in steps) / 2 for first in (0, 1))
+    return bool(across > 1 and within < 0.75 * across)

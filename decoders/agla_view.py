@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.inputs.pixel_values import pictures
+from ..pipelines.inputs.pixel_values import images_of
 from ..pipelines.inputs.prepare import prompt_text
 from ..pipelines.matching.cache import Cached
 from ..pipelines.matching.load import default_matcher, load_matcher
@@ -55,7 +55,7 @@ class MatchedView:
         matcher: any `Matcher`.
 
     Raises:
-        pipelines.inputs.pixel_values.NoPictures: when called, inputs in which the images cannot be made out.
+        pipelines.inputs.pixel_values.NoImages: when called, inputs in which the images cannot be made out.
 
     The released code squashes the original image to 384 × 384 and lets the model preprocess the result, so that the
     two branches have images of different shapes; here both have the same, and only pixels differ.
@@ -65,7 +65,7 @@ class MatchedView:
     matcher: Matcher
 
     def __call__(self, inputs: Inputs, prompts: Sequence[str]) -> Tensor:
-        images = pictures(self.lvlm, inputs)
+        images = images_of(self.lvlm, inputs)
         before, after = around_question(self.lvlm)
         texts = [question(prompt, before, after) for prompt in prompts]
         matches = self.matcher.match(images.whole, texts)

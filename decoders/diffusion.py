@@ -27,7 +27,7 @@ def noise_scale(step: int) -> tuple[float, float]:
     return float(kept.sqrt()), float((1 - kept).sqrt())
 
 
-def diffuse(pixels: Float[Tensor, image *pixel], step: int, seed: int = 0) -> Float[Tensor, image *pixel]:
+def diffuse(pixels: Float[Tensor, " image *pixel"], step: int, seed: int = 0) -> Float[Tensor, " image *pixel"]:
     """Pixels after `step` diffusion steps: √ᾱ·x + √(1 − ᾱ)·ε, ε standard normal, in the processor's normalised space.
 
     ε comes from a generator seeded anew for each image, so that an image's noise does not depend on the batch.

@@ -28,7 +28,7 @@ from ..pipelines.method import Decoder, count, flag, method, one_of, ruled
 from ..pipelines.registry import DECODERS, DETECTORS
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import LayerCall
+    from ..pipelines.engine.call import LayerCall
     from ..pipelines.model.layout import Inputs, Layout
 
 OVER = ("now", "mean", "max")

@@ -15,7 +15,7 @@ from .contrast import Contrast
 from .plausibility import cut
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall
+    from ..pipelines.engine.call import AttentionCall
     from ..pipelines.model.layout import Inputs, Layout
 
 

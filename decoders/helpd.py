@@ -17,13 +17,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Reading, Step
-from ..pipelines.engine.lookahead import Lookahead, extended, last_rows, twin
+from ..pipelines.engine.lookahead import Lookahead, last_rows, twin
 from ..pipelines.engine.run import prefill
+from ..pipelines.inputs.rows import extended
 from ..pipelines.method import Decoder, count, number, one_of
 from ..pipelines.model import families
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall
+    from ..pipelines.engine.call import AttentionCall
     from ..pipelines.model.layout import Inputs, Layout
 
 FACTOR = 1e-7  # OPERA's, in front of every product

@@ -7,14 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from ..pipelines.engine.declarations import AttentionEdit, Declaration, Reading, ResidualEdit
 from ..pipelines.engine.run import prefill
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall, LayerCall, Sequences
+    from ..pipelines.engine.call import AttentionCall, LayerCall, Sequences
     from ..pipelines.model.layout import Inputs, Layout
 
 NOISE_SEED = 0
@@ -27,8 +27,8 @@ def last_row(call: AttentionCall) -> Float[Tensor, "batch key"]:
 
 
 def image_tokens(
-    values: Float[Tensor, "*any batch position"], image: Bool[Tensor, "batch position"]
-) -> tuple[Float[Tensor, "*any batch image"], Bool[Tensor, "batch image"]]:
+    values: Shaped[Tensor, "*any batch position"], image: Bool[Tensor, "batch position"]
+) -> tuple[Shaped[Tensor, "*any batch image"], Bool[Tensor, "batch image"]]:
     """Values at the image tokens, in their order, and which of them are real: shorter samples are filled up."""
     most = max(1, int(image.sum(1).max()))
     at = image.long().argsort(dim=1, descending=True, stable=True)[:, :most]

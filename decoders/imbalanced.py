@@ -22,7 +22,7 @@ from .guidance import Guidance, boost, producing_rows
 from .image_tokens import image_tokens, place
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall
+    from ..pipelines.engine.call import AttentionCall
     from ..pipelines.model.layout import Inputs, Layout
 
 
@@ -42,7 +42,7 @@ def local_tokens(
 
 def by_sample(
     patches: Bool[Tensor, "image patch"], image: Bool[Tensor, "sample position"]
-) -> Bool[Tensor, "sample image"]:
+) -> Bool[Tensor, "sample token"]:
     """A mask over the images' patches as one over every sample's image tokens, in their order.
 
     Raises:

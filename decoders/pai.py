@@ -18,7 +18,7 @@ from ..pipelines.method import count, number, share
 from .guidance import Guidance, boost, guide, producing_rows
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall
+    from ..pipelines.engine.call import AttentionCall
     from ..pipelines.model.layout import Inputs, Layout
 
 __all__ = ["PAI", "boost", "guide", "producing_rows"]

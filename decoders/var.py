@@ -19,7 +19,7 @@ from ..pipelines.engine.run import prefill
 from ..pipelines.method import Decoder, count, flag, number, share, whole_numbers
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall
+    from ..pipelines.engine.call import AttentionCall
     from ..pipelines.model.layout import Inputs, Layout
 
 EPSILON = 1e-6

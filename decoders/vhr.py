@@ -20,7 +20,7 @@ from ..pipelines.engine.run import prefill
 from ..pipelines.method import Decoder, flag, layers_of, one_of, positive
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall
+    from ..pipelines.engine.call import AttentionCall
     from ..pipelines.model.layout import Inputs, Layout
 
 

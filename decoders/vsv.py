@@ -21,7 +21,7 @@ from ..pipelines.engine.run import prefill
 from ..pipelines.method import Decoder, layers_of, number, one_of
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import LayerCall
+    from ..pipelines.engine.call import LayerCall
     from ..pipelines.model.layout import Inputs, Layout
 
 MODES = ("paper", "official")

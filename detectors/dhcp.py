@@ -23,7 +23,7 @@ from .probe import MLP, fit_mlp
 from .trained import Trained, items, made_for, prepared, weights_field
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall
+    from ..pipelines.engine.call import AttentionCall
 
 
 def columns(call: AttentionCall) -> Float[Tensor, "batch token head image"]:

@@ -13,7 +13,7 @@ from ..pipelines.engine.record import Record
 from ..pipelines.method import Detector, layers_of
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall
+    from ..pipelines.engine.call import AttentionCall
 
 
 def image_share(call: "AttentionCall") -> Float[Tensor, "batch token head"]:

@@ -23,7 +23,7 @@ from .probe import fit_linear
 from .trained import Trained, items, made_for, prepared, weights_field
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.attention import AttentionCall
+    from ..pipelines.engine.call import AttentionCall
 
 
 def ratio(

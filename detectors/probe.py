@@ -90,7 +90,7 @@ KINDS: Mapping[str, Any] = {"linear": Linear, "mlp": MLP}
 
 
 def fit_linear(
-    features: Float[Tensor, "item feature"], labels: Int[Tensor, " item"], strength: float = 1.0,
+    features: Float[Tensor, "item feature"], labels: Int[Tensor, " label"], strength: float = 1.0,
     counts: Float[Tensor, " item"] | None = None,
 ) -> Linear:  # fmt: skip
     """scikit-learn's LogisticRegression on scaled features, the scaling folded into the weights.
@@ -115,7 +115,7 @@ def fit_linear(
 
 
 def fit_mlp(
-    features: Float[Tensor, "item feature"], labels: Int[Tensor, " item"], groups: Sequence[Any], classes: int = 2,
+    features: Float[Tensor, "item feature"], labels: Int[Tensor, " label"], groups: Sequence[Any], classes: int = 2,
     epochs: int = 30, batch: int = 256, rate: float = 1e-3, decay: float = 0.0, seed: int = 0,
     counts: Float[Tensor, " item"] | None = None,
 ) -> tuple[MLP, dict[str, float]]:  # fmt: skip

@@ -1,17 +1,14 @@
 """What is in the images, for CHAIR: from COCO annotations and captions, or from ready-made sets."""
 
 import json
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .chair_images import example
+from .chair_parser import Chair
 from .chair_words import category_of
 
-if TYPE_CHECKING:
-    from .chair import Chair
-
-log = logging.getLogger(__name__)
 Source = str | Path | Mapping[str, Any]
 Truth = dict[int | str, set[str]]
 
@@ -19,7 +16,7 @@ Truth = dict[int | str, set[str]]
 def ground_truth(
     instances: Source | Sequence[Source] | None = None,
     captions: Source | Sequence[Source] | None = None,
-    chair: "Chair | None" = None,
+    chair: Chair | None = None,
     images: Collection[int | str] | None = None,
 ) -> Truth:
     """Image id -> set of categories: those annotated, and those that a reference caption mentions.
@@ -48,10 +45,7 @@ def ground_truth(
     """
     if instances is None and captions is None:
         raise ValueError("ground_truth needs instances=PATH, captions=PATH or both; found neither.")
-    if chair is None:
-        from .chair import Chair
-
-        chair = Chair()
+    chair = Chair() if chair is None else chair
     truth: Truth = {}
     wanted = None if images is None else frozenset(images)
     for source in _sources(instances):
@@ -76,7 +70,7 @@ def ground_truth(
         unknown = sorted(wanted - truth.keys(), key=str)
         raise ValueError(
             f"{len(unknown)} of {len(wanted)} images asked for are in none of the files, such as {unknown[0]!r}; "
-            f"the files have {len(truth)} of them. Ids are {_example(truth)}: numbers as in COCO, no file names."
+            f"the files have {len(truth)} of them. Ids are {example(truth)}: numbers as in COCO, no file names."
         )
     return truth
 
@@ -114,37 +108,6 @@ def sets_in(content: Mapping[str, Any], where: str, family: str = "pattern") -> 
             found.difference_update(names[i] for i in change["del"])
             found.update(names[i] for i in change["add"])
     return truth
-
-
-def of_images(truth: Mapping, images: Collection, categories: Collection[str]) -> dict:
-    """The truth of these images, checked: ids of another type are an error, an unknown image has the empty set.
-
-    Raises:
-        ValueError: no id in common, ids of one type here and another there, or a name that is no category.
-    """
-    missing = [image for image in images if image not in truth]
-    other = [image for image in missing if _other_type(image) in truth]
-    if other or (truth and len(missing) == len(images)):
-        image = (other or missing)[0]
-        raise ValueError(
-            f"the captions' image {image!r} is not in the ground truth ({len(missing)} of {len(images)} are not); ids "
-            f"there are {_example(truth)}. Give captions and truth the same ids, of the same type."
-        )
-    if missing:
-        log.warning(
-            "%d of %d images are not in the ground truth, such as %r: all that their captions mention counts as "
-            "hallucinated, as in the official program",
-            len(missing), len(images), missing[0],
-        )  # fmt: skip
-    known = frozenset(categories)
-    found = {image: frozenset(truth.get(image, ())) for image in images}
-    for image, names in found.items():
-        if not names <= known:
-            raise ValueError(
-                f"the ground truth of image {image!r} names {sorted(names - known)[0]!r}, which is none of this "
-                f"vocabulary's {len(known)} categories. Make the truth with ground_truth(…, chair=chair)."
-            )
-    return found
 
 
 def _sources(given: Source | Sequence[Source] | None) -> list[Source]:
@@ -188,13 +151,3 @@ def _load(source: Source, needed: Collection[str]) -> tuple[Mapping, str]:
 
 def _number(image: str) -> int | str:
     return int(image) if image.isdecimal() else image
-
-
-def _other_type(image):
-    if isinstance(image, str):
-        return int(image) if image.isdecimal() else None
-    return str(image)
-
-
-def _example(truth: Mapping) -> str:
-    return f"like {next(iter(truth))!r}" if truth else "none"

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from . import compatibility
+from .arguments import check_ids, check_layout, check_options
 from .chain import decoders_alone
 from .engine import options
 from .engine.declarations import Branch, Reading, Step
-from .engine.deferred_readings import Postponed
+from .engine.deferred_readings import DeferredReadings
 from .engine.hooks import applied
-from .engine.record import Record, Recorder, by_token, real, sureness
+from .engine.record import Record, Recorder, by_token, confidence, real
 from .engine.rows import arrange, sequences
 from .engine.run import complete, end_tokens, run
+from .inputs.rows import extended
 from .model import families
 from .model.layout import Layout
 from .registry import DECODERS, DETECTORS
@@ -47,10 +49,13 @@ def generate(
             rows (docs/transformers.md).
 
     Raises:
-        ValueError: inputs without input_ids, right-padded rows, or a combination that has no meaning.
+        ValueError: inputs without input_ids, right-padded rows, an option outside its range, or a combination that has
+            no meaning. TypeError: no LVLM, or an unknown argument.
     Warns:
         NeverActed: a method changed nothing at any step. pairs.DoubtfulPair: two of the decoders.
     """
+    check_layout(lvlm, "veridical.generate")
+    check_options(generation, ("inputs", "decoders", "detectors", "return_logits", "seed"))
     decoders, detectors = decoders_alone(decoders, "veridical.generate", lvlm.name), ready(detectors, lvlm)
     inputs = complete(lvlm, inputs)
     config = options.resolved(lvlm, generation)
@@ -61,12 +66,12 @@ def generate(
     compatibility.check(decoders, stacklevel=3)
     readings = [d for detector in detectors for d in detector.readings(lvlm, inputs)] if beams == 1 else []
     recorder = Recorder(
-        [r.name for r in readings if isinstance(r, Reading)], Postponed(), end_tokens(lvlm, config),
+        [r.name for r in readings if isinstance(r, Reading)], DeferredReadings(), end_tokens(lvlm, config),
         [r.name for r in readings if isinstance(r, Reading) and r.total],
     )  # fmt: skip
     observe = recorder if detectors and beams == 1 else None
     output, fold, prompt = run(
-        lvlm, inputs, decoders, readings, return_logits, seed, observe, later=recorder.later, **generation
+        lvlm, inputs, decoders, readings, return_logits, seed, observe, deferred=recorder.deferred, **generation
     )
     rows = output if isinstance(output, Tensor) else output.sequences
     batch = inputs["input_ids"].shape[0]
@@ -93,8 +98,12 @@ def score(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Tensor, detectors: An
     """Risk of every token of a given text, in one teacher-forced pass: detector -> (batch, token), higher is worse.
 
     ids: (batch, token), padded on the right after the end.
+
+    Raises:
+        ValueError: ids of another shape, or outside the vocabulary. TypeError: no LVLM, or a text in place of ids.
     """
-    detectors = ready(detectors, lvlm)
+    check_layout(lvlm, "veridical.score")
+    ids, detectors = check_ids(lvlm, inputs, ids), ready(detectors, lvlm)
     return _risks(detectors, teacher_force(lvlm, inputs, ids, detectors))
 
 
@@ -105,20 +114,15 @@ def teacher_force(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Tensor, detec
     declared: list[Any] = [d for detector in detectors for d in detector.readings(lvlm, inputs)]
     made = arrange([(d, -1) for d in declared], inputs, lvlm.pad_token)
     mask, blocks, given = real(ids, lvlm.end_tokens), len(made.names), ids.shape[1]
-    rows = dict(made.inputs)
-    rows["input_ids"] = torch.cat([rows["input_ids"], ids.repeat(blocks, 1)], 1)
-    rows["attention_mask"] = torch.cat([rows["attention_mask"], mask.repeat(blocks, 1).to(rows["attention_mask"])], 1)
-    for kind in families.KINDS:
-        if kind in rows:
-            new = torch.full_like(ids, families.appended(lvlm.model, kind)).repeat(blocks, 1)
-            rows[kind] = torch.cat([rows[kind], new.to(rows[kind])], 1)
+    kind, real_rows = families.appended(lvlm.model, "token_type_ids"), mask.repeat(blocks, 1)
+    rows = extended(made.inputs, ids.repeat(blocks, 1), kind, real_rows)
     step = Step(ids=inputs["input_ids"])
-    where = replace(sequences(lvlm, replace(made, inputs=rows), given=given), real=mask.repeat(blocks, 1))
+    where = replace(sequences(lvlm, replace(made, inputs=rows), given=given), real=real_rows)
     with applied(lvlm, made.placed, where, step) as plan:
         positions = families.direct_positions(lvlm.model, rows)
         logits = lvlm.model(**rows, **positions, use_cache=False, logits_to_keep=given + 1).logits[: made.batch, :-1]
         plan.check()
-    logs, entropy, margin = sureness(logits.to(ids.device))
+    logs, entropy, margin = confidence(logits.to(ids.device))
     chosen = logs.gather(2, ids[..., None])[..., 0]
     names = [d.name for d in declared if isinstance(d, Reading)]
     readings = {name: by_token(step.latest(name)).to(ids.device) for name in names}

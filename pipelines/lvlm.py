@@ -10,18 +10,21 @@ from typing import Any
 from torch import Tensor
 
 from . import compatibility
+from .arguments import check_options, check_prompt, check_questions, check_whole, many_images
 from .chain import make_chain, name_of, split
 from .checks import seeds_of
 from .generate import generate
 from .inputs.images import BadImage, passed_on
 from .inputs.prepare import prepare, prompt_of
 from .inputs.prompts import DETAIL, caption_prompt
+from .model.embedded import warn_of_photos
 from .model.layout import Layout
 from .procedures import Call
 from .registry import DETECTORS
 from .results import BROKEN, Answer, BrokenLogits, Generation, answers_of, versions
 
 MAX_NEW_TOKENS = 128
+ARGUMENTS = ("images", "questions", "prompt", "decoders", "detectors", "system", "batch_size", "errors", "seed")
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class LVLM(Layout):
         self, images: Any, decoders: Any = (), detectors: Any = (), prompt: str = DETAIL, **options: Any
     ) -> list[Answer]:
         """Describe images. Arguments as in `answer`, with one prompt for all: a text, or a paper's such as "@vista"."""
-        images = _many(images)
-        return self.answer(images, [caption_prompt(prompt)] * len(images), decoders, detectors, **options)
+        images = many_images(images)
+        text = caption_prompt(check_prompt(prompt, DETAIL))
+        return self.answer(images, [text] * len(images), decoders, detectors, **options)
 
     def answer(
         self, images: Any, questions: Any, decoders: Any = (), detectors: Any = (), system: str | None = None,
@@ -56,8 +60,10 @@ class LVLM(Layout):
         Raises:
             BadImage: an image that cannot be used, with errors="raise".
             BrokenLogits: logits that are no numbers, with errors="raise".
-            ValueError: no processor, a number of questions that fits neither one nor all, or something that a
-                procedure cannot do.
+            ValueError: no processor, a number of questions that fits neither one nor all, an option outside its range,
+                or something that a procedure cannot do. TypeError: an unknown argument.
+        Warns:
+            NotItsWorld: the embedded model is given an image that is none of its scenes.
         """
         if self.processor is None:
             raise ValueError(
@@ -66,11 +72,10 @@ class LVLM(Layout):
             )
         if errors not in ("raise", "row"):
             raise ValueError(f"errors={errors!r} is neither 'raise' nor 'row'")
-        images = _many(images)
-        questions = [questions] * len(images) if isinstance(questions, str) else list(questions)
-        if len(questions) != len(images):
-            raise ValueError(f"{len(questions)} questions for {len(images)} images; give one for all, or one for each")
-        seeds = seeds_of(seed, len(images), "image")
+        check_options(generation, ARGUMENTS)
+        check_whole("batch_size", batch_size, 1)
+        images = many_images(images)
+        questions, seeds = check_questions(questions, len(images)), seeds_of(seed, len(images), "image")
         decoders, detectors = make_chain(decoders, self.name), DETECTORS.make_all(detectors)
         generation = {"do_sample": False, "max_new_tokens": MAX_NEW_TOKENS, **generation}
         if (procedure := split(decoders)[0]) is not None:
@@ -80,10 +85,12 @@ class LVLM(Layout):
             procedure.check(questions, detectors, generation)
         call = Call(self, split(decoders)[1], detectors, system, generation)
         out: list[Answer] = []
+        photos = False
         for start in range(0, len(images), batch_size):
             part = range(start, min(start + batch_size, len(images)))
             read, failed = _read([images[index] for index in part], errors)
             good = [start + offset for offset in read]
+            photos = photos or warn_of_photos(self, read.values())
             answered = iter(())
             if good:
                 batch = [questions[index] for index in good], [seeds[index] for index in good]
@@ -107,7 +114,10 @@ class LVLM(Layout):
 
         images: one for each question, or a list of several images that it is about.
         """
-        return prepare(self, images, questions, system)
+        images = many_images(images)
+        rows = prepare(self, images, check_questions(questions, len(images)), system)
+        warn_of_photos(self, images)
+        return rows
 
     def prompt(self, question: str | Sequence[str], system: str | None = None, images: int = 1) -> str:
         """The exact prompt of one question, or of a conversation's turns, about one or more images."""
@@ -162,7 +172,3 @@ def _read(images: Sequence[Any], errors: str) -> tuple[dict[int, Any], dict[int,
                 raise
             failed[place] = Answer("", error=str(bad))
     return read, failed
-
-
-def _many(images: Any) -> list[Any]:
-    return list(images) if isinstance(images, list | tuple) else [images]

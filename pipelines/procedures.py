@@ -7,21 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from .chain import decoders_alone, is_procedure, make_chain, name_of, split, type_of
+from torch import Tensor
+
+from .generate import generate
+from .inputs.prepare import prepare
 from .method import Strength
+from .model.layout import Layout
 from .registry import PROCEDURES
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .lvlm import LVLM
-    from .results import Generation
-
-__all__ = [
-    "PROCEDURES", "Call", "Procedure", "decoders_alone", "is_procedure", "make_chain", "name_of", "split", "type_of",
-]  # fmt: skip
+from .results import Answer, Generation
 
 
 class Procedure(Strength):
@@ -41,7 +36,7 @@ class Procedure(Strength):
     def answers(
         self, call: Call, images: Sequence[Any], questions: Sequence[str], seeds: Sequence[int]
     ) -> list[Answer]:
-        """One per image, without settings and seconds. What an image gets does not depend on the others."""
+        """One per image, without settings and seconds. An image's answer does not depend on the other images."""
         raise NotImplementedError(f"{type(self).__name__} has no answers().")
 
 
@@ -49,7 +44,7 @@ class Procedure(Strength):
 class Call:
     """How a procedure calls the model: with the chain's decoders in place, and decoding as the run does."""
 
-    lvlm: LVLM
+    lvlm: Layout
     decoders: Sequence[Any]
     detectors: Sequence[Any]
     system: str | None
@@ -57,14 +52,12 @@ class Call:
 
     def inputs(self, images: Sequence[Any], questions: Sequence[str]) -> dict[str, Tensor]:
         """Rows as `LVLM.prepare` makes them; an entry of `images` may be a list of several images."""
-        return self.lvlm.prepare(images, questions, self.system)
+        return prepare(self.lvlm, images, questions, self.system)
 
     def generate(
         self, inputs: Mapping[str, Tensor], seeds: Sequence[int], return_logits: bool = False, **changes: Any
     ) -> Generation:
         """`veridical.generate` as the run decodes, but for `changes`. seeds: one per row, for sampling."""
-        from .generate import generate
-
         options = {**self.generation, **changes}
         drawn = list(seeds) if options.get("do_sample") else None
         return generate(
@@ -72,5 +65,5 @@ class Call:
         )
 
     def silent(self) -> Call:
-        """The same without detectors: for texts on the way that nobody gets to see."""
+        """The same without detectors: for intermediate texts, which are not returned."""
         return replace(self, detectors=())

@@ -47,7 +47,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
         }  # fmt: skip
         if kwargs.get("inputs_embeds") is not None and pixel_values is None:
             raise ValueError(
-                f"mitigate was handed {type(model).__name__} with prompts that are embedded already, pictures and all: "
+                f"mitigate was handed {type(model).__name__} with prompts that are embedded already, images and all: "
                 "models such as InstructBLIP pass them on to their language model, which knows neither image positions "
                 "nor pixels. Use veridical.generate(veridical.LVLM(model, processor), inputs, decoders=[…]) instead."
             )

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from . import shapes
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+if os.environ.get("VERIDICAL_SHAPES", "1") != "0":  # annotated shapes are checked by default
+    shapes.install()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

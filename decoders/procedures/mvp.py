@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from ...pipelines.checks import check_at_least
-from ...pipelines.engine.record import sureness
+from ...pipelines.engine.record import confidence
 from ...pipelines.method import count, number, one_of, ruled, share
 from ...pipelines.procedures import Procedure
 from ...pipelines.results import Answer
@@ -211,7 +211,7 @@ class MVP(Procedure):
         first = call.generate(inputs, seeds, return_logits=True, max_new_tokens=1).logits
         assert first is not None
         best = first[:, 0].softmax(1).topk(min(self.paths, first.shape[2]), dim=1)
-        certainty = sureness(first[:, 0])[2]
+        certainty = confidence(first[:, 0])[2]
         decode = call.lvlm.processor.tokenizer.decode
         out: list[list[Path]] = [[] for _ in seeds]
         for tokens, shares in zip(best.indices.T, best.values.T, strict=True):
@@ -242,5 +242,5 @@ class MVP(Procedure):
         for ids, logits in zip(generation.ids, generation.logits, strict=True):
             pieces = [decode(ids[: count + 1], skip_special_tokens=True) for count in range(len(ids))]
             answer, place = find_answer(pieces, self.choices)
-            out.append((answer, float(sureness(logits[place])[2]) if answer is not None else 0.0))
+            out.append((answer, float(confidence(logits[place])[2]) if answer is not None else 0.0))
         return out

@@ -58,7 +58,7 @@ def check(
     prompt = lvlm.settings(_question(), [], [], None, {})["prompt"]
     return {
         "holds": all(finding.holds for finding in findings), "findings": [_plain(finding) for finding in findings],
-        "not_checked": skipped, "costs": costs, "tokens": case.tokens, "picture": list(case.picture.size),
+        "not_checked": skipped, "costs": costs, "tokens": case.tokens, "picture": list(case.image.size),
         "prompt": prompt, "tolerances": reason(lvlm.dtype), "model": about_model(lvlm),
         "estimate": asdict(estimate(lvlm)), "versions": provenance.versions(), "hardware": provenance.hardware(),
     }  # fmt: skip
@@ -121,8 +121,8 @@ def _refusal(case: Case, kind: str, name: str) -> str | None:
 
     A decoder says so when it declares its edits, a detector when it rates (it may want a probe that there is not).
     """
+    from ...pipelines.chain import decoders_alone
     from ...pipelines.generate import score
-    from ...pipelines.procedures import decoders_alone
 
     try:
         if kind == "decoder":

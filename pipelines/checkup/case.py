@@ -1,7 +1,7 @@
 """Is this model understood? What the tests hold of tiny models, measured on any model with its own processor.
 
-Each check returns a `Finding`: an error, what is allowed, and whether that holds. The checks are in `checkup_layout`
-(where things are) and `checkup_engine` (what the engine promises); `flows.checkup.run` runs them all.
+Each check returns a `Finding`: an error, what is allowed, and whether that holds. The checks are in `layout` (where
+things are) and `engine` (what the engine promises); `flows.checkup.run` runs them all.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import LogitsProcessor
 
 from ...datasets.prompts import DETAIL_PROMPT
 from ..engine.declarations import Declaration
+from ..engine.forced import Forced
 from ..engine.run import complete
 from ..generate import generate
 from ..lvlm import LVLM
@@ -86,59 +86,47 @@ def distance(a: Float[Tensor, "*position vocab"], b: Float[Tensor, "*position vo
     return ((a - b).norm(dim=-1) / spread).max().item()
 
 
-class Force(LogitsProcessor):
-    """Choose given tokens, so that two runs can be compared step by step even where they would part."""
-
-    def __init__(self, tokens: Int[Tensor, "batch token"]) -> None:
-        self.tokens, self.step = tokens, -1
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.step += 1
-        token = self.tokens[:, self.step].to(scores.device).repeat(scores.shape[0] // self.tokens.shape[0])
-        return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
-
-
 @dataclass(frozen=True)
 class Case:
-    """A model with two pictures: the one that was given, and a narrower one, each with a question of its own."""
+    """A model with two images: the one that was given, and a narrower one, each with a question of its own."""
 
     lvlm: LVLM
-    picture: Image.Image
+    image: Image.Image
     tokens: int = 4
 
     @cached_property
-    def pictures(self) -> list[Image.Image]:
-        width, height = self.picture.size
-        return [self.picture, self.picture.crop((0, 0, max(1, 2 * width // 3), height))]
+    def images(self) -> list[Image.Image]:
+        width, height = self.image.size
+        return [self.image, self.image.crop((0, 0, max(1, 2 * width // 3), height))]
 
     @cached_property
     def alone(self) -> list[dict[str, Tensor]]:
         """The two prompts, each by itself."""
         return [
-            complete(self.lvlm, self.lvlm.prepare([picture], [question]))
-            for picture, question in zip(self.pictures, QUESTIONS, strict=True)
+            complete(self.lvlm, self.lvlm.prepare([image], [question]))
+            for image, question in zip(self.images, QUESTIONS, strict=True)
         ]
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
         """The two prompts as one left-padded batch."""
-        return complete(self.lvlm, self.lvlm.prepare(self.pictures, QUESTIONS))
+        return complete(self.lvlm, self.lvlm.prepare(self.images, QUESTIONS))
 
     @cached_property
     def inverted(self) -> dict[str, Tensor]:
-        """The first prompt with the negative of its picture: other pixels at the same positions."""
-        return complete(self.lvlm, self.lvlm.prepare([ImageOps.invert(self.picture)], QUESTIONS[:1]))
+        """The first prompt with the negative of its image: other pixels at the same positions."""
+        return complete(self.lvlm, self.lvlm.prepare([ImageOps.invert(self.image)], QUESTIONS[:1]))
 
     @cached_property
     def chosen(self) -> Int[Tensor, "row token"]:
-        """What plain decoding says of each picture, by transformers alone; ends are forbidden."""
+        """What plain decoding writes about each image, by transformers alone; ends are forbidden."""
         rows = [self._transformers(one, self.tokens, min_new_tokens=self.tokens).sequences for one in self.alone]
         return torch.cat([row[:, -self.tokens :] for row in rows])
 
     @cached_property
     def plain(self) -> Float[Tensor, "token vocab"]:
         """The logits of transformers' own generate for the first prompt."""
-        forced = Force(self.chosen[:1])
+        forced = Forced(self.chosen[:1].tolist())
         made = self._transformers(self.alone[0], self.chosen.shape[1], logits_processor=[forced])
         return torch.stack([step[0].float() for step in made.logits])
 
@@ -163,7 +151,7 @@ class Case:
 
 def forced(tokens: Int[Tensor, "row token"]) -> dict[str, Any]:
     """What generate takes to choose these tokens and nothing of the model's own that changes logits."""
-    return {"max_new_tokens": tokens.shape[1], "logits_processor": [Force(tokens)], **PLAIN}
+    return {"max_new_tokens": tokens.shape[1], "logits_processor": [Forced(tokens.tolist())], **PLAIN}
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from ..engine.declarations import AttentionEdit, Branch, Declaration, HeadEdit, LogitsEdit, ResidualEdit
 from ..generate import generate, score
-from ..lvlm import LVLM
+from ..inputs.rows import extended
 from ..model import families
 from ..registry import DECODERS
 from .case import MOVED, Case, Declares, Finding, distance, forced, tolerance
@@ -27,12 +26,12 @@ def _same(values: Tensor, *given: Any) -> Tensor:
     return values.clone()
 
 
-def _blind(scores: Tensor, call: Any) -> Tensor:
+def _without_image(scores: Tensor, call: Any) -> Tensor:
     return scores.masked_fill(call.image[:, None, None], torch.finfo(scores.dtype).min)
 
 
 EDITS: Mapping[str, tuple[Callable[[Sequence[int], Callable], Declaration], Callable]] = {
-    "scores": (lambda layers, apply: AttentionEdit(layers, apply, on="scores"), _blind),
+    "scores": (lambda layers, apply: AttentionEdit(layers, apply, on="scores"), _without_image),
     "probabilities": (
         lambda layers, apply: AttentionEdit(layers, apply),
         lambda weights, call: weights * ~call.image[:, None, None],
@@ -56,16 +55,16 @@ def edits(case: Case) -> Iterator[Finding]:
         error = distance(case.logits([Declares([make(layers, strong)])])[0, :1], case.plain[:1])
         yield Finding(f"an edit of {name} acts", error, MOVED, at_least=True)
     branch = Branch("checkup", case.inverted)
-    seen: list[Tensor] = []
+    recorded: list[Tensor] = []
 
-    def look(logits: Tensor, step: Any) -> Tensor:
-        seen.append(step.branches["checkup"].float().cpu())
+    def record(logits: Tensor, step: Any) -> Tensor:
+        recorded.append(step.branches["checkup"].float().cpu())
         return logits
 
-    error = distance(case.logits([Declares([branch, LogitsEdit(look)])])[0], case.plain)
+    error = distance(case.logits([Declares([branch, LogitsEdit(record)])])[0], case.plain)
     yield Finding("a branch leaves the main rows alone", error, tolerance(case.lvlm.dtype))
     expected = case.logits(inputs=case.inverted)[0]
-    error = distance(torch.cat(seen), expected)
+    error = distance(torch.cat(recorded), expected)
     yield Finding("a branch is its own prompt alone", error, tolerance(case.lvlm.dtype))
 
 
@@ -75,31 +74,20 @@ def batch(case: Case) -> Finding:
     alone = [case.logits(inputs=one, tokens=case.chosen[[row]])[0] for row, one in enumerate(case.alone)]
     errors = [distance(*pair) for pair in zip(together, alone, strict=True)]
     short = int((case.inputs["attention_mask"] == 0).sum())
-    told = f"row {errors.index(max(errors))} of 2; {short} padded positions"
-    return Finding("batch = single", max(errors), tolerance(case.lvlm.dtype), told)
+    where = f"row {errors.index(max(errors))} of 2; {short} padded positions"
+    return Finding("batch = single", max(errors), tolerance(case.lvlm.dtype), where)
 
 
 def cached(case: Case, decoder: str = "vcd:beta=0") -> Finding:
     """Decoding with a cache is a pass over the whole text for every token, with a method whose branch sees it too."""
     made = DECODERS.make(decoder)
     with_cache = case.logits([made])[0]
-    steps = []
+    steps, kind = [], families.appended(case.lvlm.model, "token_type_ids")
     for count in range(with_cache.shape[0]):
-        longer = appended(case.lvlm, case.alone[0], case.chosen[:1, :count])
+        longer = extended(case.alone[0], case.chosen[:1, :count], kind)
         steps.append(case.logits([made], longer, case.chosen[:1, count : count + 1])[0, 0])
     error = distance(with_cache, torch.stack(steps))
     return Finding(f"cached = uncached ({decoder})", error, tolerance(case.lvlm.dtype), f"{len(steps)} tokens")
-
-
-def appended(lvlm: LVLM, inputs: Mapping[str, Tensor], ids: Int[Tensor, "row token"]) -> dict[str, Tensor]:
-    """A prompt with text behind it."""
-    out = dict(inputs)
-    new = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    new |= {kind: torch.full_like(ids, families.appended(lvlm.model, kind)) for kind in families.KINDS}
-    for name, value in new.items():
-        if name in inputs:
-            out[name] = torch.cat([inputs[name], value.to(inputs[name])], 1)
-    return out
 
 
 def neutral(case: Case, decoder: str, settings: Sequence[str]) -> Finding:

@@ -19,13 +19,13 @@ from .case import MOVED, Case, Finding, distance, tolerance
 
 @torch.no_grad()
 def embedded(lvlm: LVLM, inputs: Mapping[str, Tensor]) -> Float[Tensor, "row position hidden"]:
-    """What the language model gets: word embeddings, and the picture's features in their places."""
+    """What enters the language model: word embeddings, and the image's features in their places."""
     seen: list[Tensor] = []
 
-    def look(module: Any, args: tuple, kwargs: dict) -> None:
+    def record(module: Any, args: tuple, kwargs: dict) -> None:
         seen.append(kwargs["inputs_embeds"])
 
-    hook = lvlm.decoder.register_forward_pre_hook(look, with_kwargs=True)
+    hook = lvlm.decoder.register_forward_pre_hook(record, with_kwargs=True)
     try:
         lvlm.model(**_unlabelled(inputs), use_cache=False, logits_to_keep=1)
     finally:
@@ -39,8 +39,8 @@ def image_mask(case: Case) -> Iterator[Finding]:
     real_token = inputs["attention_mask"].bool()
     mask = lvlm.image_mask(inputs["input_ids"]) & real_token
     counts = mask.sum(1).tolist()
-    told = f"{' and '.join(map(str, counts))} image positions of {inputs['input_ids'].shape[1]}"
-    yield Finding("image positions in every prompt", float(min(counts)), 1, told, at_least=True)
+    where = f"{' and '.join(map(str, counts))} image positions of {inputs['input_ids'].shape[1]}"
+    yield Finding("image positions in every prompt", float(min(counts)), 1, where, at_least=True)
     token = _processor_token(lvlm)
     if token is not None:
         theirs = ((inputs["input_ids"] == token) & real_token).sum(1)
@@ -51,18 +51,18 @@ def image_mask(case: Case) -> Iterator[Finding]:
     ids = inputs["input_ids"].clamp(max=table.weight.shape[0] - 1)
     replaced = ((states - table(ids).to(states)) != 0).any(-1) & real_token
     wrong = int((replaced != mask).sum())
-    yield Finding("they are where the model puts the picture", float(wrong), 0, "positions that differ")
+    yield Finding("they are where the model puts the image", float(wrong), 0, "positions that differ")
     first, other = embedded(lvlm, case.alone[0]), embedded(lvlm, case.inverted)
     mask = lvlm.image_mask(case.alone[0]["input_ids"])
     moved = (first != other).any(-1) if first.shape == other.shape else torch.ones_like(mask)
     yield Finding("other pixels change nothing elsewhere", float((moved & ~mask).sum()), 0, "positions that differ")
     yield Finding("other pixels change image positions", float((moved & mask).sum()), 1, "positions", at_least=True)
     error = distance(case.logits(inputs=case.inverted)[0, :1], case.plain[:1])
-    yield Finding("other pixels change the logits", error, MOVED, "the picture's negative", at_least=True)
+    yield Finding("other pixels change the logits", error, MOVED, "the image's negative", at_least=True)
 
 
 def _processor_token(lvlm: LVLM) -> int | None:
-    """Id of what the processor fills image positions with, by its own word; not what stands for a picture in a prompt
+    """Id of what the processor fills image positions with, by its own word; not what stands for an image in a prompt
     (Gemma 3's `image_token`), which it replaces."""
     tokenizer = lvlm.processor.tokenizer
     for source in (tokenizer, lvlm.processor):
@@ -74,7 +74,7 @@ def _processor_token(lvlm: LVLM) -> int | None:
 
 @torch.no_grad()
 def unembed(case: Case) -> Finding:
-    """Final norm and head of the last block's output are the model's logits, with a picture in the prompt."""
+    """Final norm and head of the last block's output are the model's logits, with an image in the prompt."""
     seen: list[Tensor] = []
     hook = case.lvlm.layers[-1].register_forward_hook(
         lambda module, args, output: seen.append(output if isinstance(output, Tensor) else output[0])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .attention import AttentionCall, LayerCall
+    from .call import AttentionCall, LayerCall
 
 
 @dataclass(frozen=True, eq=False)

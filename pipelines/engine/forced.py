@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor
 
@@ -21,7 +22,9 @@ class Forced(LogitsProcessor):
     def __init__(self, beginnings: Sequence[Sequence[int]]) -> None:
         self.beginnings, self.step = [list(one) for one in beginnings], -1
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(
+        self, input_ids: Int[Tensor, "row position"], scores: Float[Tensor, "row vocab"]
+    ) -> Float[Tensor, "row vocab"]:
         self.step += 1
         held = [row for row, one in enumerate(self.beginnings) if self.step < len(one)]
         if not held:

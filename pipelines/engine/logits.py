@@ -15,7 +15,7 @@ from ..checks import seeds_of
 from ..results import Acted
 
 if TYPE_CHECKING:
-    from .hooks import Plan
+    from .plan import Plan
     from .rows import Arrangement
 
 

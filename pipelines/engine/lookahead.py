@@ -23,16 +23,19 @@ from torch.nn.functional import pad
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from ..inputs.rows import extended
 from ..model import families
 from ..model.compiled import eager
-from .attention import Sequences
+from .beams import chosen_of
+from .call import Sequences
 from .declarations import Branch, Declaration, Reading, Step
-from .hooks import Placed, applied
+from .hooks import applied
+from .plan import Placed
 from .rows import arrange, sequences
 
 if TYPE_CHECKING:
     from ..model.layout import Inputs, Layout
-    from .attention import AttentionCall
+    from .call import AttentionCall
 
 MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
 
@@ -44,16 +47,6 @@ def twin(lvlm: Layout) -> Layout:
         return replace(lvlm, model=copy.deepcopy(lvlm.model, weights))
 
 
-def extended(inputs: Inputs, new: Int[Tensor, "batch new"], kind: int = 1) -> dict[str, Tensor]:
-    """The same prompts with tokens appended. kind: their `token_type_ids`."""
-    fills = {"attention_mask": 1, "token_type_ids": kind, "mm_token_type_ids": 0}
-    out = {**inputs, "input_ids": torch.cat([inputs["input_ids"], new], 1)}
-    for name, fill in fills.items():
-        if name in inputs:
-            out[name] = torch.cat([inputs[name], torch.full_like(new, fill).to(inputs[name])], 1)
-    return out
-
-
 def last_rows(count: int, call: AttentionCall) -> Float[Tensor, "batch query key"]:
     """Attention of the last `count` queries: the largest of the heads, each row divided by its sum."""
     total = call.query.shape[2]
@@ -61,20 +54,6 @@ def last_rows(count: int, call: AttentionCall) -> Float[Tensor, "batch query key
         return call.key.new_zeros(call.key.shape[0], 0, call.key.shape[2], dtype=torch.float32)
     rows = call.scores(slice(total - count, total)).softmax(-1, dtype=torch.float32).amax(1)
     return rows / rows.sum(-1, keepdim=True)
-
-
-def chosen_of(
-    before: Int[Tensor, "row new"], tried: Int[Tensor, "row try"], now: Int[Tensor, "row longer"], samples: int
-) -> tuple[Int[Tensor, " row"], Int[Tensor, " row"]]:
-    """For each row, the earlier row of its sample and that row's try with which its text goes on; (−1, −1): none does.
-
-    Rows of one sample and one text have one history, so that it does not matter which of them is named.
-    """
-    sample = torch.arange(now.shape[0], device=now.device) * samples // now.shape[0]
-    same = (now[:, None, :-1] == before[None]).all(-1) & (sample[:, None] == sample[None])  # now before
-    fits = (same[..., None] & (now[:, -1, None, None] == tried[None])).flatten(1)  # now before·try
-    at, found = fits.to(torch.int8).argmax(1), fits.any(1)
-    return torch.where(found, at // tried.shape[1], -1), torch.where(found, at % tried.shape[1], -1)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A detector's risk of the token that is being chosen, step by step, while it is being chosen."""
+"""A detector's risk of the token that is being chosen, at each step of a run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .beams import came_from
 from .declarations import Branch, Step
-from .record import Record, by_token, sureness
+from .record import Record, by_token, confidence
 
 
 class RunningRisk:
@@ -38,7 +39,7 @@ class RunningRisk:
         """Risks of all tokens so far as each was rated at its own step, the one that is being chosen last."""
         if step.ids is None:
             raise ValueError("a running risk needs the tokens so far, and this step has none")
-        logs, entropy, margin = sureness(step.branches["main"])
+        logs, entropy, margin = confidence(step.branches["main"])
         best, token = logs.max(1, keepdim=True)
         new = step.ids[:, step.ids.shape[1] - step.index :]
         if self.ids is not None and self.pending is not None:
@@ -60,15 +61,15 @@ class RunningRisk:
         self.risks = risk if self.risks is None else torch.cat([self.risks, risk.to(self.risks.device)], 1)
         return self.risks
 
-    def _with(self, name: str, value: Tensor) -> Tensor:
+    def _with(self, name: str, value: Float[Tensor, "row one"]) -> Float[Tensor, "row token"]:
         before = self.columns.get(name)
         return value if before is None else torch.cat([before, value], 1)
 
-    def _add(self, name: str, value: Tensor) -> Tensor:
+    def _add(self, name: str, value: Float[Tensor, "row one"]) -> Float[Tensor, "row token"]:
         self.columns[name] = self._with(name, value)
         return self.columns[name]
 
-    def _reorder(self, origin: Tensor) -> None:
+    def _reorder(self, origin: Int[Tensor, " row"]) -> None:
         if torch.equal(origin, torch.arange(len(origin), device=origin.device)):
             return
         follow = lambda value: value[_every_block(origin, value.shape[0]).to(value.device)]
@@ -77,22 +78,7 @@ class RunningRisk:
         self.risks = None if self.risks is None else follow(self.risks)
 
 
-def came_from(
-    before: Int[Tensor, "row position"], now: Int[Tensor, "row position"], samples: int
-) -> Int[Tensor, " row"]:
-    """For each row, the earlier row of its sample whose text it goes on with: itself if it can be, else the first.
-
-    Rows of one sample and one text have one history, so that it does not matter which of them is named.
-    """
-    rows = torch.arange(now.shape[0], device=now.device)
-    if torch.equal(before, now):
-        return rows
-    sample = rows * samples // len(rows)
-    same = (now[:, None] == before[None]).all(-1) & (sample[:, None] == sample[None])  # now before
-    return torch.where(same[rows, rows], rows, same.to(torch.int8).argmax(1))
-
-
-def _every_block(origin: Tensor, rows: int) -> Tensor:
+def _every_block(origin: Int[Tensor, " row"], rows: int) -> Int[Tensor, " block_row"]:
     """The same for a reading of several row blocks."""
     count = origin.shape[0]
     starts = torch.arange(0, rows, count, device=origin.device)

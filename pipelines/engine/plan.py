@@ -1,11 +1,19 @@
-"""What one run carries out: which models are in a run at this moment, and of which thread."""
+"""What one run carries out: its declarations with their rows, layer by layer; and which models are in a run."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor, nn
+
+from .call import AttentionCall, Sequences
+from .declarations import Declaration, Reading, Step
 
 BUSY: set[int] = set()  # models with methods in place: hooks belong to one run at a time
 OWNERS: dict[int, int] = {}  # models that a run prepares or decodes with -> its thread
@@ -33,3 +41,126 @@ def claimed(model: Any) -> Iterator[None]:
     finally:
         if first:
             del OWNERS[id(model)]
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A declaration, the rows it concerns, and the number of the method that made it."""
+
+    declaration: Declaration
+    rows: Int[Tensor, " row"]
+    method: int = -1
+
+
+@dataclass
+class Plan:
+    """What the hooks of one run carry out, and where they leave what they read.
+
+    hooked: whether the run has any hook, which no compiled pass would call.
+    expected: edits and readings of one pass, each layer's counted. met: those that were carried out in the newest pass;
+    None before a pass and once `check` has looked at it.
+    """
+
+    placed: Sequence[Placed]
+    sequences: Sequences
+    step: Step
+    implementation: str = "sdpa"
+    changed: dict[int, Bool[Tensor, " row"]] = field(default_factory=dict)  # by method, since the last token
+    hooked: bool = False
+    expected: int = 0
+    met: int | None = None
+    thread: int = field(default_factory=threading.get_ident)
+
+    def begin(self) -> None:
+        """A pass begins: nothing is known of it yet, and what was read in the pass before is gone."""
+        self.enter()
+        self.step.readings.clear()
+        self.met = 0
+
+    def enter(self) -> None:
+        """Raise RuntimeError in a forward pass of another thread than the run's: its hooks are not for that one."""
+        if threading.get_ident() != self.thread:
+            raise RuntimeError(
+                "a forward pass of this thread met a run with methods in place in another thread, and would have been "
+                "changed by them: wait until that run is over, or load the model a second time for this thread."
+            )
+
+    def carry(self, count: int = 1) -> None:
+        """So many edits and readings are carried out now, in a pass of this thread."""
+        self.enter()
+        self.met = (self.met or 0) + count
+
+    def check(self) -> None:
+        """Raise RuntimeError unless all that was declared was carried out in a pass since the last check."""
+        met, self.met = self.met or 0, None
+        if met < self.expected:
+            raise RuntimeError(
+                f"{self.expected - met} of {self.expected} edits and readings were not carried out in the last forward "
+                "pass, because it did not call the hooks of the model's layers, as code does that was compiled inside "
+                "a function of one's own: call the model itself there, or load it anew."
+            )
+
+    def watch(
+        self, method: int, rows: Int[Tensor, " row"], old: Shaped[Tensor, "row ..."], new: Shaped[Tensor, "row ..."]
+    ) -> None:
+        """Remember in which rows a method changed anything."""
+        if method < 0:
+            return
+        total = self.sequences.image.shape[0]
+        flags = self.changed.setdefault(method, torch.zeros(total, dtype=torch.bool, device=rows.device))
+        moved = (new != old).flatten(1).any(1).to(flags.device)
+        self.changed[method] = flags.index_put((rows.to(flags.device),), moved, accumulate=True)
+
+    def keep(self, reading: Reading, layer: int, value: Tensor, method: int) -> None:
+        """Under the method's own name, so that two methods of one class do not read each other's."""
+        name = reading.name if method < 0 else f"{reading.name}#{method}"
+        self.step.readings.setdefault(name, {})[layer] = value
+
+
+# what a layer's attention is handed: the arguments of `call_of`
+Handed = tuple["Inside", nn.Module, Tensor, Tensor, Tensor, Tensor | None, float | None, Mapping[str, Any]]
+
+
+class DeferredLayer:
+    """A layer with deferred readings of its attention, and what was handed to it in the newest pass."""
+
+    def __init__(self, layer: int, readings: Sequence[Placed]) -> None:
+        self.layer, self.readings = layer, readings
+        self.newest: Handed | None = None
+
+    def hold(self, handed: Handed) -> None:
+        """Keep the query that chooses this step's token. handed: the arguments of `call_of`.
+
+        This is called by every layer in every step, between products that leave nothing of it in the processor's
+        caches, so that it does next to nothing; the work is done for all layers at once, before the next pass.
+        """
+        if handed[2].shape[2] > 1:  # of a prompt, whose other queries are not needed
+            handed = (*handed[:2], handed[2][:, :, -1:].clone(), *handed[3:])
+        self.newest = handed
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """What happens inside one layer's attention.
+
+    deferred: this layer's deferred readings, if it has any. direct: with a single query, the layer's own function comes
+    to one call of torch's, which may be made at once: the same heads to the last bit in less time.
+    """
+
+    plan: Plan
+    layer: int
+    placed: Sequence[Placed]
+    deferred: DeferredLayer | None
+    direct: bool = False
+    count: int = 0  # edits and readings in this layer's attention
+
+
+def call_of(
+    inside: Inside, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
+    scaling: float | None, more: Mapping[str, Any],
+) -> AttentionCall:  # fmt: skip
+    """What a layer handed to its attention function, as a call."""
+    return AttentionCall(
+        inside.layer, inside.plan.sequences, query, key, value, mask, scaling or query.shape[-1] ** -0.5,
+        more.get("softcap"), more.get("sliding_window"), getattr(module, "is_causal", True),
+    )  # fmt: skip

@@ -1,21 +1,18 @@
-"""The rows of a run: the main rows, a block of rows for each branch, and where the image is in each of them."""
+"""The rows of a run: the main rows, a block of rows per branch, and which rows every declaration concerns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..inputs.rows import stack
-from .attention import Sequences
+from ..model.layout import Layout
+from .call import Sequences
 from .declarations import Branch, Declaration, LogitsEdit, Reading
-from .hooks import Placed
-
-if TYPE_CHECKING:
-    from ..model.layout import Layout
+from .plan import Placed
 
 
 @dataclass(frozen=True)

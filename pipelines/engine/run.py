@@ -1,4 +1,4 @@
-"""The one engine: arranges branches as rows, puts declarations in place, runs the model's own decoding loop."""
+"""The one engine: runs the model's own decoding loop, or one pass, with declarations in place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .rows import arrange, sequences
 
 if TYPE_CHECKING:
     from ..model.layout import Layout
-    from .deferred_readings import Postponed
+    from .deferred_readings import DeferredReadings
 
 
 def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ValueError("rows must be padded on the left: set processor.tokenizer.padding_side = 'left'")
     if (positions := out.pop("position_ids", None)) is not None:
         families.check_positions(lvlm.model, out, positions)
-    return families.with_blank_picture(lvlm.model, out)
+    return families.with_blank_image(lvlm.model, out)
 
 
 @torch.no_grad()
@@ -73,11 +73,11 @@ def declare(lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any])
 def run(
     lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any], readings: Sequence[Declaration] = (),
     return_logits: bool = False, seed: int | Sequence[int] | None = None, observe: Any = None,
-    later: Postponed | None = None, prepared: tuple[Any, Any] | None = None, **generation: Any,
+    deferred: DeferredReadings | None = None, prepared: tuple[Any, Any] | None = None, **generation: Any,
 ) -> tuple[Any, Fold, int]:  # fmt: skip
     """Decode through the model's own generate. Returns its output (all row blocks), the fold, and the prompt length.
 
-    later: where `readings` of attention wait until several steps can be read together; without it each step is read.
+    deferred: evaluates `readings` of attention in blocks of steps; without it they are evaluated at each step.
     prepared: processors and criteria of the main rows, where transformers has made them already.
     """
     inputs = complete(lvlm, inputs)
@@ -89,7 +89,7 @@ def run(
     placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in made.placed]
     blocks, prompt = len(made.names), made.inputs["input_ids"].shape[1]
     main = options.MainPrompt(lvlm, generation, config, inputs, prompt - inputs["input_ids"].shape[1], prepared)
-    with applied(lvlm, placed, sequences(lvlm, made, beams), Step(), later) as plan:
+    with applied(lvlm, placed, sequences(lvlm, made, beams), Step(), deferred) as plan:
         fold = Fold(made, plan, beams, len(decoders), return_logits, observe)
         if main.streamer is not None:
             main.streamer.put(inputs["input_ids"].cpu())

@@ -1,4 +1,4 @@
-"""Images from files, bytes, PIL and arrays as RGB, read safely and turned as their EXIF says."""
+"""Images from files, bytes, PIL and arrays as RGB, read safely and turned by their EXIF orientation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 class BadImage(ValueError):
-    """An image that cannot be used; the message says which and why."""
+    """An image that cannot be used; the message names it and the reason."""
 
 
 def read_image(source: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
-    """A path, PIL image or (height, width[, channel]) array as an RGB image, turned as its EXIF says.
+    """A path, PIL image or (height, width[, channel]) array as an RGB image, turned by its EXIF orientation.
 
     Raises:
         BadImage: missing, not an image, cut off, or larger than the limits.
@@ -64,7 +64,7 @@ def read_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image
 
 
 def read_size(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) that the content of an image file says it has, turned as its EXIF says; no pixel is decoded.
+    """(height, width) that the header of an image file gives, turned by its EXIF orientation; no pixel is decoded.
 
     Raises:
         BadImage: as `read_bytes`, but for what only decoding can find.
@@ -73,7 +73,7 @@ def read_size(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[
 
 
 def passed_on(source: Any) -> Image.Image:
-    """`read_image`, but for what it has read before, which needs no second look and no second copy."""
+    """`read_image`, but for what it has read before, which is neither checked nor copied again."""
     decoded = type(source) is Image.Image and source.mode == "RGB"
     as_seen = decoded and "transparency" not in source.info and source.getexif().get(0x0112, 1) == 1
     return source if as_seen else read_image(source)

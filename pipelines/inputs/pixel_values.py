@@ -1,4 +1,4 @@
-"""The pictures in `pixel_values` as RGB, and `pixel_values` with parts of those pictures blacked out.
+"""The images in `pixel_values` as RGB, and `pixel_values` with parts of those images blacked out.
 
 Everything stays in the geometry of what the model sees: nothing is read from a file and resized again.
 """
@@ -18,19 +18,19 @@ from torch.nn.functional import interpolate
 if TYPE_CHECKING:
     from ..model.layout import Layout
 
-Masks = Sequence[Bool[Tensor, "height width"]]
-_ALIKE = 0.25  # an arrangement of tiles differs from the whole picture by no more than this share of its variance
+Masks = Sequence[Bool[Tensor, "_ _"]]
+_ALIKE = 0.25  # an arrangement of tiles differs from the whole image by no more than this share of its variance
 
 
-class NoPictures(ValueError):
-    """The pictures cannot be made out in these inputs; the message says why."""
+class NoImages(ValueError):
+    """The images cannot be found in these inputs; the message gives the reason."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """whole: one picture per row, 0 to 255. black_out: from what stays of each, `pixel_values`, the rest black."""
+class Images:
+    """whole: one image per row, 0 to 255. black_out: from what stays of each, `pixel_values`, the rest black."""
 
-    whole: Sequence[UInt8[Tensor, "3 height width"]]
+    whole: Sequence[UInt8[Tensor, "3 _ _"]]
     black_out: Callable[[Masks], Tensor]
 
 
@@ -43,14 +43,14 @@ class Colours:
 
     @classmethod
     def of(cls, lvlm: Layout) -> Colours:
-        images = getattr(lvlm.processor, "image_processor", None)
-        if images is None:
-            raise NoPictures(
+        processing = getattr(lvlm.processor, "image_processor", None)
+        if processing is None:
+            raise NoImages(
                 f"{lvlm.name} has no image processor, whose mean and deviation say what its pixel_values are in RGB; "
                 "load it from a folder that has one"
             )
-        known = images.do_normalize and images.image_mean is not None
-        mean, std = (images.image_mean, images.image_std) if known else (0.0, 1.0)
+        known = processing.do_normalize and processing.image_mean is not None
+        mean, std = (processing.image_mean, processing.image_std) if known else (0.0, 1.0)
         each = lambda value: torch.as_tensor(value, dtype=torch.float64).expand(3)
         return cls(each(mean), each(std))
 
@@ -66,20 +66,20 @@ class Colours:
         return torch.where(kept.to(pixels.device).unsqueeze(-3), pixels, black)
 
 
-def pictures(lvlm: Layout, inputs: Mapping[str, Tensor]) -> Pictures:
-    """The whole picture of every row, and how to black out parts of it wherever it appears.
+def images_of(lvlm: Layout, inputs: Mapping[str, Tensor]) -> Images:
+    """The whole image of every row, and how to black out parts of it wherever it appears.
 
-    Whole pictures (batch, 3, height, width); Qwen's flattened patches; tiles with the whole picture among them: first
-    (LLaVA-NeXT, LLaVA-OneVision, `image_sizes`) or last (InternVL, Idefics3, SmolVLM). Tiles take the whole picture's
+    Whole images (batch, 3, height, width); Qwen's flattened patches; tiles with the whole image among them: first
+    (LLaVA-NeXT, LLaVA-OneVision, `image_sizes`) or last (InternVL, Idefics3, SmolVLM). Tiles take the whole image's
     mask, enlarged.
 
     Raises:
-        NoPictures: no image processor, a video, not one picture per row, or tiles that do not make up the picture.
+        NoImages: no image processor, a video, not one image per row, or tiles that do not make up the image.
     """
     colours, rows = Colours.of(lvlm), inputs["input_ids"].shape[0]
     pixels = inputs.get("pixel_values")
     if pixels is None:
-        raise NoPictures(f"no pixel_values among the inputs ({', '.join(inputs)}); nothing can be blacked out")
+        raise NoImages(f"no pixel_values among the inputs ({', '.join(inputs)}); nothing can be blacked out")
     if "image_grid_thw" in inputs:
         return _patches(colours, pixels, inputs["image_grid_thw"], lvlm.model.config.vision_config, rows)
     if pixels.dim() == 5 and "image_sizes" in inputs:
@@ -87,18 +87,18 @@ def pictures(lvlm: Layout, inputs: Mapping[str, Tensor]) -> Pictures:
     if pixels.dim() == 5:
         return _last_whole(colours, pixels, _tile_counts(pixels), rows, inputs.get("pixel_attention_mask"))
     if pixels.dim() != 4:
-        raise NoPictures(f"pixel_values of shape {tuple(pixels.shape)} are no layout that is known here")
+        raise NoImages(f"pixel_values of shape {tuple(pixels.shape)} are no layout that is known here")
     if pixels.shape[0] != rows:
         return _flat_tiles(colours, pixels, lvlm.image_mask(inputs["input_ids"]).sum(1).tolist())
-    return Pictures(list(colours.rgb(pixels)), lambda masks: colours.darken(pixels, torch.stack(list(masks))))
+    return Images(list(colours.rgb(pixels)), lambda masks: colours.darken(pixels, torch.stack(list(masks))))
 
 
 # -- Qwen: patches ---------------------------------------------------------------------------------------------------
-def _patches(colours: Colours, pixels: Tensor, grids: Tensor, config: Any, rows: int) -> Pictures:
+def _patches(colours: Colours, pixels: Tensor, grids: Tensor, config: Any, rows: int) -> Images:
     shapes = grids.tolist()
     _one_each(len(shapes), rows)
     if any(time != 1 for time, _, _ in shapes):
-        raise NoPictures(f"a video ({shapes}) is no picture; nothing is blacked out in it")
+        raise NoImages(f"a video ({shapes}) is no image; nothing is blacked out in it")
     merge, patch, time = config.spatial_merge_size, config.patch_size, config.temporal_patch_size
     parts = pixels.split([h * w for _, h, w in shapes])
     images = [unfolded(part, h, w, merge, patch, time) for part, (_, h, w) in zip(parts, shapes, strict=True)]
@@ -107,7 +107,7 @@ def _patches(colours: Colours, pixels: Tensor, grids: Tensor, config: Any, rows:
         dark = [colours.darken(image, mask) for image, mask in zip(images, masks, strict=True)]
         return torch.cat([folded(image, merge, patch, time) for image in dark])
 
-    return Pictures([colours.rgb(image) for image in images], black_out)
+    return Images([colours.rgb(image) for image in images], black_out)
 
 
 def unfolded(flat: Tensor, height: int, width: int, merge: int, patch: int, time: int) -> Tensor:
@@ -117,7 +117,7 @@ def unfolded(flat: Tensor, height: int, width: int, merge: int, patch: int, time
 
 
 def folded(image: Tensor, merge: int, patch: int, time: int) -> Tensor:
-    """Back: every moment of a patch is the same picture."""
+    """Back: every moment of a patch is the same image."""
     _, height, width = image.shape
     blocks = image.reshape(3, height // patch // merge, merge, patch, width // patch // merge, merge, patch)
     blocks = blocks.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5)  # … 3 time side side
@@ -125,8 +125,8 @@ def folded(image: Tensor, merge: int, patch: int, time: int) -> Tensor:
 
 
 # -- tiles -----------------------------------------------------------------------------------------------------------
-def _anyres(colours: Colours, pixels: Tensor, sizes: Tensor, pinpoints: Any, rows: int) -> Pictures:
-    """LLaVA-NeXT: the whole picture squashed into the first tile; the others cut it after padding it to a canvas."""
+def _anyres(colours: Colours, pixels: Tensor, sizes: Tensor, pinpoints: Any, rows: int) -> Images:
+    """LLaVA-NeXT: the whole image squashed into the first tile; the others cut it after padding it to a canvas."""
     from transformers.image_processing_utils import select_best_resolution
 
     _one_each(pixels.shape[0], rows)
@@ -150,15 +150,15 @@ def _anyres(colours: Colours, pixels: Tensor, sizes: Tensor, pinpoints: Any, row
                 kept[row, 1 : 1 + len(tiles)] = tiles
         return colours.darken(pixels, kept)
 
-    return Pictures(list(colours.rgb(pixels[:, 0])), black_out)
+    return Images(list(colours.rgb(pixels[:, 0])), black_out)
 
 
-def _flat_tiles(colours: Colours, pixels: Tensor, tokens: Sequence[int]) -> Pictures:
-    """InternVL: the tiles of all rows one after another, as many as their image tokens say."""
+def _flat_tiles(colours: Colours, pixels: Tensor, tokens: Sequence[int]) -> Images:
+    """InternVL: the tiles of all rows one after another, as many as their image tokens imply."""
     per_tile = sum(tokens) / pixels.shape[0]
     counts = [round(count / per_tile) for count in tokens] if per_tile else []
     if not per_tile or sum(counts) != pixels.shape[0] or any(n * per_tile != t for n, t in zip(counts, tokens)):  # noqa: B905
-        raise NoPictures(f"{pixels.shape[0]} pictures do not fit prompts of {list(tokens)} image tokens")
+        raise NoImages(f"{pixels.shape[0]} images do not fit prompts of {list(tokens)} image tokens")
     most = max(counts)
     padded = [torch.cat([part, part.new_zeros(most - len(part), *part.shape[1:])]) for part in pixels.split(counts)]
     tiled = _last_whole(colours, torch.stack(padded), counts, len(counts), None)
@@ -166,7 +166,7 @@ def _flat_tiles(colours: Colours, pixels: Tensor, tokens: Sequence[int]) -> Pict
     def black_out(masks: Masks) -> Tensor:
         return torch.cat([row[:count] for row, count in zip(tiled.black_out(masks), counts, strict=True)])
 
-    return Pictures(tiled.whole, black_out)
+    return Images(tiled.whole, black_out)
 
 
 def _tile_counts(pixels: Tensor) -> list[int]:
@@ -175,8 +175,8 @@ def _tile_counts(pixels: Tensor) -> list[int]:
 
 def _last_whole(
     colours: Colours, pixels: Tensor, counts: Sequence[int], rows: int, real: Tensor | None
-) -> Pictures:
-    """Rows of tiles, the whole picture last; before it its parts, row by row. real: pixels that are no padding."""
+) -> Images:
+    """Rows of tiles, the whole image last; before it its parts, row by row. real: pixels that are no padding."""
     _one_each(pixels.shape[0], rows)
     wholes = [row[count - 1] for row, count in zip(pixels, counts, strict=True)]
     shapes = [
@@ -193,14 +193,14 @@ def _last_whole(
                 kept[row, : count - 1] = _cut(_enlarged(mask, (down * tile[0], across * tile[1])), tile)
         return colours.darken(pixels, kept if real is None else kept | ~real.bool())
 
-    return Pictures([colours.rgb(whole) for whole in wholes], black_out)
+    return Images([colours.rgb(whole) for whole in wholes], black_out)
 
 
 def arrangement(tiles: Float[Tensor, "tile 3 height width"], whole: Float[Tensor, "3 height width"]) -> tuple[int, int]:
-    """(rows, columns) in which the tiles, shrunk, are most like the whole picture: the inputs do not say it.
+    """(rows, columns) in which the tiles, shrunk, are most like the whole image: the inputs do not tell it.
 
     Raises:
-        NoPictures: in none of them are they like it.
+        NoImages: in none of them are they like it.
     """
     count, size = len(tiles), whole.shape[-2:]
     errors: dict[tuple[int, int], float] = {}
@@ -210,14 +210,14 @@ def arrangement(tiles: Float[Tensor, "tile 3 height width"], whole: Float[Tensor
         errors[down, count // down] = float((small - whole.float()).square().mean())
     best = min(errors, key=lambda shape: errors[shape])
     if errors[best] > _ALIKE * float(whole.float().var()) + 1e-3:
-        raise NoPictures(
-            f"of {count + 1} pictures the last is not made up of the others: a prompt with several pictures, of which "
+        raise NoImages(
+            f"of {count + 1} images the last is not made up of the others: a prompt with several images, of which "
             "a matcher compares one with its prompt, or tiles in a layout that is not known here"
         )
     return best
 
 
-def _cut(mask: Bool[Tensor, "height width"], tile: Sequence[int]) -> Bool[Tensor, "tile height width"]:
+def _cut(mask: Bool[Tensor, "height width"], tile: Sequence[int]) -> Bool[Tensor, "tile tile_height tile_width"]:
     return mask.unflatten(0, (-1, tile[0])).unflatten(2, (-1, tile[1])).transpose(1, 2).flatten(0, 1)
 
 
@@ -227,4 +227,4 @@ def _enlarged(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _one_each(found: int, rows: int) -> None:
     if found != rows:
-        raise NoPictures(f"{found} pictures in {rows} prompts; a matcher compares one picture with its prompt")
+        raise NoImages(f"{found} images in {rows} prompts; a matcher compares one image with its prompt")

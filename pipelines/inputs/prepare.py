@@ -62,17 +62,17 @@ def prompt_text(
     """The exact prompt string that the processor's chat template makes, or `template` where it has none.
 
     question: a text, or the turns of a conversation (see `conversation`).
-    template: the family's own, with {image}, once per picture, and {question}.
+    template: the family's own, with {image}, once per image, and {question}.
 
     Raises:
         ValueError: the processor has no chat template, and neither has its family; or its template has no place for a
-            system prompt, or for what the model said before.
+            system prompt, or for the model's earlier turns.
     """
     if not isinstance(question, str) and getattr(processor, "chat_template", None) is None:
         raise ValueError(f"{type(processor).__name__} has no chat template, so that it takes one turn and no second")
     if getattr(processor, "chat_template", None) is None and template is not None:
-        picture = str(getattr(processor, "image_token", ""))
-        text = template.format(image=picture * images, question=question)
+        placeholder = str(getattr(processor, "image_token", ""))
+        text = template.format(image=placeholder * images, question=question)
         return f"{system}\n{text}" if system else text
     if getattr(processor, "chat_template", None) is None:
         raise ValueError(

@@ -1,6 +1,6 @@
 """The prompts of papers by name, "@opera", since figures made with other words are not comparable.
 
-A caption prompt is said as it is. A frame has {question} and is put around the question of a benchmark or a user. A
+A caption prompt is used as it is. A frame has {question} and is put around the question of a benchmark or a user. A
 name may stand for one of each. Wording as in the released code or the paper that is named.
 """
 
@@ -18,7 +18,7 @@ MARK, SLOT = "@", "{question}"
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one paper says. caption: to describe a picture. frame: around a question. source: whose, and where used."""
+    """One paper's prompts. caption: to describe an image. frame: around a question. source: whose, and where used."""
 
     source: str
     caption: str | None = None
@@ -70,7 +70,7 @@ def find(name: str) -> Prompt:
 
 
 def caption_prompt(wanted: str) -> str:
-    """What to say for a caption: the text itself, or the caption prompt that "@name" stands for.
+    """The text that asks for a caption: the given one, or the caption prompt that "@name" stands for.
 
     >>> caption_prompt("Describe the dog."), caption_prompt("@amber")
     ('Describe the dog.', 'Describe this image.')

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 _ROW_FILL = {"attention_mask": 0, "token_type_ids": 0, "mm_token_type_ids": 0}
 
 
-def pad_left(rows: Sequence[Tensor], fill: int) -> Tensor:
-    """1-D tensors of any length as one (row, position) tensor, aligned at the right edge."""
+def pad_left(rows: Sequence[Tensor], fill: int) -> Shaped[Tensor, "row position"]:
+    """1-D tensors of any length as one tensor, aligned at the right edge."""
     longest = max(row.shape[0] for row in rows)
     return torch.stack([torch.cat([row.new_full((longest - row.shape[0],), fill), row]) for row in rows])
 
 
-def image_free(inputs: Mapping[str, Tensor], image: Tensor, pad: int) -> dict[str, Tensor]:
+def image_free(
+    inputs: Mapping[str, Tensor], image: Bool[Tensor, "row position"], pad: int
+) -> dict[str, Tensor]:
     """Delete the image positions of every row; left-padding goes to the edge again."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     keep = ~image & mask.bool()
@@ -65,3 +68,20 @@ def _as_wide(parts: Sequence[Tensor]) -> list[Tensor]:
 def repeated(inputs: Mapping[str, Tensor], times: int, pad: int) -> dict[str, Tensor]:
     """The same rows several times, block after block, whatever a family's images look like."""
     return stack([inputs] * times, pad)
+
+
+def extended(
+    inputs: Mapping[str, Tensor], new: Int[Tensor, "row new"], kind: int = 1,
+    real: Bool[Tensor, "row new"] | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The same prompts with tokens appended.
+
+    kind: their `token_type_ids`. real: which of them are no padding; None is all.
+    """
+    out = {**inputs, "input_ids": torch.cat([inputs["input_ids"], new], 1)}
+    mask = torch.ones_like(new) if real is None else real
+    added = {"attention_mask": mask, "token_type_ids": torch.full_like(new, kind), "mm_token_type_ids": new * 0}
+    for name, value in added.items():
+        if name in inputs:
+            out[name] = torch.cat([inputs[name], value.to(inputs[name])], 1)
+    return out

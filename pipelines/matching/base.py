@@ -1,4 +1,4 @@
-"""A matcher says how well a picture and a prompt fit, and which parts of the picture have to do with the prompt."""
+"""A matcher measures how well an image and a prompt fit, and which parts of the image the prompt refers to."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _FINGERPRINT = 1 << 20  # bytes at the start and at the end of a weights file
 
 @dataclass(frozen=True)
 class Match:
-    """relevance: (rows, columns) on the matcher's own grid, 0 to 1. similarity: cosine of picture and prompt."""
+    """relevance: (rows, columns) on the matcher's own grid, 0 to 1. similarity: cosine of image and prompt."""
 
     relevance: Float[Tensor, "rows columns"]
     similarity: float
 
     def spread(self, height: int, width: int) -> Float[Tensor, "height width"]:
-        """The relevance of every pixel of a picture of that size: resized, blurred, from 0 to 1 again.
+        """The relevance of every pixel of an image of that size: resized, blurred, from 0 to 1 again.
 
         What the cubic resizing overshoots is cut off, as scikit-image does for the released code: without that, the
         least value lies beside a peak and everything irrelevant gains by the last stretch.
@@ -43,23 +43,23 @@ class Matcher(Protocol):
     @property
     def id(self) -> str: ...
 
-    def match(self, pictures: Sequence[UInt8[Tensor, "3 height width"]], prompts: Sequence[str]) -> list[Match]:
-        """A match for each picture (RGB, 0 to 255, of any size) and its prompt, computed in batches."""
+    def match(self, images: Sequence[UInt8[Tensor, "3 _ _"]], prompts: Sequence[str]) -> list[Match]:
+        """A match for each image (RGB, 0 to 255, of any size) and its prompt, computed in batches."""
         ...
 
 
 def in_batches(
-    match: Callable[[Sequence[Tensor], list[str]], list[Match]], pictures: Sequence[Tensor], prompts: Sequence[str],
+    match: Callable[[Sequence[Tensor], list[str]], list[Match]], images: Sequence[Tensor], prompts: Sequence[str],
     size: int,
 ) -> list[Match]:  # fmt: skip
-    """What `match` says of all pictures and their prompts, `size` at a time; one thread at a time.
+    """What `match` returns for all images and their prompts, `size` at a time; one thread at a time.
 
     A matcher is shared by all decoders of a process, and its hooks would act in the passes of other threads too.
     """
-    starts = range(0, len(pictures), size)
+    starts = range(0, len(images), size)
     parts = [slice(start, start + size) for start in starts]
     with _ONE_THREAD:
-        return [one for part in parts for one in match(pictures[part], list(prompts[part]))]
+        return [one for part in parts for one in match(images[part], list(prompts[part]))]
 
 
 def stretch(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
@@ -79,7 +79,7 @@ def attention_gradient(
 
 
 def blur(cam: Float[Tensor, "height width"], sigma: float) -> Float[Tensor, "height width"]:
-    """Gaussian blur, cut at 4 σ, the picture mirrored at its edges (d c b a | a b c d | d c b a)."""
+    """Gaussian blur, cut at 4 σ, the image mirrored at its edges (d c b a | a b c d | d c b a)."""
     rows, columns = (_blurring(size, sigma).to(cam) for size in cam.shape)
     return rows @ cam @ columns.T
 
@@ -98,13 +98,13 @@ def _blurring(size: int, sigma: float) -> Float[Tensor, "size size"]:
 
 
 def squashed(
-    pictures: Sequence[UInt8[Tensor, "3 height width"]], size: tuple[int, int], mean: Sequence[float],
+    images: Sequence[UInt8[Tensor, "3 _ _"]], size: tuple[int, int], mean: Sequence[float],
     std: Sequence[float], device: Any,
-) -> Float[Tensor, "picture 3 height width"]:  # fmt: skip
-    """Pictures resized to one size without regard to their shape (bicubic), then normalised."""
+) -> Float[Tensor, "image 3 height width"]:  # fmt: skip
+    """Images resized to one size without regard to their shape (bicubic), then normalised."""
     small = [
         interpolate(one[None].to(device).float(), size=size, mode="bicubic", align_corners=False, antialias=True)
-        for one in pictures
+        for one in images
     ]
     pixels = (torch.cat(small).round() / 255).clamp(0, 1)
     return (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(std)[:, None, None]

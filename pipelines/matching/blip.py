@@ -20,7 +20,7 @@ _ENC, _VOCABULARY = 30523, 30524  # BLIP's [ENC], which its Hub tokenizers do no
 
 
 class BlipMatcher:
-    r"""GradCAM of BLIP's matching score, and the cosine of its picture and text projections.
+    r"""GradCAM of BLIP's matching score, and the cosine of its image and text projections.
 
     cor[k] = Σ_i (1/H) · Σ_h C_h[i, k] · max(∂score/∂C_h[i, k], 0),   i over words, k over patches
 
@@ -51,22 +51,22 @@ class BlipMatcher:
     def id(self) -> str:
         return f"blip:{self.name} layer {self.layer}"
 
-    def match(self, pictures: Sequence[UInt8[Tensor, "3 height width"]], prompts: Sequence[str]) -> list[Match]:
-        """A match for each picture and its prompt."""
-        return in_batches(self._batch, pictures, prompts, BATCH)
+    def match(self, images: Sequence[UInt8[Tensor, "3 _ _"]], prompts: Sequence[str]) -> list[Match]:
+        """A match for each image and its prompt."""
+        return in_batches(self._batch, images, prompts, BATCH)
 
-    def _batch(self, pictures: Sequence[Tensor], prompts: list[str]) -> list[Match]:
-        model, images = self.model, self.processor.image_processor
+    def _batch(self, images: Sequence[Tensor], prompts: list[str]) -> list[Match]:
+        model, normal = self.model, self.processor.image_processor
         device = model.itm_head.weight.device
         text = self.processor.tokenizer(
             prompts, padding=True, truncation=True, max_length=WORDS, return_tensors="pt", padding_side="right"
         ).to(device)
         mask = text.attention_mask
         with torch.no_grad():
-            pixels = squashed(pictures, self.size, images.image_mean, images.image_std, device)
+            pixels = squashed(images, self.size, normal.image_mean, normal.image_std, device)
             seen = model.vision_model(pixel_values=pixels.to(model.dtype)).last_hidden_state
-            said = model.text_encoder(input_ids=text.input_ids, attention_mask=mask).last_hidden_state
-            cosine = _cosine(model.vision_proj(seen[:, 0]), model.text_proj(said[:, 0]))
+            words = model.text_encoder(input_ids=text.input_ids, attention_mask=mask).last_hidden_state
+            cosine = _cosine(model.vision_proj(seen[:, 0]), model.text_proj(words[:, 0]))
         probabilities, slope = self._cross_attention(seen, text.input_ids, mask)
         out = []
         for row, count in enumerate(mask.sum(1).tolist()):
@@ -76,7 +76,7 @@ class BlipMatcher:
 
     @torch.enable_grad()
     def _cross_attention(self, seen: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """C and ∂score/∂C, each (picture, head, token, 1 + patch)."""
+        """C and ∂score/∂C, each (image, head, token, 1 + patch)."""
         model = self.model
         part = model.text_encoder.encoder.layer[self.layer].crossattention.self
         ids = ids.clone()
@@ -92,11 +92,11 @@ class BlipMatcher:
         keep_values = lambda module, given, output: kept.__setitem__("values", output.detach())
         hooks = [part.register_forward_hook(keep_output), part.value.register_forward_hook(keep_values)]
         try:
-            told = model.text_encoder(
+            joint = model.text_encoder(
                 input_ids=ids, attention_mask=mask, encoder_hidden_states=seen,
                 encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=seen.device),
             ).last_hidden_state  # fmt: skip
-            score = model.itm_head(told[:, 0])[:, 1]
+            score = model.itm_head(joint[:, 0])[:, 1]
             (gradient,) = torch.autograd.grad(score.sum(), kept["output"])
         finally:
             for hook in hooks:
@@ -112,7 +112,7 @@ def relevance(
     """GradCAM of a matcher's cross-attention: mean over heads and words of C·max(G, 0), from 0 to 1.
 
     attention, gradient: of the text encoder, class column dropped. The first and the last token are no words; a
-    prompt without words says nothing of any patch.
+    prompt without words is evidence for no patch.
     """
     words = (attention * gradient.clamp(min=0)).mean(0)[1:-1]
     return stretch(words.mean(0)) if len(words) else attention.new_zeros(attention.shape[-1])

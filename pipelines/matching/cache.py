@@ -1,4 +1,4 @@
-"""Keeps what a matcher said of a picture and a prompt on disk, so that no decoder asks twice."""
+"""Keeps a matcher's results on disk, so that no pair of image and prompt is matched twice."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class Cached:
-    """A matcher that looks on disk first. A file that cannot be read counts as absent and is written anew.
+    """A matcher that reads from disk first. A file that cannot be read counts as absent and is written anew.
 
     Args:
-        folder: where; None is `default_folder()`. One safetensors file per match, named by the SHA-256 of picture,
+        folder: where; None is `default_folder()`. One safetensors file per match, named by the SHA-256 of image,
             prompt, matcher and edition; the least recently written ones go when a folder is full.
     """
 
@@ -47,21 +47,21 @@ class Cached:
     def id(self) -> str:
         return self.matcher.id
 
-    def match(self, pictures: Sequence[Tensor], prompts: Sequence[str]) -> list[Match]:
-        """As the matcher's own; asks it, in one go, for what is not there."""
-        paths = [self.path(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
+    def match(self, images: Sequence[Tensor], prompts: Sequence[str]) -> list[Match]:
+        """As the matcher's own; what is not there is matched in one go."""
+        paths = [self.path(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
         found = {path: _read(path) for path in dict.fromkeys(paths)}
         new = {path: place for place, path in enumerate(paths) if found[path] is None}
-        made = self.matcher.match([pictures[n] for n in new.values()], [prompts[n] for n in new.values()])
+        made = self.matcher.match([images[n] for n in new.values()], [prompts[n] for n in new.values()])
         for path, match in zip(new, made, strict=True):
             found[path] = match
             _write(path, match)
         return [known for path in paths if (known := found[path]) is not None]
 
-    def path(self, picture: Tensor, prompt: str) -> Path:
+    def path(self, image: Tensor, prompt: str) -> Path:
         """The file of one match."""
-        digest = hashlib.sha256(f"{EDITION}\n{self.matcher.id}\n{tuple(picture.shape)}\n{prompt}\n".encode())
-        digest.update(picture.cpu().contiguous().numpy().tobytes())
+        digest = hashlib.sha256(f"{EDITION}\n{self.matcher.id}\n{tuple(image.shape)}\n{prompt}\n".encode())
+        digest.update(image.cpu().contiguous().numpy().tobytes())
         name = digest.hexdigest()
         return (self.folder or default_folder()) / "matches" / name[:2] / f"{name[2:]}.safetensors"
 

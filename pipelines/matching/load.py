@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..model.embedded import EMBEDDED, is_embedded
+from ..model.layout import Layout
 from ..model.load import CannotLoad
 from .blip import BlipMatcher
 from .open_clip import OpenClipMatcher
 
 if TYPE_CHECKING:
-    from ..model.layout import Layout
     from .base import Matcher
 
-EMBEDDED = "embedded"
 # The Hub's main revision holds a pickle alone, which is not read; this one is its conversion to safetensors.
 BLIP = "blip:Salesforce/blip-itm-large-coco@c0273606af96037e7a3b2fb0ff4ae9620b517be6"
 POSSIBLE = 'possible: "embedded", "open_clip:<folder or Hub id>", "blip:<folder or Hub id>", each id with @revision'
@@ -34,10 +34,7 @@ def check_matcher(name: str) -> None:
 
 def default_matcher(lvlm: Layout) -> str:
     """ "embedded" for the shipped model; for others the paper's, BLIP-ITM large, from the Hub."""
-    from ...models import EMBEDDED as folder
-
-    own = {str(lvlm.name), str(getattr(lvlm.model.config, "name_or_path", ""))}
-    return EMBEDDED if own & {EMBEDDED, str(folder)} else BLIP
+    return EMBEDDED if is_embedded(lvlm) else BLIP
 
 
 @lru_cache(maxsize=2)

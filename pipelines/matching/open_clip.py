@@ -21,15 +21,15 @@ BATCH = 32
 
 
 class UnsupportedMatcher(ValueError):
-    """A matcher whose attention cannot be read; the message says what was looked for and what was found."""
+    """A matcher whose attention cannot be read; the message names what was expected and what was found."""
 
 
 class OpenClipMatcher:
-    r"""GradCAM of the cosine of an open_clip model's picture and text.
+    r"""GradCAM of the cosine of an open_clip model's image and text.
 
     cor[k] = (1/H) · Σ_h Σ_q C_h[q, k] · max(∂s/∂C_h[q, k], 0),   k over patches, q over all positions
 
-    C: attention probabilities of one layer of the vision transformer; s: cosine of picture and text embedding. With a
+    C: attention probabilities of one layer of the vision transformer; s: cosine of image and text embedding. With a
     class token and the last layer only the class token's row has a gradient.
 
     Args:
@@ -62,7 +62,7 @@ class OpenClipMatcher:
         """From a folder with open_clip_config.json, weights in safetensors, and the tokenizer if it has its own.
 
         Raises:
-            FileNotFoundError: a file is missing; the message says which.
+            FileNotFoundError: a file is missing; the message names it.
         """
         import open_clip
 
@@ -77,13 +77,13 @@ class OpenClipMatcher:
     def id(self) -> str:
         return f"open_clip:{self.name} layer {self.layer}"
 
-    def match(self, pictures: Sequence[UInt8[Tensor, "3 height width"]], prompts: Sequence[str]) -> list[Match]:
-        """A match for each picture and its prompt."""
-        return in_batches(self._batch, pictures, prompts, BATCH)
+    def match(self, images: Sequence[UInt8[Tensor, "3 _ _"]], prompts: Sequence[str]) -> list[Match]:
+        """A match for each image and its prompt."""
+        return in_batches(self._batch, images, prompts, BATCH)
 
-    def _batch(self, pictures: Sequence[Tensor], prompts: list[str]) -> list[Match]:
+    def _batch(self, images: Sequence[Tensor], prompts: list[str]) -> list[Match]:
         visual, device = self.model.visual, self.model.logit_scale.device
-        pixels = squashed(pictures, self.size, visual.image_mean, visual.image_std, device)
+        pixels = squashed(images, self.size, visual.image_mean, visual.image_std, device)
         seen: dict[str, Tensor] = {}
 
         def keep(module: Any, given: Any, output: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What differs between model families beyond what a model says of itself: one row per model type.
+"""What differs between model families beyond what a model's configuration states: one row per model type.
 
 Locating things needs no row: image positions, layers, norm and head are found in the model. A type without a row has
 none of these differences.
@@ -13,35 +13,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KINDS = ("token_type_ids", "mm_token_type_ids")  # row inputs that say what a token is
+KINDS = ("token_type_ids", "mm_token_type_ids")  # row inputs that give the kind of each token
 
 Grid = tuple[int, int]
 
 
 class NoGrid(ValueError):
-    """The image positions of this family are no rectangles; the message says why."""
+    """The image positions of this family are no rectangles; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Family:
     """The differences of one model type.
 
-    appended: `token_type_ids` of a token behind the prompt. PaliGemma looks both ways at 0 (prefix) and ahead only at
-    1; Gemma 3 looks both ways within a run of 1 (image). `mm_token_type_ids` are 0, text, everywhere.
+    appended: `token_type_ids` of a token behind the prompt. PaliGemma attends both ways at 0 (prefix) and backwards
+    only at 1; Gemma 3 attends both ways within a run of 1 (image). `mm_token_type_ids` are 0, text, everywhere.
     around: attributes of the configuration, and around_names: beginnings of names in the tokenizer, of tokens that
-    stand around a picture and mean nothing without it; the image-free prompt is without them too.
+    stand around an image and mean nothing without it; the image-free prompt is without them too.
     generates: the attribute that holds the model whose `generate` does the work, and whose settings therefore count:
     InstructBLIP hands embedded prompts to its language model's.
-    wants_picture: its forward pass fails without pixels, so that text alone gets a blank picture that stands nowhere.
-    template: the prompt of one question for a processor without chat template; {image} once per picture.
-    grid: configuration -> (rows, columns) of one picture or tile, all alike. no_grid: why there is none.
+    needs_image: its forward pass fails without pixels, so that text alone gets a blank image that has no position.
+    template: the prompt of one question for a processor without chat template; {image} once per image.
+    grid: configuration -> (rows, columns) of one image or tile, all alike. no_grid: why there is none.
     """
 
     appended: int = 0
     around: tuple[str, ...] = ()
     around_names: tuple[str, ...] = ()
     generates: str = ""
-    wants_picture: bool = False
+    needs_image: bool = False
     template: str | None = None
     grid: Callable[[Any], Grid] | None = None
     no_grid: str = ""
@@ -61,11 +61,11 @@ def _shuffled(config: Any) -> Grid:
 
 _QWEN = Family(around=("vision_start_token_id", "vision_end_token_id"))
 _TILED = Family(around_names=("<fake_token_around_image>", "<global-img>", "<row_"), grid=_shuffled)
-_NEWLINES = "a base picture is followed by tiles whose rows end in newline positions"
+_NEWLINES = "a base image is followed by tiles whose rows end in newline positions"
 FAMILIES: Mapping[str, Family] = {
     "aya_vision": Family(
         around_names=("<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_LINE_BREAK|>", "TILE"),
-        no_grid="a picture is cut into tiles that are followed by the whole",
+        no_grid="an image is cut into tiles that are followed by the whole",
     ),
     "gemma3": Family(
         around=("boi_token_index", "eoi_token_index"),
@@ -74,7 +74,7 @@ FAMILIES: Mapping[str, Family] = {
     "glm4v": Family(around=("image_start_token_id", "image_end_token_id")),
     "idefics3": _TILED,
     "instructblip": Family(
-        generates="language_model", wants_picture=True, template="{question}",
+        generates="language_model", needs_image=True, template="{question}",
         no_grid="its image positions are query tokens, which have no place"
     ),
     "internvl": Family(
@@ -108,7 +108,7 @@ def appended(model: Any, name: str) -> int:
 
 
 def around(model: Any, tokenizer: Any = None) -> tuple[int, ...]:
-    """Ids of the tokens around a picture. Without a tokenizer, those that the configuration knows."""
+    """Ids of the tokens around an image. Without a tokenizer, those that the configuration knows."""
     row, config = family(model), model.config
     known = [getattr(config, name, None) for name in row.around]
     if tokenizer is not None and row.around_names:
@@ -116,10 +116,10 @@ def around(model: Any, tokenizer: Any = None) -> tuple[int, ...]:
     return tuple(sorted({id for id in known if id is not None}))
 
 
-def with_blank_picture(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inputs that this model's forward accepts: text alone gets a blank picture where the family cannot do without."""
+def with_blank_image(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inputs that this model's forward accepts: text alone gets a blank image where the family cannot do without."""
     out = dict(inputs)
-    if not family(model).wants_picture or "pixel_values" in inputs:
+    if not family(model).needs_image or "pixel_values" in inputs:
         return out
     side, ids = model.config.vision_config.image_size, inputs["input_ids"]
     height, width = (side, side) if isinstance(side, int) else side
@@ -146,7 +146,7 @@ def direct_positions(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tens
     """`position_ids` for a pass outside generate, counted as generate counts them: real tokens only, from 0.
 
     Without them a pass counts padding too, which matters where padding stands inside a row (InstructBLIP's processor
-    puts the picture in front of padded text). M-RoPE models (Qwen) compute their own where there is a picture.
+    puts the image in front of padded text). M-RoPE models (Qwen) compute their own where there is an image.
     """
     if hasattr(model.base_model, "get_rope_index") and "image_grid_thw" in inputs:
         return {}
@@ -177,7 +177,7 @@ def check_positions(model: Any, inputs: Mapping[str, Tensor], given: Tensor) -> 
 
 
 def grid(model: Any, inputs: Mapping[str, Tensor], image: Tensor) -> list[list[Grid]]:
-    """Per row of the batch, the (rows, columns) of its pictures or tiles, in the order of their positions.
+    """Per row of the batch, the (rows, columns) of its images or tiles, in the order of their positions.
 
     Args:
         image: (row, position) bool, the image mask.
@@ -201,6 +201,6 @@ def grid(model: Any, inputs: Mapping[str, Tensor], image: Tensor) -> list[list[G
         while shapes and sum(r * c for r, c in mine) < count:
             mine.append(shapes.pop(0))
         if sum(r * c for r, c in mine) != count:
-            raise NoGrid(f"{count} image positions of a {kind} row are no whole number of pictures: {mine}")
+            raise NoGrid(f"{count} image positions of a {kind} row are no whole number of images: {mine}")
         out.append(mine)
     return out

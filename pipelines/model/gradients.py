@@ -17,7 +17,7 @@ from ..engine.run import complete
 from . import families
 
 if TYPE_CHECKING:
-    from ..engine.attention import AttentionCall
+    from ..engine.call import AttentionCall
     from ..model.layout import Layout
 
 
@@ -28,23 +28,23 @@ def attention_gradient(
 
     One row. Nothing is added to the model's own gradients.
     """
-    seen: list[Tensor] = []
+    kept: list[Tensor] = []
     added: list[Tensor] = []
 
-    def look(probabilities: Tensor, call: AttentionCall) -> Tensor:
-        seen.append(probabilities.detach())
+    def record(probabilities: Tensor, call: AttentionCall) -> Tensor:
+        kept.append(probabilities.detach())
         added.append(torch.zeros_like(probabilities, requires_grad=True))
         return probabilities.detach() + added[-1]
 
     inputs = complete(lvlm, inputs)
-    made = arrange([(AttentionEdit([layer], look, queries="last"), -1)], inputs, lvlm.pad_token)
+    made = arrange([(AttentionEdit([layer], record, queries="last"), -1)], inputs, lvlm.pad_token)
     with torch.enable_grad(), applied(lvlm, made.placed, sequences(lvlm, made), Step(ids=inputs["input_ids"])):
-        (slope,) = torch.autograd.grad(_surest(lvlm, made.inputs), added)
-    return seen[0][0, :, -1], slope[0, :, -1]
+        (slope,) = torch.autograd.grad(_likeliest(lvlm, made.inputs), added)
+    return kept[0][0, :, -1], slope[0, :, -1]
 
 
 def pixel_gradient(lvlm: Layout, inputs: Mapping[str, Tensor]) -> Float[Tensor, "height width"]:
-    """‖∂v/∂pixel‖ over colours, v the log-probability of the likeliest first token. One row, one whole picture.
+    """‖∂v/∂pixel‖ over colours, v the log-probability of the likeliest first token. One row, one whole image.
 
     Raises:
         ValueError: pixel_values that are not (1, colour, height, width).
@@ -55,16 +55,16 @@ def pixel_gradient(lvlm: Layout, inputs: Mapping[str, Tensor]) -> Float[Tensor, 
     if pixels is None or pixels.dim() != 4 or pixels.shape[0] != 1:
         found = "none" if pixels is None else tuple(pixels.shape)
         raise ValueError(
-            f"gradients by pixels need one whole picture as pixel_values (1, colour, height, width); {lvlm.name} has "
+            f"gradients by pixels need one whole image as pixel_values (1, colour, height, width); {lvlm.name} has "
             f"{found}: use attention instead"
         )
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(_surest(lvlm, {**inputs, "pixel_values": leaf}), leaf)
+        (slope,) = torch.autograd.grad(_likeliest(lvlm, {**inputs, "pixel_values": leaf}), leaf)
     return slope[0].float().norm(dim=0)
 
 
-def _surest(lvlm: Layout, inputs: Mapping[str, Any]) -> Tensor:
+def _likeliest(lvlm: Layout, inputs: Mapping[str, Any]) -> Tensor:
     where = families.direct_positions(lvlm.model, inputs)
     logits = lvlm.model(**inputs, **where, use_cache=False, logits_to_keep=1).logits[:, -1]
     return logits.float().log_softmax(-1).amax(-1).sum()

@@ -21,14 +21,14 @@ def fingerprint(model: Any) -> str:
     training that moves a weight by more than bfloat16's rounding.
     """
     if model not in _KNOWN:
-        told = hashlib.sha256()
+        digest = hashlib.sha256()
         for name, weight in sorted(model.named_parameters()):
             flat = weight.detach().flatten()
-            told.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
             if flat.numel() and weight.device.type != "meta":
                 values = flat[:: max(1, flat.numel() // SAMPLED)][:SAMPLED]
-                told.update(values.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-        _KNOWN[model] = told.hexdigest()
+                digest.update(values.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+        _KNOWN[model] = digest.hexdigest()
     return _KNOWN[model]
 
 

@@ -20,7 +20,7 @@ Inputs = Mapping[str, Tensor]
 
 
 class UnsupportedModel(ValueError):
-    """The model's layout is not understood; the message says what was looked for and what was found."""
+    """The model's layout is not understood; the message names what was expected and what was found."""
 
 
 def where(module: Any) -> torch.device:
@@ -38,7 +38,7 @@ class Layout:
 
     Args:
         model: a loaded `…ForConditionalGeneration` that feeds the image as positions in the sequence.
-        processor: its processor; None means that inputs are tensors that somebody else prepared.
+        processor: its processor; None means that inputs are tensors that are prepared already.
         name: how results call it; by default where it was loaded from.
 
     Raises:
@@ -139,7 +139,7 @@ class Layout:
             found = getattr(self.text_config, "eos_token_id", None)
         return () if found is None else tuple(found) if isinstance(found, list | tuple) else (found,)
 
-    def image_mask(self, ids: Int[Tensor, "row position"]) -> Bool[Tensor, "row position"]:
+    def image_mask(self, ids: Int[Tensor, "*rows position"]) -> Bool[Tensor, "*rows position"]:
         """Which positions are image positions: a mask, never a span, for tiles may be interleaved with text."""
         return torch.eq(ids, self.image_token)  # type: ignore[arg-type]
 
@@ -154,9 +154,9 @@ class Layout:
         return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
 
     def image_free(self, inputs: Inputs) -> dict[str, Tensor]:
-        """The same prompts without image positions and the tokens around pictures, left-padded, counted from 0 again.
+        """The same prompts without image positions and the tokens around images, left-padded, counted from 0 again.
 
-        Which tokens stand around a picture is known from the configuration (Qwen, Gemma 3) or from the tokenizer
+        Which tokens stand around an image is known from the configuration (Qwen, Gemma 3) or from the tokenizer
         (InternVL, SmolVLM, Idefics3); without a processor the latter stay in.
         """
         ids = inputs["input_ids"]
@@ -164,7 +164,7 @@ class Layout:
         return image_free(inputs, self.image_mask(ids) | torch.isin(ids, ids.new_tensor(around)), self.pad_token)
 
     def grid(self, inputs: Inputs) -> list[list[tuple[int, int]]]:
-        """Per row, (rows, columns) of its pictures or tiles in the order of their positions.
+        """Per row, (rows, columns) of its images or tiles in the order of their positions.
 
         Raises:
             families.NoGrid: this family's image positions are no rectangles.
@@ -201,7 +201,7 @@ class Layout:
             ids = torch.tensor([[token for token in range(min(vocabulary, 64)) if token != self.image_token][-2:]])
             ids = ids.to(self.device)
             text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            logits = self.model(**families.with_blank_picture(self.model, text), use_cache=False).logits
+            logits = self.model(**families.with_blank_image(self.model, text), use_cache=False).logits
         last = found["last"] if isinstance(found["last"], Tensor) else found["last"][0]
         scale = logits.abs().max().item()
         allowed = 1e-4 if logits.dtype == torch.float32 else 0.05

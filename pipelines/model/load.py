@@ -14,15 +14,15 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from ..lvlm import LVLM
 from . import checkpoint_files, memory
+from .embedded import EMBEDDED, FOLDER
 from .layout import UnsupportedModel
 from .quantization import check_attention, quantization_config
 
-EMBEDDED = "embedded"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class CannotLoad(OSError):
-    """A model that could not be loaded; the message says what was looked for and what to do."""
+    """A model that could not be loaded; the message names what was expected and what to do."""
 
 
 class Incomplete(UserWarning):
@@ -45,7 +45,7 @@ def load(
         attention: "sdpa", "eager", "flash_attention_2", "flex_attention": what layers use that no method touches. None
             is sdpa where the model has it, else eager (PaliGemma 2, whose scores are soft-capped).
         trust_remote_code: run Python code from the repository; only if you have read it.
-        check_memory: refuse weights that do not fit into what is free, before any is read, and say what would.
+        check_memory: refuse weights that do not fit into what is free, before any is read, and name what would.
         rows: how many prompts at a time the check allows for; a decoder with branches has several rows of each.
 
     Raises:
@@ -55,6 +55,8 @@ def load(
     Warns:
         Tight: the weights fit, but perhaps not what a run needs beside them.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise CannotLoad(f"name={name!r} names no model: give a folder with config.json, a Hub id, or 'embedded'")
     source = _source(str(name))
     _refuse_no_folder(str(name), source, revision)
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -106,17 +108,13 @@ def load(
         if not lost and "ignore_mismatched_sizes" in str(error):
             lost = "its weights have other shapes than its config.json says: one of the two belongs to another model."
         raise CannotLoad(_explain(name, source, revision, lost or error)) from error
-    model, told = loaded
-    _refuse_random_weights(str(name), told["missing_keys"])
+    model, report = loaded
+    _refuse_random_weights(str(name), report["missing_keys"])
     return LVLM(model.eval(), processor, name=str(name), revision=revision or getattr(config, "_commit_hash", None))
 
 
 def _source(name: str) -> str:
-    if name != EMBEDDED:
-        return name
-    from ...models import EMBEDDED as folder
-
-    return str(folder)
+    return str(FOLDER) if name == EMBEDDED else name
 
 
 def _refuse_no_folder(name: str, source: str, revision: str | None) -> None:
@@ -158,7 +156,7 @@ def _there(device: str) -> str:
 
 
 def _refuse_tied_on_disk(name: str, config: Any, places: Mapping[str, str | int]) -> None:
-    """Embeddings and head that are one tensor: accelerate keeps it on disk under one name, and looks for two."""
+    """Embeddings and head that are one tensor: accelerate keeps it on disk under one name, and expects two."""
     if "disk" not in places.values() or not getattr(config, "tie_word_embeddings", False):
         return
     with torch.device("meta"):

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
-TOKENS = 2048  # of prompt, picture and answer that are allowed for
+TOKENS = 2048  # of prompt, image and answer that are allowed for
 PER_WEIGHT = {"bnb-4bit": 0.5 + 4 / 64, "bnb-8bit": 1.0, "torchao-int8": 1.0}  # 4 bit: a float32 scale for 64 weights
 
 
 class TooLarge(OSError):
-    """A model whose weights do not fit; the message says what would."""
+    """A model whose weights do not fit; the message names what would."""
 
 
 class Tight(UserWarning):
@@ -82,7 +82,7 @@ def estimate(lvlm: Any, rows: int = 1) -> Need:
 
 
 def per_weight(quantization: Any) -> float | None:
-    """Bytes of one quantised weight: by name, or by what a configuration object says of itself."""
+    """Bytes of one quantised weight: by name, or by what a configuration object states."""
     if quantization is None or isinstance(quantization, str):
         return None if quantization is None else PER_WEIGHT[quantization]
     return PER_WEIGHT["bnb-4bit"] if getattr(quantization, "load_in_4bit", False) else 1.0
@@ -120,7 +120,7 @@ def check(
     if need.total <= room:
         return need
     where = {"auto": "all devices here together have", "cpu": "the CPU has"}.get(device, f"{device} has")
-    says = (
+    message = (
         f"{name} in {_asked(dtype, quantization)} needs {_gb(need.weights)} for its weights and about "
         f"{_gb(need.cache + need.work)} to run {rows} row{'s' * (rows > 1)} of {TOKENS} tokens; {where} "
         f"{_gb(room)} free."
@@ -128,8 +128,8 @@ def check(
     others = fitting(size, device, dtype, quantization, rows)
     advice = f" Would fit: {'; '.join(others)}." if others else " Nothing smaller of it would fit here: take another."
     if need.weights > room:
-        raise TooLarge(f"{says}{advice} check_memory=False tries all the same.")
-    warnings.warn(says + advice, Tight, stacklevel=3)
+        raise TooLarge(f"{message}{advice} check_memory=False tries all the same.")
+    warnings.warn(message + advice, Tight, stacklevel=3)
     return need
 
 

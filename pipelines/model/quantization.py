@@ -13,7 +13,7 @@ _PACKAGES = {"bnb": "bitsandbytes", "torchao": "torchao"}
 
 
 class NotPossible(OSError):
-    """A way of loading that this machine does not offer; the message says what is missing."""
+    """A way of loading that this machine does not offer; the message names what is missing."""
 
 
 def quantization_config(wanted: Any, dtype: torch.dtype) -> Any:
@@ -68,10 +68,10 @@ def name_of(model: Any) -> str | None:
     config = getattr(model.config, "quantization_config", None)
     if config is None:
         return None
-    told = config if isinstance(config, dict) else config.to_dict()
-    method = str(getattr(told.get("quant_method"), "value", told.get("quant_method")))
-    if method == "bitsandbytes" or told.get("load_in_4bit") or told.get("load_in_8bit"):
-        return "bnb-4bit" if told.get("load_in_4bit") else "bnb-8bit"
-    kind = told.get("quant_type")
+    stated = config if isinstance(config, dict) else config.to_dict()
+    method = str(getattr(stated.get("quant_method"), "value", stated.get("quant_method")))
+    if method == "bitsandbytes" or stated.get("load_in_4bit") or stated.get("load_in_8bit"):
+        return "bnb-4bit" if stated.get("load_in_4bit") else "bnb-8bit"
+    kind = stated.get("quant_type")
     kind = next(iter(kind.values())).get("_type", "") if isinstance(kind, dict) and kind else kind or ""
     return "torchao-int8" if kind == "Int8WeightOnlyConfig" else f"{method} {kind}".strip()

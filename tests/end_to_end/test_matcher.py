@@ -125,7 +125,7 @@ def test_what_is_masked_is_not_what_was_asked_for():
     """Six scenes: the boxes of a question's object keep more of themselves than the rest of the picture does."""
     import veridical
     from veridical.decoders.agla import AGLA
-    from veridical.pipelines.inputs.pixel_values import pictures
+    from veridical.pipelines.inputs.pixel_values import images_of
 
     lvlm = veridical.load("embedded", device="cpu")
     inside, outside = [], []
@@ -134,7 +134,7 @@ def test_what_is_masked_is_not_what_was_asked_for():
         name = seen.categories[0]
         inputs = lvlm.prepare([seen.image], [question_of(name)])
         dark = {**inputs, "pixel_values": AGLA().masked(lvlm, inputs)}
-        before, after = (pictures(lvlm, one).whole[0].float().sum(0) for one in (inputs, dark))
+        before, after = (images_of(lvlm, one).whole[0].float().sum(0) for one in (inputs, dark))
         box = torch.nn.functional.interpolate(
             torch.from_numpy(box_mask(seen, name))[None, None].float(), size=before.shape, mode="nearest"
         )[0, 0].bool()

@@ -160,7 +160,7 @@ def test_a_prompt_without_a_picture_is_refused():
 ])  # fmt: skip
 def test_the_matcher_is_fetched_before_anything_is_answered_by_whatever_holds_the_method(monkeypatch, chain, wanted):
     from veridical.decoders import agla_view
-    from veridical.pipelines.procedures import make_chain
+    from veridical.pipelines.chain import make_chain
 
     asked = []
     monkeypatch.setattr(agla_view, "matched_view", lambda lvlm, matcher: asked.append((lvlm, matcher)))

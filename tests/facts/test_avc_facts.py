@@ -9,7 +9,7 @@ import torch
 from veridical.decoders.avc import AVC, blind_tokens, choose_layers, find_blind
 from veridical.decoders.contrast import contrast
 from veridical.decoders.image_tokens import adds_image_later, blank_branch, hide, image_tokens, overwrite, place
-from veridical.pipelines.engine.attention import LayerCall, Sequences
+from veridical.pipelines.engine.call import LayerCall, Sequences
 from veridical.pipelines.engine.declarations import Step
 
 

@@ -8,7 +8,7 @@ from veridical.detectors.image_attention import ImageAttention
 from veridical.detectors.lookback_lens import LookbackLens, ratio
 from veridical.detectors.position import Position
 from veridical.detectors.vhd import VHD
-from veridical.pipelines.engine.record import Record, sureness
+from veridical.pipelines.engine.record import Record, confidence
 
 P = [0.7, 0.2, 0.1]
 
@@ -21,32 +21,32 @@ def record(logs=0.0, entropy=0.0, tokens=1, **readings):
     return Record(ids, ids == 0, full(logs), full(entropy), full(0), torch.tensor([5]), given)
 
 
-# ---------------------------------------------------------------------- sureness
+# ---------------------------------------------------------------------- confidence
 
 
 def test_the_worked_distribution():
-    logs, entropy, margin = sureness(torch.tensor(P).log()[None])
+    logs, entropy, margin = confidence(torch.tensor(P).log()[None])
     assert float(-logs[0, 0]) == pytest.approx(0.356675, abs=1e-6)
     assert float(entropy) == pytest.approx(0.801819, abs=1e-6)
     assert float(margin) == pytest.approx(0.5, abs=1e-6)
 
 
-def test_sureness_does_not_mind_what_the_logits_add_up_to():
+def test_confidence_does_not_mind_what_the_logits_add_up_to():
     logits = torch.tensor(P).log()
-    for one, other in zip(sureness(logits[None]), sureness((logits + 40)[None]), strict=True):
+    for one, other in zip(confidence(logits[None]), confidence((logits + 40)[None]), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-5)
 
 
 def test_forbidden_tokens_have_no_part_in_the_entropy():
-    logs, entropy, margin = sureness(torch.tensor([[*torch.tensor(P).log().tolist(), -torch.inf]]))
+    logs, entropy, margin = confidence(torch.tensor([[*torch.tensor(P).log().tolist(), -torch.inf]]))
     assert float(entropy) == pytest.approx(0.801819, abs=1e-6)
     assert float(margin) == pytest.approx(0.5, abs=1e-6)
     assert torch.isneginf(logs[0, 3])
 
 
 def test_a_uniform_distribution_has_the_largest_entropy_and_a_certain_one_none():
-    assert float(sureness(torch.zeros(1, 8))[1]) == pytest.approx(2.0794415, abs=1e-6)
-    assert float(sureness(torch.tensor([[0.0, -100.0]]))[1]) == pytest.approx(0, abs=1e-6)
+    assert float(confidence(torch.zeros(1, 8))[1]) == pytest.approx(2.0794415, abs=1e-6)
+    assert float(confidence(torch.tensor([[0.0, -100.0]]))[1]) == pytest.approx(0, abs=1e-6)
 
 
 def test_an_unlikely_token_is_the_riskier_one():

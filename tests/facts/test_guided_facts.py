@@ -31,7 +31,7 @@ def test_the_risk_of_a_chunk_is_the_mean_over_its_real_tokens():
 def test_a_given_beginning_is_all_that_can_be_chosen_while_it_lasts_in_every_branch():
     forced = Forced([[2, 1], [3]])
     scores = torch.zeros(4, 5)  # two blocks of two rows
-    first, second, third = (forced(torch.zeros(4, 1), scores) for _ in range(3))
+    first, second, third = (forced(torch.zeros(4, 1).long(), scores) for _ in range(3))
     assert first.argmax(1).tolist() == [2, 3, 2, 3]
     assert (first.isfinite().sum(1) == 1).all()
     assert second.argmax(1)[[0, 2]].tolist() == [1, 1]

@@ -7,7 +7,7 @@ import veridical
 from veridical.datasets.world import scene
 from veridical.decoders.procedures import mvp
 from veridical.decoders.procedures.mvp import MVP, FirstToken, Path, decide, find_answer, path_scores
-from veridical.pipelines.engine.record import sureness
+from veridical.pipelines.engine.record import confidence
 from veridical.pipelines.procedures import Call
 
 ANSWERS = ("yes", "no")
@@ -84,7 +84,7 @@ def test_a_tie_is_the_last_choice_and_nothing_to_add_up_is_no_answer():
 
 def test_certainty_is_0_for_a_tie_and_below_1_for_anything():
     logits = torch.tensor([[[2.0, 2.0, -1.0], [0.5, 0.0, -9.0], [30.0, 0.0, 0.0]]])
-    tie, some, sure = sureness(logits)[2][0].tolist()
+    tie, some, sure = confidence(logits)[2][0].tolist()
     assert tie == 0
     assert some == pytest.approx(0.244886, abs=1e-4)  # tanh(1/4), but for the third token
     assert 0.999 < sure <= 1

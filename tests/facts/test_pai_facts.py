@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from veridical.decoders.pai import PAI, boost, guide, producing_rows
-from veridical.pipelines.engine.attention import Sequences
+from veridical.pipelines.engine.call import Sequences
 from veridical.pipelines.engine.declarations import Step
 
 SCORES = torch.tensor([2.0, -1.0, 0.5, 0.0]).view(1, 1, 1, 4)

@@ -7,8 +7,8 @@ import pytest
 from veridical.decoders.avc import AVC
 from veridical.decoders.var import VAR
 from veridical.pipelines import per_model
-from veridical.pipelines.procedures import PROCEDURES, make_chain, type_of
-from veridical.pipelines.registry import DECODERS
+from veridical.pipelines.chain import make_chain, type_of
+from veridical.pipelines.registry import DECODERS, PROCEDURES
 
 BLIP = "Salesforce/instructblip-vicuna-7b"
 

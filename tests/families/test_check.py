@@ -99,7 +99,7 @@ def test_an_edit_that_does_not_act_does_not_hold(monkeypatch):
 
 
 def test_readings_of_other_attention_do_not_hold(monkeypatch):
-    from veridical.pipelines.engine.attention import AttentionCall
+    from veridical.pipelines.engine.call import AttentionCall
 
     assert layout.readings(case()).holds
     right = AttentionCall.scores

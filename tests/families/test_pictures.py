@@ -8,7 +8,7 @@ from PIL import Image
 import veridical
 from veridical.decoders.agla import AGLA
 from veridical.decoders.agla_view import MatchedView, around_question
-from veridical.pipelines.inputs.pixel_values import Colours, NoPictures, pictures
+from veridical.pipelines.inputs.pixel_values import Colours, NoImages, images_of
 from veridical.pipelines.matching.base import Match
 
 from .setting import setting
@@ -53,7 +53,7 @@ def left_half(seen):
 
 
 def test_every_row_has_its_whole_picture_in_rgb(lvlm, inputs):
-    seen = pictures(lvlm, inputs)
+    seen = images_of(lvlm, inputs)
     assert len(seen.whole) == 2
     for found, (seed, size) in zip(seen.whole, enumerate(SIZES), strict=True):
         real = (found.flatten(1) > 0).any(0)  # a picture smaller than its tile is followed by padding
@@ -65,14 +65,14 @@ def test_every_row_has_its_whole_picture_in_rgb(lvlm, inputs):
 
 
 def test_a_mask_that_keeps_everything_changes_nothing(lvlm, inputs):
-    seen = pictures(lvlm, inputs)
+    seen = images_of(lvlm, inputs)
     kept = seen.black_out([torch.ones(one.shape[-2:], dtype=torch.bool) for one in seen.whole])
     assert torch.equal(kept, inputs["pixel_values"])
 
 
 def test_blacking_out_half_is_what_the_processor_makes_of_a_picture_whose_half_is_black(lvlm, inputs):
     """In all tiles and patches. But for columns at the border, which resizing blends: 8 % of the values at most."""
-    seen = pictures(lvlm, inputs)
+    seen = images_of(lvlm, inputs)
     found = seen.black_out(left_half(seen))
     dark = [picture(*size, seed, dark=True) for seed, size in enumerate(SIZES)]
     expected = lvlm.prepare(dark, QUESTIONS)["pixel_values"]
@@ -111,9 +111,9 @@ def test_several_pictures_in_a_prompt_are_refused_and_so_is_a_model_without_proc
         one["image_grid_thw"] = inputs["image_grid_thw"]
     if inputs["pixel_values"].dim() == 4 and lvlm.model.config.model_type != "internvl":
         one["input_ids"] = torch.cat([inputs["input_ids"][:1]] * 3)
-    with pytest.raises(NoPictures, match="picture"):
-        pictures(lvlm, one)
-    with pytest.raises(NoPictures, match="has no image processor, whose mean and deviation"):
+    with pytest.raises(NoImages, match="image"):
+        images_of(lvlm, one)
+    with pytest.raises(NoImages, match="has no image processor, whose mean and deviation"):
         Colours.of(veridical.LVLM(lvlm.model, name="bare"))
 
 
@@ -121,5 +121,5 @@ def test_a_video_is_refused():
     found = veridical.LVLM(setting("qwen2_vl").model, processor("qwen2_vl"), name="qwen2_vl")
     given = dict(found.prepare([picture(64, 64, 0)], QUESTIONS[:1]))
     given["image_grid_thw"] = torch.tensor([[2, *given["image_grid_thw"][0, 1:].tolist()]])
-    with pytest.raises(NoPictures, match="a video"):
-        pictures(found, given)
+    with pytest.raises(NoImages, match="a video"):
+        images_of(found, given)

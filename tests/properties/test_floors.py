@@ -84,27 +84,12 @@ def test_a_part_imports_only_what_lies_below_it(file):
     assert ours(imports(path, inside_functions=False)) <= BELOW[part]
 
 
-# Arrows and circles that are being taken apart: the lists get shorter and are never added to.
-KNOWN_ARROWS_UP: set[str] = set()
-
-
 def test_no_arrow_goes_back_up_inside_functions_either(file):
     """A floor imports from its own and from lower floors, wherever the import stands; both ends are named."""
     part, path = file
     here = path.relative_to(ROOT).as_posix()
     up = [f"{here} imports {name}" for name in sorted(imports(path)) if ours([name]) - BELOW[part]]
-    assert not set(up) - KNOWN_ARROWS_UP
-
-
-KNOWN_CIRCLES = (
-    ("metrics.chair", "metrics.chair_truth"),
-    ("datasets.captions", "datasets.world"),
-    (
-        "pipelines.engine.attention", "pipelines.engine.declarations", "pipelines.engine.deferred_readings",
-        "pipelines.engine.hooks",
-    ),
-    ("pipelines.generate", "pipelines.lvlm", "pipelines.procedures"),
-)  # fmt: skip
+    assert not up
 
 
 def arrows(root, parts=PARTS):
@@ -150,9 +135,7 @@ def both_ends(arrows, circle):
 
 def test_no_circle_of_imports():
     found = arrows(ROOT)
-    known = lambda circle: any(set(circle) <= set(one) for one in KNOWN_CIRCLES)
-    new = [both_ends(found, circle) for circle in sorted(circles(found)) if not known(circle)]
-    assert not new
+    assert not [both_ends(found, circle) for circle in sorted(circles(found))]
 
 
 def test_a_circle_is_found_and_both_ends_of_its_arrows_are_named(tmp_path):

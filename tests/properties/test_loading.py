@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import veridical
 from veridical.pipelines.engine import attention
+from veridical.pipelines.engine.call import AttentionCall, Sequences
 from veridical.pipelines.model import checkpoint_files as files
 from veridical.pipelines.model import memory, quantization
 from veridical.pipelines.model.layout import UnsupportedModel
@@ -264,11 +265,11 @@ def test_flex_attention_is_refused_with_the_reason_where_attention_is_edited_or_
 
 def test_the_padding_mask_of_a_flash_kernel_is_read_as_the_full_one():
     """Flash kernels get which keys are padding, not which a query may see."""
-    sequences = SimpleNamespace()
     padding = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    sequences = Sequences(torch.zeros(2, 4).bool(), ~padding.bool(), torch.arange(2))
     rows = torch.randn(2, 1, 4, 8, generator=torch.Generator().manual_seed(0))
     full = torch.ones(4, 4).tril().bool() & padding[:, None, None].bool()
-    calls = [attention.AttentionCall(0, sequences, rows, rows, rows, mask, 0.3) for mask in (padding, full)]
+    calls = [AttentionCall(0, sequences, rows, rows, rows, mask, 0.3) for mask in (padding, full)]
     real = padding.bool()
     for queries in (slice(None), slice(-1, None)):
         one, two = (call.probabilities(queries) for call in calls)

@@ -12,8 +12,8 @@ from veridical.decoders.dola import DoLa, divergence, jensen_shannon
 from veridical.decoders.pai import guide
 from veridical.decoders.vista import SLA
 from veridical.pipelines import compatibility
+from veridical.pipelines.chain import make_chain
 from veridical.pipelines.engine.declarations import Step
-from veridical.pipelines.procedures import make_chain
 from veridical.pipelines.registry import DECODERS
 
 from ..contract import table

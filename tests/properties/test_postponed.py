@@ -11,7 +11,8 @@ import torch
 import veridical
 from veridical.detectors.dhcp import DHCP
 from veridical.pipelines.engine import attention, deferred_readings, record
-from veridical.pipelines.engine.attention import AttentionCall, Sequences
+from veridical.pipelines.engine import call as calls
+from veridical.pipelines.engine.call import AttentionCall, Sequences
 from veridical.pipelines.engine.declarations import Reading
 from veridical.pipelines.engine.record import Recorder, real
 from veridical.pipelines.engine.run import run
@@ -32,11 +33,11 @@ def tiny(request):
 
 def read(tiny, keep, later, layers=(0, 2), **options):
     """What a reading of the main rows keeps, (row, token, layer, ...), while TOKENS tokens are made."""
-    recorder = Recorder(["mine"], later or deferred_readings.Postponed())
+    recorder = Recorder(["mine"], later or deferred_readings.DeferredReadings())
     reading = Reading("mine", list(layers), keep=keep)
     options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False, **options}
-    out, _, prompt = run(tiny.lvlm, tiny.inputs, [], [reading], observe=recorder, later=later, **options)
-    return recorder.record(out[:, prompt:], torch.ones_like(out[:, prompt:]).bool(), torch.ones(2))["mine"]
+    out, _, prompt = run(tiny.lvlm, tiny.inputs, [], [reading], observe=recorder, deferred=later, **options)
+    return recorder.record(out[:, prompt:], torch.ones_like(out[:, prompt:]).bool(), torch.ones(2).long())["mine"]
 
 
 def padded(call):
@@ -48,7 +49,7 @@ def padded(call):
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 def test_what_waited_is_what_each_step_would_have_read(tiny, cache):
     at_once = read(tiny, padded, None, cache_implementation=cache)
-    waited = read(tiny, padded, deferred_readings.Postponed(), cache_implementation=cache)
+    waited = read(tiny, padded, deferred_readings.DeferredReadings(), cache_implementation=cache)
     assert waited.shape == at_once.shape
     assert float((waited - at_once).abs().max()) <= ROWS
     assert float(at_once.std()) > 1e-3
@@ -61,7 +62,7 @@ def test_a_reading_is_taken_once_per_layer_and_thirty_two_steps(tiny):
         taken.append((call.layer, call.producing))
         return padded(call)
 
-    read(tiny, keep, deferred_readings.Postponed())
+    read(tiny, keep, deferred_readings.DeferredReadings())
     assert [layer for layer, _ in taken] == [0, 2] * 3
     assert [rows.stop - rows.start for _, rows in taken] == [32] * 4 + [5] * 2
     taken.clear()
@@ -82,18 +83,19 @@ def test_no_keys_are_held_from_one_pass_to_the_next(tiny, monkeypatch):
         return plain(module, query, key, value, *args, **kwargs)
 
     monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, attention.NAME, watched)
-    read(tiny, padded, deferred_readings.Postponed())
+    read(tiny, padded, deferred_readings.DeferredReadings())
     assert len(alive) == TOKENS
     assert max(alive) == 0
 
 
 def test_a_reading_that_ignores_which_rows_produce_tokens_is_told_so(tiny):
+    keep = lambda call: call.probabilities(slice(-1, None)).transpose(1, 2)
     with pytest.raises(ValueError, match=r"'mine' gave \(2, 1, .* for 32 tokens: .* each row in call.producing"):
-        read(tiny, lambda call: call.probabilities(slice(-1, None)).transpose(1, 2), deferred_readings.Postponed())
+        read(tiny, keep, deferred_readings.DeferredReadings())
 
 
 def test_layers_that_differ_wait_apart_and_come_out_as_they_went_in():
-    later, steps, draw = deferred_readings.Postponed(), deferred_readings.STEPS, torch.Generator().manual_seed(0)
+    later, steps, draw = deferred_readings.DeferredReadings(), deferred_readings.STEPS, torch.Generator().manual_seed(0)
     kinds = {0: (4, torch.float32), 3: (8, torch.float32), 5: (4, torch.bfloat16), 6: (4, torch.float32)}
     for layer in kinds:
         later.of(layer, [])
@@ -101,10 +103,10 @@ def test_layers_that_differ_wait_apart_and_come_out_as_they_went_in():
     went = {layer: drawn(*kind) for layer, kind in kinds.items()}
     for step in range(steps):
         for layer, waiting in later.layers.items():
-            waiting.wait((None, None, went[layer][step], None, None, None, None, {}))
+            waiting.hold((None, None, went[layer][step], None, None, None, None, {}))
         later.release()
-    came = {waiting.layer: queries for room in later.rooms for waiting, queries in room.take()}
-    assert len(later.rooms) == 3
+    came = {waiting.layer: queries for room in later.blocks for waiting, queries in room.take()}
+    assert len(later.blocks) == 3
     assert came.keys() == went.keys()
     for layer, queries in came.items():
         assert queries.dtype == kinds[layer][1]
@@ -125,7 +127,7 @@ def test_keys_that_go_before_they_were_read_are_told_and_not_left_out(tiny, losi
     monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, attention.NAME, forgetting)
     keep = lambda call: call.probabilities(call.producing)[..., :4].transpose(1, 2)
     with pytest.raises(RuntimeError, match=r"let keys go in the middle of a run.* use a cache that keeps them"):
-        read(tiny, keep, deferred_readings.Postponed())
+        read(tiny, keep, deferred_readings.DeferredReadings())
 
 
 def test_one_query_goes_straight_to_torch_where_the_layers_own_function_adds_nothing(tiny, monkeypatch):
@@ -138,9 +140,9 @@ def test_one_query_goes_straight_to_torch_where_the_layers_own_function_adds_not
 
     def logits():
         straight.clear()
-        looks, later = Reading("mine", [0, 2], keep=padded), deferred_readings.Postponed()
+        looks, later = Reading("mine", [0, 2], keep=padded), deferred_readings.DeferredReadings()
         options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
-        _, fold, _ = run(tiny.lvlm, tiny.inputs, [], [looks], return_logits=True, later=later, **options)
+        _, fold, _ = run(tiny.lvlm, tiny.inputs, [], [looks], return_logits=True, deferred=later, **options)
         return torch.stack(fold.logits, 1), straight.copy()
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", counting)
@@ -189,13 +191,13 @@ def test_a_total_is_over_the_tokens_up_to_the_end_of_each_text(tiny, later):
     options = {"max_new_tokens": TOKENS, "do_sample": False, "eos_token_id": end}
     taken = []
     for keep, totals in ((padded, ()), (total, ("mine",))):
-        recorder = Recorder(["mine"], deferred_readings.Postponed(), [end], totals)
+        recorder = Recorder(["mine"], deferred_readings.DeferredReadings(), [end], totals)
         reading = Reading("mine", [0, 2], keep=keep, total=bool(totals))
-        waits = recorder.later if later else None
-        out, _, prompt = run(tiny.lvlm, tiny.inputs, [], [reading], observe=recorder, later=waits, **options)
+        waits = recorder.deferred if later else None
+        out, _, prompt = run(tiny.lvlm, tiny.inputs, [], [reading], observe=recorder, deferred=waits, **options)
         ids = out[:, prompt:]
         mask = real(ids, [end])
-        taken.append(recorder.record(ids, mask, torch.ones(2))["mine"])
+        taken.append(recorder.record(ids, mask, torch.ones(2).long())["mine"])
     each, summed = taken
     assert mask.sum(1)[0] <= 20 < deferred_readings.STEPS < mask.sum(1)[1], "one ends early, one goes on"
     assert summed.shape == (2, 1, *each.shape[2:])
@@ -216,7 +218,7 @@ def test_dhcps_total_is_that_of_its_columns(tiny, monkeypatch):
     expected = expected.sum(1) / columns.mask.sum(1)[:, None, None, None]
     assert columns.mask.sum(1).tolist() == [21, TOKENS]
     for largest in (1, 2**30):
-        monkeypatch.setattr(attention, "LARGEST", (largest, largest))
+        monkeypatch.setattr(calls, "LARGEST", (largest, largest))
         found = DHCP(weights=None).features(tiny.lvlm, inputs, ids)
         assert float((found - expected).abs().max()) <= ROWS
     assert float(expected.std()) > 1e-3
@@ -227,8 +229,8 @@ def test_dhcps_total_is_that_of_its_columns(tiny, monkeypatch):
 
 def test_how_sure_the_model_was_is_worked_out_when_asked_for(tiny, monkeypatch):
     asked = []
-    plain = record.sureness
-    monkeypatch.setattr(record, "sureness", lambda logits: asked.append(logits.shape[1]) or plain(logits))
+    plain = record.confidence
+    monkeypatch.setattr(record, "confidence", lambda logits: asked.append(logits.shape[1]) or plain(logits))
     options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False}
     veridical.generate(tiny.lvlm, tiny.inputs, [], ["image_attention"], **options)
     assert asked == []
@@ -244,7 +246,7 @@ def test_how_sure_the_model_was_is_worked_out_when_asked_for(tiny, monkeypatch):
 
 def test_forbidden_tokens_and_ties_leave_entropy_and_margin_numbers():
     logits = torch.tensor([[0.0, 0.0, -torch.inf], [1.0, -torch.inf, -torch.inf], [2.0, 1.0, 0.0]])
-    logs, entropy, margin = record.sureness(logits)
+    logs, entropy, margin = record.confidence(logits)
     assert torch.allclose(entropy, torch.tensor([0.693147, 0.0, 0.832395]), atol=1e-6)
     assert torch.allclose(margin, torch.tensor([0.0, 1.0, 0.420512]), atol=1e-6)
     assert torch.equal(logs.isinf(), logits.isinf())
@@ -274,11 +276,11 @@ class Masks:
 @pytest.mark.parametrize("kind", ["bool", "additive", "flash", "none"])
 @pytest.mark.parametrize("cap", [None, 5.0])
 @pytest.mark.parametrize("heads", [8, 2])
-@pytest.mark.parametrize("queries", [1, 4, attention.MANY + 3])
+@pytest.mark.parametrize("queries", [1, 4, calls.MANY + 3])
 @pytest.mark.parametrize("largest", [1, 2**30], ids=["row_by_row", "at_once"])
 def test_sums_over_keys_are_those_of_the_map(kind, cap, heads, queries, largest, monkeypatch):
     """1e-6: with the keys first they are added up in another order."""
-    monkeypatch.setattr(attention, "LARGEST", (largest, largest))
+    monkeypatch.setattr(calls, "LARGEST", (largest, largest))
     draw = torch.Generator().manual_seed(0)
     rows, keys, size = 3, queries if kind == "none" and queries > 1 else queries + 8, 16
     query = torch.randn(rows, 8, queries, size, generator=draw) * 3

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ class Watched:
         sign_of_life()
         self.done, self.errors, self._rows = self.done + images, self.errors + errors, self._rows + rows
         self._fresh_errors += errors
-        log("shard", shard=shard, errors_of_shard=errors, **self.figures())
+        log("shard", {"shard": shard, "errors_of_shard": errors, **self.figures()})
         self.report()
         most = self.watch.max_error_share
         if most is not None and self._rows >= LEAST and self._fresh_errors > most * self._rows:
@@ -133,15 +133,16 @@ def watching(watch: Watch, total: int, done: int, errors: int) -> Iterator[Watch
     if watch.stall_timeout is not None:
         sign_of_life()
         threading.Thread(target=_end_if_stalled, args=(watch.stall_timeout, ended), daemon=True).start()
-    log("started", **watched.figures())
+    log("started", watched.figures())
     watched.report()
     try:
         yield watched
     except BaseException as error:
-        log("stopped", logging.ERROR, reason=f"{type(error).__name__}: {error}", **watched.figures())
+        reason = f"{type(error).__name__}: {error}"
+        log("stopped", {"reason": reason, **watched.figures()}, logging.ERROR)
         raise
     else:
-        log("finished", **watched.figures())
+        log("finished", watched.figures())
         watched.report(finished=True)
     finally:
         ended.set()
@@ -151,9 +152,9 @@ def watching(watch: Watch, total: int, done: int, errors: int) -> Iterator[Watch
             handler.close()
 
 
-def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
+def log(event: str, fields: Mapping[str, Any], level: int = logging.INFO) -> None:
     """Write an event of a job to the log."""
-    _LOGGER.log(level, "%s", event, extra={"fields": fields})
+    _LOGGER.log(level, "%s", event, extra={"fields": dict(fields)})
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def _end_if_stalled(seconds: float, ended: threading.Event) -> None:
         quiet = time.monotonic() - _last_sign
         if quiet > seconds:
             reason = f"no batch was finished for {quiet:.0f} s, longer than --stall-timeout {seconds:g}"
-            log("stalled", logging.ERROR, reason=reason)
+            log("stalled", {"reason": reason}, logging.ERROR)
             print(f"Error: {reason}. What was finished is kept; the same command goes on.", file=sys.stderr, flush=True)
             os._exit(1)
 

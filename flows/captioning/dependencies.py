@@ -1,4 +1,4 @@
-"""SHA-256 of what captions depend on beside the weights: a model's small files, and the probes of detectors."""
+"""SHA-256 of what captions depend on beside the weights: a model's small files, matchers, probes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..evaluation.request import chain
 from ..files import atomic
 
 if TYPE_CHECKING:
@@ -26,6 +27,20 @@ def model_files(lvlm: LVLM) -> dict[str, str]:
     paths = [] if where is None else sorted(path for path in Path(where).rglob("*") if path.suffix in KINDS)
     named = {path.relative_to(str(where)).as_posix(): path for path in paths if path.is_file()}
     return {f"file {name}": str(atomic.digest(path)) for name, path in named.items() if not name.endswith(INDEX)}
+
+
+def matchers(lvlm: LVLM, decoders: Sequence[str]) -> dict[str, str]:
+    """"matcher of NAME" -> name and fingerprint of the matcher that a decoder masks images with, loaded for it."""
+    from ...pipelines.matching.load import default_matcher, load_matcher
+
+    found: dict[str, str] = {}
+    for name in decoders:
+        for method in chain(name, lvlm.name):
+            if getattr(method, "is_neutral", False) or getattr(method, "view", None) is not None:
+                continue
+            if hasattr(method, "matcher"):
+                found[f"matcher of {name}"] = load_matcher(method.matcher or default_matcher(lvlm), str(lvlm.device)).id
+    return found
 
 
 def probes(lvlm: LVLM, detectors: Sequence[str]) -> dict[str, str]:

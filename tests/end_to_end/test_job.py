@@ -30,6 +30,8 @@ from veridical.flows.captioning.shard import caption_shard
 from veridical.flows.evaluation import answer_file
 from veridical.flows.files import atomic, lock
 from veridical.models import EMBEDDED as MODEL
+from veridical.models import MATCHER
+from veridical.pipelines.matching.load import load_matcher
 from veridical.pipelines.model.spec import ModelSpec, load
 
 DECODERS = ("greedy", "vcd")
@@ -457,3 +459,14 @@ def test_a_probe_that_is_swapped_while_a_job_is_at_work_stops_it(images, tmp_pat
     assert len(list((tmp_path / "out" / "shards").iterdir())) == 1
     with pytest.raises(answer_file.OtherSettings, match=r"probe of lookback_lens:weights=.* was "):
         run.captioning(request, str(tmp_path / "out"))
+
+
+def test_another_matcher_under_the_same_name_is_refused(images, tmp_path):
+    own = Path(shutil.copytree(MATCHER, tmp_path / "matcher"))
+    fields = {"detectors": [], "decoders": [f"agla:matcher=open_clip:{own}"]}
+    caption(images / "0.png", tmp_path / "out", **fields)
+    weights = own / "open_clip_model.safetensors"
+    save_file({name: value * 2 for name, value in load_file(weights).items()}, weights)
+    load_matcher.cache_clear()  # as in another process
+    with pytest.raises(answer_file.OtherSettings, match=r"matcher of agla:matcher=open_clip:.* was "):
+        caption(images / "0.png", tmp_path / "out", **fields)

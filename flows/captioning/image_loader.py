@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 AHEAD = 2  # batches that are being decoded while the model works on one
-BUDGET = 2_000_000_000  # bytes of decoded images at a time; half of it is the most that a batch has
+BUDGET = 1_200_000_000  # bytes of decoded images at a time; half of it is the most that a batch has
 
 
 @dataclass

@@ -139,12 +139,12 @@ def test_batches_are_of_like_length_longest_first_and_in_the_plans_order():
 
 
 def test_a_batch_of_large_images_is_cut_where_they_would_not_fit_into_memory():
-    """Sixteen PNGs of 6 KB and 49 Mpx at batch 8: six at a time, by their sizes alone, and never none."""
+    """Sixteen PNGs of 6 KB and 49 Mpx at batch 8: four at a time, by their sizes alone, and never none."""
     files = [image_loader.EncodedImage(n, None, size=(7000, 7000)) for n in range(16)]
     model = SimpleNamespace(processor=object())
     sizes = [len(batch) for batch in image_loader.batches(files, model, 8)]
-    assert sizes == [6, 6, 4]
-    assert 6 * 3 * 7000**2 <= image_loader.BUDGET // 2 < 7 * 3 * 7000**2
+    assert sizes == [4, 4, 4, 4]
+    assert 4 * 3 * 7000**2 <= image_loader.BUDGET // 2 < 5 * 3 * 7000**2
     assert [len(batch) for batch in image_loader.batches(files, model, 8, None)] == [8, 8], "as earlier jobs had them"
     assert [len(batch) for batch in image_loader.batches(files, model, 8, 10)] == [1] * 16
     photos = [image_loader.EncodedImage(n, None, size=(3000, 4000)) for n in range(32)]

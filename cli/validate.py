@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..pipelines.entry_points import OURS
+
 
 def check_names(decoders: list[str], detectors: list[str], benchmarks: list[str], model: str = "") -> None:
     """Names and settings first: they are wrong more often than anything else, and known without a model."""
@@ -16,6 +18,25 @@ def check_names(decoders: list[str], detectors: list[str], benchmarks: list[str]
     DETECTORS.make_all(detectors)
     for name in benchmarks:
         BENCHMARKS[name]
+
+
+def check_judges(detectors: list[str]) -> None:
+    """Only detectors whose risk depends on the word itself can judge a text that the model did not write.
+
+    Raises:
+        ValueError: another one; names those that can.
+    """
+    from ..pipelines.registry import DETECTORS
+
+    judges = lambda detector: getattr(detector, "judges_texts", False)
+    unfit = [name for name in detectors if not judges(DETECTORS.make(name))]
+    if unfit:
+        able = [name for name, row in DETECTORS.names.items() if row.origin == OURS and judges(DETECTORS.type(name))]
+        raise ValueError(
+            f"--text with {', '.join(unfit)}: the risk is read at the step before each word and is the same whatever "
+            f"word follows, so that a text that the model did not write cannot be judged by it. Use -t "
+            f"{' or -t '.join(able)}, or leave --text out to judge what the model itself writes."
+        )
 
 
 def number_of(images: str | None, default: int = 500) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -65,8 +65,11 @@ class LogitLens(Detector):
     Raises:
         ValueError: top below 1.
 
-    What is kept is one number per layer and word of the vocabulary, for the prompt alone.
+    What is kept is one number per layer and word of the vocabulary, for the prompt alone. The token itself is looked up
+    there, so that texts that the model did not write are judged too.
     """
+
+    judges_texts: ClassVar[bool] = True
 
     top: int = count(50, "words kept before they are normalised again", "Code: 50.", low=1)
     final_norm: bool = flag(False, "apply the final norm before the head, to inner layers too", "Code: no.")

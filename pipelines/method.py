@@ -240,9 +240,16 @@ class Decoder(Strength):
 
 
 class Detector(Checked):
-    """A paper's way to tell hallucinated words: declares readings, and maps their record to a risk per token."""
+    """A paper's way to tell hallucinated words: declares readings, and maps their record to a risk per token.
+
+    judges_texts: whether the risk depends on the token itself, so that it can judge a text that the model did not
+    write. What reads only the step before a token gives "book" and "giraffe" the same risk: it judges the model's own
+    choice alone. text_threshold: the risk from which on a word of such a text stands out; None is a choice by rank.
+    """
 
     registry = DETECTORS
+    judges_texts: ClassVar[bool] = False
+    text_threshold: ClassVar[float | None] = None
 
     def readings(self, lvlm: Layout, inputs: Inputs) -> Iterator[Branch | Reading]:
         """Declare what is read. Nothing by default: the record has the tokens and their distribution in any case."""

@@ -1,4 +1,4 @@
-"""`veridical detect`: which words of a text are not in the picture."""
+"""`veridical detect`: which words of a text the image does not support."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from .. import options as o
 from ..errors import hush_transformers, notes
-from ..validate import check_names
+from ..validate import check_judges, check_names
 
 if TYPE_CHECKING:
     from ...flows.detection.word_risk import Rated
@@ -28,21 +28,35 @@ app = typer.Typer(rich_markup_mode="rich")
 def detect(
     images: o.Images, detector: o.Detectors = None, model: o.Model = "embedded",
     text: Annotated[
-        str | None, typer.Option(help="Rate this text.", show_default="what the model writes")
+        str | None,
+        typer.Option(
+            help="A text from elsewhere that is judged, by a detector that reads the words themselves: "
+            "token_probability (the default for texts) or logit_lens.",
+            show_default="what the model writes",
+        ),
     ] = None,
     question: Annotated[
-        str | None, typer.Option("--question", "-q", help="What was asked.", show_default="a detailed description")
+        str | None,
+        typer.Option(
+            "--question", "-q", help="The question that the text answers.", show_default="a detailed description"
+        ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Risk from which on a word is marked.", show_default="0.5; of untrained detectors, a fifth"),
+        typer.Option(
+            help="The risk from which on a word is marked.",
+            show_default="0.5; of untrained detectors, a fifth; of --text, a probability below 1 %",
+        ),
     ] = None,
     max_new_tokens: o.MaxNewTokens = 128, as_json: o.Json = False, device: o.Device = "auto", dtype: o.Dtype = "auto",
     revision: o.Revision = None,
 ) -> None:  # fmt: skip
-    """Mark the words of a caption that are probably not in the picture. Exits as `caption` does."""
-    named = list(dict.fromkeys(detector or ["lookback_lens" if question is None else "dhcp"]))
+    """Mark the words of a caption that the image probably does not support. Exits as `caption` does."""
+    own = "lookback_lens" if question is None else "dhcp"
+    named = list(dict.fromkeys(detector or [own if text is None else "token_probability"]))
     check_names([], named, [])
+    if text is not None:
+        check_judges(named)
     from ...datasets.captions import DETAIL_PROMPT
     from ...flows.detection.word_risk import rate
     from ...pipelines.inputs.images import BadImage, read_image
@@ -50,6 +64,11 @@ def detect(
 
     if len(images) == 1:
         read_image(images[0])  # fail at once
+    if text is not None:
+        typer.echo(
+            "note: in a text that the model did not write, words of a style that is not its own have a high risk too: "
+            "compare the words that name objects with each other.", err=True,
+        )  # fmt: skip
     hush_transformers()
     lvlm = load(ModelSpec(model, device, dtype, revision))
     bad = 0
@@ -83,17 +102,17 @@ def _show(image: str, found: Rated, as_json: bool, several: bool, answer: bool) 
         typer.echo(typer.style(f"{name}: ", dim=True) + " ".join(parts))
         if answer:
             typer.echo(f"  risk of the answer: {found.whole[name]:.2f}")
-        said = ", ".join(f"{word.text.strip('.,;:!?')} ({word.risk:.2f})" for word in found.marked(name))
-        typer.echo(f"  risk of {high:.2f} or more: {said or 'no word'}")
+        marked = ", ".join(f"{word.text.strip('.,;:!?')} ({word.risk:.2f})" for word in found.marked(name))
+        typer.echo(f"  risk of {high:.2f} or more: {marked or 'no word'}")
 
 
 def _record(image: str, found: Rated) -> dict[str, Any]:
     """words: detector -> text, start, end, risk, and whether it is marked."""
     marked = lambda word, name: word.risk is not None and word.risk >= found.thresholds[name]
-    told = {
+    words = {
         name: [{**word._asdict(), "marked": marked(word, name)} for word in words]
         for name, words in found.words.items()
     }  # fmt: skip
     return {
-        "image": image, "text": found.text, "words": told, "answer": found.whole, "thresholds": found.thresholds,
+        "image": image, "text": found.text, "words": words, "answer": found.whole, "thresholds": found.thresholds,
     }  # fmt: skip

@@ -96,7 +96,7 @@ def rate(
 ) -> Rated:  # fmt: skip
     """The model's answer to a question about an image, or a given text as its answer, with the risk of every word.
 
-    high: the risk from which on a word stands out; None is `threshold`'s.
+    high: the risk from which on a word stands out; None is the detector's own for given texts, else `threshold`'s.
 
     Raises:
         BadImage: an image that cannot be used. ValueError: an empty text, or a detector that does not fit the model.
@@ -124,5 +124,7 @@ def rate(
         out.whole[name] = risks[-1 if last else 0]
         probability = bool(getattr(detector, "is_probability", False))
         known = [word.risk for word in out.words[name]]
-        out.thresholds[name] = threshold(known, probability) if high is None else high
+        own = None if text is None else getattr(detector, "text_threshold", None)
+        chosen = threshold(known, probability) if own is None else own
+        out.thresholds[name] = chosen if high is None else high
     return out

@@ -58,13 +58,43 @@ def test_json_has_every_word_its_place_risk_and_mark(veridical, pictures):
 
 def test_a_given_text_is_rated_as_the_model_reads_it(veridical, pictures):
     own = veridical("caption", pictures.a).stdout.strip()
+    name = "token_probability"
     (free, given), other = (
-        [json.loads(veridical("detect", pictures.a, "--json", *more).stdout)["words"]["lookback_lens"] for more in each]
-        for each in ([(), ("--text", own)], [("--text", "There is a zebra.")])
+        [json.loads(veridical("detect", pictures.a, "--json", *more).stdout)["words"][name] for more in each]
+        for each in ([("-t", name), ("--text", own)], [("--text", "There is a zebra.")])
     )
     assert [word["text"] for word in given] == own.split()
     assert [word["risk"] for word in given] == pytest.approx([word["risk"] for word in free], abs=1e-4)
     assert [word["text"] for word in other[0]] == ["There", "is", "a", "zebra."]
+
+
+@pytest.mark.parametrize("detector", ["token_probability", "logit_lens"])
+def test_in_a_text_from_elsewhere_a_wrong_object_has_a_higher_risk_than_a_true_one(lvlm, detector):
+    for index, true in ((1, "book"), (2, "cup"), (3, "boat")):
+        one, risks, marked = scene("test", index), {}, {}
+        for word in (true, "giraffe"):
+            found = rate(lvlm, one.image, DETAIL_PROMPT, [detector], f"A {word} in a room.")
+            risks[word] = found.words[detector][1].risk
+            marked[word] = word in [each.text for each in found.marked(detector)]
+        assert risks["giraffe"] > risks[true], (index, risks)
+        if detector == "token_probability":
+            assert marked == {true: False, "giraffe": True}, (index, risks)
+
+
+BEFORE_THE_WORD = ["lookback_lens", "entropy", "margin", "image_attention", "vhd", "position", "dhcp"]
+
+
+@pytest.mark.parametrize("detector", BEFORE_THE_WORD)
+def test_a_detector_of_the_step_before_a_word_is_refused_for_texts_from_elsewhere(veridical, pictures, detector):
+    shown = veridical("detect", pictures.a, "-t", detector, "--text", "There is a giraffe.")
+    assert shown.exit_code == 2, shown.output
+    assert f"--text with {detector}: the risk is read at the step before" in shown.stderr
+    assert "-t token_probability or -t logit_lens" in shown.stderr
+
+
+def test_without_a_detector_a_text_is_judged_by_one_that_reads_its_words(veridical, pictures):
+    record = json.loads(veridical("detect", pictures.a, "--text", "There is a giraffe.", "--json").stdout)
+    assert list(record["words"]) == ["token_probability"]
 
 
 def test_an_answer_has_one_risk(veridical, pictures):
@@ -222,7 +252,7 @@ def test_what_was_trained_is_used_by_its_folder_and_saved_alone(veridical, train
     alone = steps.save(trained[0], str(tmp_path / "alone"))
     assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["config.json", "detector.safetensors"]
     shown = [
-        veridical("detect", pictures.a, "--text", "A dog and a cat.", "-t", f"lookback_lens:weights={folder}", "--json")
+        veridical("detect", pictures.a, "-t", f"lookback_lens:weights={folder}", "--json")
         for folder in (trained[0], alone)
     ]
     first, second = (next(iter(json.loads(one.stdout)["words"].values())) for one in shown)
@@ -264,6 +294,6 @@ def test_another_model_is_refused_with_the_reason(veridical, pictures, tmp_path)
     name = next(name for name in weights if name.endswith("q_proj.weight"))
     save_file({**weights, name: weights[name] * 1.5}, path, metadata={"format": "pt"})
     for detector in ("dhcp", f"lookback_lens:weights={shipped('lookback_lens')}"):
-        shown = veridical("detect", pictures.a, "-m", tmp_path / "other", "-t", detector, "--text", "A dog.")
+        shown = veridical("detect", pictures.a, "-m", tmp_path / "other", "-t", detector)
         assert shown.exit_code == 2, shown.output
         assert ("none is shipped" if detector == "dhcp" else "has other weights") in shown.stderr

@@ -1,7 +1,7 @@
 """Captions and answers from the files that evaluation programs write: OPERA's, LLaVA's, CHAIR's, POPE's, our own.
 
 Which layout a file has is found out from its content: JSON lines, one array, or one object. Tables go by their names:
-.csv and .tsv, with the fields' names in the first line.
+.csv and .tsv, with the fields' names in the first line, and .parquet.
 """
 
 import csv
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .captions_table import parquet_rows
 
 # Names under which the peers' programs keep an id and a text, the ones that say most first. "text" is LLaVA's answer,
 # but the question in POPE's files, so it is looked at last.
@@ -71,13 +73,15 @@ def image_id(name: int | str) -> int | str:
     return int(number[1]) if number else last
 
 
-def read_captions(path: str | Path, strict: bool = True, field: str | None = None) -> Predictions:
+def read_captions(
+    path: str | Path, strict: bool = True, field: str | None = None, decoder: str | None = None
+) -> Predictions:
     """Captions by image id from any of:
 
     JSON lines or an array of {image_id, caption} (OPERA, PAI, VISTA); of {question_id, prompt, text, image} (LLaVA),
         where the image decides, not the question; of our own rows {id, image_id, text, error, …}; of [id, caption];
         of lmms-eval's logged samples {doc, filtered_resps, …}
-    a table (.csv, .tsv) with such columns
+    a table (.csv, .tsv, .parquet) with such columns
     an object id -> caption, or id -> {caption}
     an object with such rows below "sentences", "imgToEval", "annotations", … (CHAIR's output and input)
 
@@ -89,13 +93,21 @@ def read_captions(path: str | Path, strict: bool = True, field: str | None = Non
             caption is kept.
         field: the name under which the rows have the caption. None looks under the usual names; rows that have
             different texts under two of them, such as an answer and a response, are an error.
+        decoder: read the rows of this decoder alone, see `decoders_in`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: nothing in the file; a line that is no JSON, has no id, no caption or two, or repeats an id; with
             the line number, or the place in an array. An empty file is an error, strict or not.
     """
-    return _read(Path(path), "caption", CAPTION_IDS, (field,) if field else CAPTIONS, image_id, strict)
+    return _read(Path(path), "caption", CAPTION_IDS, (field,) if field else CAPTIONS, image_id, strict, decoder=decoder)
+
+
+def decoders_in(path: str | Path) -> list[str]:
+    """The decoders that the rows of a file name, in its order; none where rows name none."""
+    rows = (row for _, row in _rows(Path(path), "caption", lambda problem: None))
+    named = (row["decoder"] for row in rows if isinstance(row, Mapping) and isinstance(row.get("decoder"), str))
+    return list(dict.fromkeys(named))
 
 
 def read_answers(
@@ -154,6 +166,7 @@ def _read(
     as_id: Callable[[Any], int | str],
     strict: bool,
     by_order: bool = False,
+    decoder: str | None = None,
 ) -> Predictions:
     skipped: list[str] = []
 
@@ -164,6 +177,8 @@ def _read(
 
     picked: list[tuple[str, int | str | None, str]] = []
     for where, row in _rows(path, what, complain):
+        if decoder is not None and not (isinstance(row, Mapping) and row.get("decoder") == decoder):
+            continue
         try:
             number, text = _pick(row, what, ids, texts)
         except ValueError as error:
@@ -190,6 +205,9 @@ def _rows(path: Path, what: str, complain: Callable[[str], None]) -> Iterator[tu
     """(where, row) of whatever layout the file has."""
     if not path.is_file():
         raise FileNotFoundError(f"no file of {what}s at {path}.")
+    if path.suffix.lower() == ".parquet":
+        yield from parquet_rows(path, {*CAPTION_IDS, *ANSWER_IDS, *CAPTIONS, *ANSWERS, "decoder", "error", "label"})
+        return
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

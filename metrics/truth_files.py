@@ -42,6 +42,19 @@ def read_truth(paths: Sequence[str | Path], chair: Chair, images: Collection[int
     return truth
 
 
+def ids_by_name(paths: Sequence[str | Path]) -> dict[str, int]:
+    """File name without folders -> image id, from the lists of images in annotation files."""
+    found: dict[str, int] = {}
+    for path in map(Path, paths):
+        files = [files[0] for files in _splits(path)] if path.is_dir() else [path]
+        for content in map(_load, files):
+            images = content.get("images") if isinstance(content, Mapping) else None
+            for row in images if isinstance(images, list) else ():
+                if isinstance(row, Mapping) and isinstance(row.get("file_name"), str):
+                    found[row["file_name"].rsplit("/", 1)[-1]] = row["id"]
+    return found
+
+
 def _parts(path: Path, chair: Chair, wanted: frozenset, truth: Truth) -> Iterator[Truth]:
     if path.is_file():
         yield _of_files([path], chair, wanted)

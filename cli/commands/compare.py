@@ -18,7 +18,7 @@ app = typer.Typer(rich_markup_mode="rich")
         "# every decoder of a run against the first", "veridical compare runs/llava",
         "# two runs", "veridical compare runs/before runs/after -d vcd",
         "# files that other programs wrote",
-        "veridical compare opera.jsonl vcd.jsonl --ground-truth coco --synonyms synonyms.txt",
+        "veridical compare opera.jsonl vcd.jsonl --ground-truth coco --synonyms chair_synonyms.txt",
         "veridical compare a.jsonl b.jsonl --questions coco_pope_popular.json --protocol vcd",
         "# three seeds of the same", "veridical compare runs/seed-0 runs/seed-1 runs/seed-2 --runs",
     )
@@ -26,11 +26,12 @@ app = typer.Typer(rich_markup_mode="rich")
 def compare(
     results: Annotated[
         list[Path],
-        typer.Argument(help="Result folders of `evaluate`, or files of captions or answers.", show_default=False),
+        typer.Argument(help="Result folders of `evaluate` or `caption`, or files of captions or answers.",
+                       show_default=False),
     ],
     decoder: Annotated[
-        list[str] | None, typer.Option("--decoder", "-d", help="Of result folders; the first is the baseline.",
-                                       show_default="all")
+        list[str] | None, typer.Option("--decoder", "-d", show_default="all",
+                                       help="Compare these decoders alone; the first is the baseline.")
     ] = None,
     runs: Annotated[bool, typer.Option("--runs", help="They are repeated runs: mean ± sd.")] = False,
     ground_truth: Annotated[
@@ -52,27 +53,29 @@ def compare(
     Exits with 0 if all are comparable, with 1 if prompts, protocols, images or token budgets differ (the comparison is
     printed all the same), with 2 if nothing could be compared.
     """
+    from ...flows.scoring import caption_files, files
     from ...flows.scoring import compare as comparing
-    from ...flows.scoring import files
     from ...flows.scoring import runs as repetitions
+    from ...metrics.captions_table import file_of
     from ..render import comparison
 
     systems: list[Any] = []
     notes: list[str] = []
     skipped: list[str] = []
-    for path in results:
+    options = caption_files.CaptionOptions(
+        synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop, field
+    )
+    for path in map(file_of, results):
         inside = comparing.of_file(path)
         if path.is_dir():
             systems += comparing.of_folder(path, decoder or ())
         elif inside is not None:
             systems.append(inside)
         elif ground_truth:
-            read = files.captions(
-                path, ground_truth, synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop,
-                field,
-            )  # fmt: skip
-            notes, skipped = notes + read.notes, skipped + read.skipped
-            systems.append(comparing.of_captions(path, read))
+            for name in caption_files.systems(path, decoder or ()):
+                read = caption_files.captions(path, ground_truth, options, name)
+                notes, skipped = notes + read.notes, skipped + read.skipped
+                systems.append(comparing.of_captions(path, read, name))
         elif questions is not None:
             answers = files.answered([path], [questions], skip_bad, by_order, field)
             skipped += answers.skipped

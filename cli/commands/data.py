@@ -42,8 +42,8 @@ def nltk(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("
     typer.echo(f"NLTK data in {nltk_data(out)}; set NLTK_DATA={out} if that is not where NLTK looks")
 
 
-@app.command(epilog=o.worked("veridical data chair --out synonyms.txt"))
-def chair(out: Annotated[Path, typer.Option(help="File to write.")] = Path("chair_synonyms.txt")) -> None:
+@app.command(epilog=o.worked("veridical data chair --out chair_synonyms.txt"))
+def chair(out: Annotated[Path, typer.Option(help="File to write.")] = Path("chair_chair_synonyms.txt")) -> None:
     """Download CHAIR's official synonym file and check that it is the published one."""
     from ...flows.files.downloads import chair_synonyms
 
@@ -65,7 +65,7 @@ def repope(
     epilog=o.worked(
         "# the images of `evaluate --coco coco`", "veridical data coco --out coco",
         "# the 500 smallest ids", "veridical data coco --out coco --images first-500-sorted",
-        "veridical evaluate --coco coco --images first-500-sorted --synonyms synonyms.txt --out runs/coco",
+        "veridical evaluate --coco coco --images first-500-sorted --synonyms chair_synonyms.txt --out runs/coco",
     )
 )  # fmt: skip
 def coco(

@@ -25,7 +25,7 @@ app = typer.Typer(rich_markup_mode="rich")
         "# the embedded model on its own world",
         "veridical evaluate -d greedy -d vcd -d vista:strength=0.05 --limit 100 --out runs/first",
         "# another model on COCO",
-        "veridical evaluate -m llava-hf/llava-1.5-7b-hf --coco coco --synonyms synonyms.txt --out runs/llava",
+        "veridical evaluate -m llava-hf/llava-1.5-7b-hf --coco coco --synonyms chair_synonyms.txt --out runs/llava",
         "# AMBER's own files", "veridical evaluate -m llava-hf/llava-1.5-7b-hf --benchmark amber --data AMBER/data "
         "--limit 1004 --out runs/amber",
         "# stopped? the same command goes on where it was",

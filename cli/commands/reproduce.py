@@ -22,7 +22,7 @@ app = typer.Typer(rich_markup_mode="rich")
     epilog=o.worked(
         "# run it again and see whether anything differs", "veridical reproduce runs/llava",
         "# what papers report", "veridical reproduce --list",
-        "veridical reproduce --paper vista --model llava-hf/llava-1.5-7b-hf --coco coco --synonyms synonyms.txt "
+        "veridical reproduce --paper vista --model llava-hf/llava-1.5-7b-hf --coco coco --synonyms chair_synonyms.txt "
         "--out runs/vista",
     )
 )  # fmt: skip

@@ -17,7 +17,10 @@ score = typer.Typer(
 )  # fmt: skip
 app.add_typer(score, name="score")
 
-Texts = Annotated[Path, typer.Argument(help="JSON lines, an array, an object or a table.", show_default=False)]
+Texts = Annotated[
+    Path,
+    typer.Argument(help="JSON lines, an array, an object, a table, or a folder of `caption`.", show_default=False),
+]
 Answers = Annotated[list[Path], typer.Argument(help="Answers, a file for each file of questions.", show_default=False)]
 Truth = Annotated[
     list[Path],
@@ -54,6 +57,10 @@ Field = Annotated[
     str | None, typer.Option(help="Where a row has the model's text.", show_default="found out by itself")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, and count, what cannot be used.")]
+Decoder = Annotated[
+    list[str] | None,
+    typer.Option("--decoder", "-d", help="Score these decoders of the file alone.", show_default="all"),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
 PerRow = Annotated[Path | None, typer.Option(help="Write a JSON line for each answer.", show_default=False)]
 PerCaption = Annotated[
@@ -64,26 +71,37 @@ PerCaption = Annotated[
 
 @score.command(
     epilog=o.worked(
-        "veridical score chair captions.jsonl --ground-truth coco/annotations --synonyms synonyms.txt",
+        "veridical score chair captions.jsonl --ground-truth coco/annotations --synonyms chair_synonyms.txt",
+        "# what `caption --out` wrote",
+        "veridical score chair runs/photos --ground-truth coco --synonyms chair_synonyms.txt",
         "# a run of 64 tokens, and which words are wrong",
-        "veridical score chair c.jsonl -g coco --synonyms synonyms.txt --drop-last-sentence --per-caption words.jsonl",
-        "# as in OPERA's table", "veridical score chair c.jsonl -g sets.json --synonyms s.txt --truth-family pattern",
+        "veridical score chair c.jsonl -g coco --synonyms chair_synonyms.txt --drop-last-sentence "
+        "--per-caption words.jsonl",
+        "# as in OPERA's table",
+        "veridical score chair c.jsonl -g sets.json --synonyms chair_synonyms.txt --truth-family pattern",
     )
 )  # fmt: skip
 def chair(
     captions: Texts, ground_truth: Truth, synonyms: Synonyms = None, family: Family = None,
     truth_family: TruthFamily = None, drop_last_sentence: DropLast = False, at_full_stop: AtFullStop = False,
     images: Images = None, field: Field = None, skip_bad: SkipBad = False, json: Json = False,
-    per_caption: PerCaption = None,
+    per_caption: PerCaption = None, decoder: Decoder = None,
 ) -> None:  # fmt: skip
-    """CHAIR: which of the objects that captions mention are not in the images."""
-    from ...flows.scoring import files
+    """CHAIR: which of the objects that captions mention are not in the images. Decoders of one file are scored one by
+    one."""
+    from ...flows.scoring import caption_files
+    from ...metrics.captions_table import file_of
 
-    read = files.captions(
-        captions, ground_truth, synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop,
-        field,
-    )  # fmt: skip
-    _show(files.score_chair(read), json, per_caption)
+    path = file_of(captions)
+    options = caption_files.CaptionOptions(
+        synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop, field
+    )
+    found = {
+        name: caption_files.score_chair(caption_files.captions(path, ground_truth, options, name))
+        for name in caption_files.systems(path, decoder or ())
+    }
+    alone = next(iter(found.values()))
+    _show(alone if len(found) == 1 else caption_files.side_by_side(found), json, per_caption)
 
 
 @score.command(

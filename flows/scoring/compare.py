@@ -16,7 +16,7 @@ from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file
 from ..evaluation.request import MANIFEST, RESULTS, Evaluation
 from ..files import atomic
-from . import files
+from . import caption_files, files
 
 Key = tuple[str, str]  # question, image: the same in both systems
 Figure = tuple[str, str]  # benchmark, figure
@@ -135,12 +135,13 @@ def of_file(path: Path) -> System | None:
     return inside[0] if inside else None
 
 
-def of_captions(path: Path, read: files.Captions) -> System:
-    """A file of captions with the truth of its images."""
+def of_captions(path: Path, read: caption_files.Captions, decoder: str | None = None) -> System:
+    """The captions of a file, or of one decoder in it, with the truth of their images."""
     about = {"protocol": read.protocol, "image_ids": list(read.texts)}
     found = read.chair.score(read.texts, read.truth).to_dict()
     figures = {name: float(value) for name, value in found.items() if name not in ("family", "n")}
-    return System(str(path), "chair", "captions", {"": Texts(read.chair, read.texts, read.truth)}, about, figures)
+    name = str(path) if decoder is None else f"{path}:{decoder}"
+    return System(name, "chair", decoder or "captions", {"": Texts(read.chair, read.texts, read.truth)}, about, figures)
 
 
 def of_answers(path: Path, read: files.Answered, protocol: str) -> System:

@@ -1,4 +1,4 @@
-"""Files of captions and answers that any program wrote, scored. Loads neither torch nor Prefect."""
+"""Files of answers that any program wrote, scored, and what all such scores have. Loads neither torch nor Prefect."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...metrics import chair_score, pope
-from ...metrics.captions_file import Predictions, image_id, in_order, read_answers, read_captions
-from ...metrics.chair import Chair, ChairScore, truncate_last_sentence
+from ...metrics import pope
+from ...metrics.captions_file import Predictions, image_id, in_order, read_answers
 from ...metrics.estimate import Estimate
-from ...metrics.truth_files import read_truth
 
 Table = Mapping[str, Estimate]
 
@@ -56,106 +54,6 @@ class Scored:
             "skipped": self.skipped,
             "notes": self.notes,
         }
-
-
-@dataclass(frozen=True)
-class Captions:
-    """Captions and their truth, ready to be scored, with what was left out."""
-
-    chair: Chair
-    texts: dict[int | str, str]
-    truth: dict[int | str, set[str]]
-    protocol: dict[str, Any]
-    files: dict[str, str]
-    skipped: list[str]
-    notes: list[str]
-
-
-# -- CHAIR ---------------------------------------------------------------------------------------------------------
-def captions(
-    path: Path, ground_truth: Sequence[Path], synonyms: Path | None = None, family: str | None = None,
-    truth_family: str | None = None, images: Path | None = None, drop_last_sentence: bool = False,
-    skip_bad: bool = False, at_full_stop: bool = False, field: str | None = None,
-) -> Captions:  # fmt: skip
-    """Captions of a file with the truth of their images.
-
-    Args:
-        path: in any layout of `read_captions`.
-        ground_truth: as `read_truth`.
-        synonyms, family: as `Chair`. truth_family: reads reference captions and chooses ready-made sets; None is the
-            captions' own. OPERA's table pairs wordnet captions with pattern truth.
-        images: a file of image ids; other captions are left out.
-        drop_last_sentence: cut the unfinished last sentence off each caption, for runs of 64 tokens.
-        skip_bad: leave out what cannot be used, and say so, instead of stopping.
-        at_full_stop: cut every caption behind its last full stop, as OPERA's program; implies drop_last_sentence.
-        field: where the rows have the caption, if it is not found by itself.
-
-    Raises:
-        FileNotFoundError, ValueError: as those; images without a caption, or captions without truth (with the line).
-    """
-    chair = Chair(synonyms, family)
-    truth_chair = chair if truth_family in (None, chair.family) else Chair(synonyms, truth_family)
-    read = read_captions(path, not skip_bad, field)
-    skipped, texts, notes = list(read.skipped), dict(read.by_id), []
-    if images is not None:
-        wanted = read_ids(images)
-        lacking = [image for image in wanted if image not in texts]
-        _refuse(lacking, skip_bad, skipped, f"{len(wanted)} images of {images}", f"have no caption in {path}")
-        others = len(texts.keys() - set(wanted))
-        notes += [f"{others} captions of images that are not in {images} are not scored"] if others else []
-        texts = {image: texts[image] for image in wanted if image in texts}
-        if not texts:
-            raise ValueError(f"{path} has no caption of any image in {images}; ids there are like {wanted[0]!r}.")
-    truth = read_truth(ground_truth, truth_chair, texts)
-    if not truth:
-        first = next(iter(texts))
-        raise ValueError(
-            f"none of the {len(texts)} captions' images is in {listed(ground_truth)}; the first is {first!r} "
-            f"({path}, {read.places[first]}). Ids are numbers, or file names from which COCO's number is read."
-        )
-    unknown = [image for image in texts if image not in truth]
-    places = [f"{read.places[image]}: image {image!r}" for image in unknown]
-    _refuse(places, skip_bad, skipped, f"{len(texts)} captions of {path}", f"are not in {listed(ground_truth)}")
-    texts = {image: text for image, text in texts.items() if image in truth}
-    if drop_last_sentence or at_full_stop:
-        whole = texts
-        texts = {image: truncate_last_sentence(text, at_full_stop) for image, text in whole.items()}
-        cut = sum(texts[image] != whole[image] for image in whole)
-        notes.append(f"{cut} of {len(whole)} captions lost an unfinished last sentence")
-        emptied = sum(not texts[image] and bool(whole[image].strip()) for image in whole)
-        notes += [f"{emptied} captions without a full stop are empty now, and so without hallucination"] * bool(emptied)
-    protocol = {
-        "name": "chair", "family": chair.family, "truth_family": truth_chair.family, "captions": len(texts),
-        "synonyms": chair.synonyms.name, "nltk": _nltk(chair),
-        "drop_last_sentence": "at the last full stop" if at_full_stop else drop_last_sentence,
-    }  # fmt: skip
-    files = digests([path, *ground_truth, chair.synonyms, *([images] if images else [])])
-    return Captions(chair, texts, truth, protocol, files, skipped, notes)
-
-
-def score_chair(read: Captions) -> Scored:
-    """CHAIR of captions, with every mention."""
-    found = read.chair.score(read.texts, read.truth)
-    notes = list(read.notes)
-    if not found.counts.mentions:
-        notes.append("no caption mentions any object of the vocabulary: chair_i is 0 with n = 0")
-    return Scored(
-        "chair", read.protocol, read.files, {"": found.estimates()}, chair_score.HIGHER_IS_BETTER, mentions(found),
-        read.skipped, notes,
-    )  # fmt: skip
-
-
-def mentions(found: ChairScore) -> list[dict[str, Any]]:
-    """A row per caption: what it mentions, where, and which of it is not there."""
-    return [
-        {
-            "image_id": image, "caption": one.caption, "words": one.mentions.words, "objects": one.mentions.objects,
-            "indices": one.mentions.indices, "spans": one.mentions.spans, "hallucinated": one.hallucinated,
-            "truth": sorted(one.truth), "chair_s": one.chair_s, "chair_i": one.chair_i, "recall": one.recall,
-            "length": len(one.mentions.tokens),
-        }
-        for image, one in found.per_caption.items()
-    ]  # fmt: skip
 
 
 # -- POPE ----------------------------------------------------------------------------------------------------------
@@ -303,7 +201,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, "".join(_line(row) + "\n" for row in rows))
 
 
-def _refuse(bad: Sequence[Any], skip_bad: bool, skipped: list[str], of: str, what: str) -> None:
+def refuse(bad: Sequence[Any], skip_bad: bool, skipped: list[str], of: str, what: str) -> None:
     """Stop at what cannot be used, or count it."""
     if bad and not skip_bad:
         raise ValueError(
@@ -320,12 +218,3 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _number(name: Any) -> Any:
     return int(name) if isinstance(name, str) and name.strip().isdecimal() else name
-
-
-def _nltk(chair: Chair) -> str | None:
-    """NLTK's version where it reads the captions: 3.10 splits words that older ones keep."""
-    if chair.family == "exact":
-        return None
-    from importlib.metadata import version
-
-    return version("nltk")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from veridical.flows.scoring import files as scoring
+from veridical.flows.scoring import caption_files as captions
 from veridical.metrics.chair import Chair, ready_made_truth
 from veridical.metrics.truth_files import read_truth
 
@@ -185,7 +185,9 @@ def test_families_of_captions_and_truth_can_be_paired(files, test_data, monkeypa
     sets.write_text(json.dumps({**content, **part}))
     (files / "captions.jsonl").write_text(lines(*([int(i), "A bus, a tie and a chair."] for i in ids)))
     found = {
-        pair: scoring.score_chair(scoring.captions(files / "captions.jsonl", [sets], synonyms, *pair)).record()
+        pair: captions.score_chair(
+            captions.captions(files / "captions.jsonl", [sets], captions.CaptionOptions(synonyms, *pair))
+        ).record()
         for pair in (("wordnet", None), ("wordnet", "pattern"), ("pattern", "pattern"))
     }
     chair_i = [found[pair]["scores"][""]["chair_i"]["value"] for pair in found]

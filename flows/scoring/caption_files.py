@@ -80,7 +80,7 @@ def captions(
     family, truth_family, images, skip_bad = options.family, options.truth_family, options.images, options.skip_bad
     drop_last_sentence, at_full_stop = options.drop_last_sentence, options.at_full_stop
     chair = Chair(options.synonyms, family)
-    truth_chair = chair if truth_family in (None, chair.family) else Chair(synonyms, truth_family)
+    truth_chair = chair if truth_family in (None, chair.family) else Chair(options.synonyms, truth_family)
     read = _numbered(read_captions(path, not skip_bad, options.field, decoder), ground_truth, path)
     skipped, texts, notes = list(read.skipped), dict(read.by_id), []
     if images is not None:

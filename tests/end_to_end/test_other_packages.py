@@ -216,7 +216,8 @@ def test_a_name_that_is_taken_is_refused_with_both_origins(shouting, tmp_path):
     shown = run(beside, "list")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.count("registered by veridical and by copycat 9") == 3
-    done = run(beside, "evaluate", "-d", "vcd", "--limit", 1, "--no-prefect", "--out", tmp_path / "run")
+    options = ["--benchmark", "pope", "--limit", 1, "--no-prefect", "--out", tmp_path / "run"]
+    done = run(beside, "evaluate", "-d", "vcd", *options)
     assert done.returncode == 2
     assert 'decoder "vcd": the name is registered by veridical and by copycat 9' in done.stderr
     done = run(beside, "evaluate", "--benchmark", "chair", "--limit", 1, "--no-prefect", "--out", tmp_path / "run")

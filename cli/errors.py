@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import warnings
@@ -47,6 +48,10 @@ def explain(error: Exception) -> tuple[str, int]:
     IndexError, and anything else, is our mistake or the machine's. What stops a job says by itself how it goes on.
     """
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None and text.startswith("[Errno"):
+        return _of_the_system(error), BAD_INPUT
+    if isinstance(error, UnicodeDecodeError):
+        return f"a file is no UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8.", BAD_INPUT
     if type(error).__name__ in _STOPS:
         return text, UNEXPECTED
     named = type(error) not in (KeyError, IndexError) and isinstance(error, ValueError | OSError | LookupError)
@@ -58,6 +63,23 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"Prefect failed: {text.splitlines()[0]} `--no-prefect` runs the same without it.", UNEXPECTED
     hint = "`veridical --debug …` shows where; please report it."
     return f"unexpected {type(error).__name__}: {text.splitlines()[0]} ({hint})", UNEXPECTED
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the operating system refused, as a sentence."""
+    where = f"{error.filename}" if error.filename else "a file"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{where} is needed as a folder, but a file is in its place: choose another --out."
+    if error.errno == errno.EISDIR:
+        return f"{where} is a folder where a file is needed: name a file in it."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        reason = "it is on a read-only file system" if error.errno == errno.EROFS else "permission is denied"
+        return f"{where} cannot be read or written, because {reason}: choose another place, or change its permissions."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no room is left for {where}: free some space, or choose another --out. What was written stays."
+    if error.errno == errno.ENOENT:
+        return f"{where} does not exist: check the path."
+    return f"{where} cannot be used ({error.strerror})."
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import typer
 
 from . import worker_options
 from .errors import BAD_INPUT, hush_transformers, notes
-from .validate import check_names
+from .option_checks import one_of
+from .validate import check_names, refuse_results
 
 if TYPE_CHECKING:
     from ..flows.captioning.request import Captioning
@@ -32,7 +33,10 @@ Out = Annotated[
     Path | None,
     _option("--out", help="Folder for the captions of many images; the same command goes on after a stop."),
 ]
-Form = Annotated[str, _option("--format", help='Format of the captions: "parquet" or "jsonl".')]
+Form = Annotated[
+    str,
+    _option("--format", help='Format of the captions: "parquet" or "jsonl".', callback=one_of("parquet", "jsonl")),
+]
 ShardSize = Annotated[int, _option("--shard-size", min=1, help="Images per file; a kill loses at most one file.")]
 RetryErrors = Annotated[bool, _option("--retry-errors", help="Caption again the images with an error, and only those.")]
 Add = Annotated[bool, _option("--add", help="Caption the images too that have come into the folder since the start.")]
@@ -91,6 +95,7 @@ def run(
     from ..flows.captioning.job import SUMMARY, Damaged, Job, finished, refuse_other_request
 
     sources.check_names([*request.sources, out])
+    refuse_results(Path(out))
     request.check()
     watch.check()
     spread.check(prefect is False)

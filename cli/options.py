@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from .option_checks import distinct, filled
+
 Images = Annotated[list[str], typer.Argument(help="One or more image files.", metavar="IMAGES", show_default=False)]
 Model = Annotated[str, typer.Option("--model", "-m", help='The model: "embedded", a folder, or an id on the Hub.')]
 Decoders = Annotated[
     list[str] | None,
     typer.Option(
-        "--decoder", "-d", metavar="NAME[:FIELD=VALUE,...]", show_default="greedy",
+        "--decoder", "-d", metavar="NAME[:FIELD=VALUE,...]", show_default="greedy", callback=distinct,
         help='The decoder; `veridical list` shows them. Repeat the option to compare; join names with "+" to '
         "compose.",
     ),
@@ -19,7 +21,7 @@ Decoders = Annotated[
 Detectors = Annotated[
     list[str] | None,
     typer.Option(
-        "--detector", "-t", metavar="NAME", show_default=False,
+        "--detector", "-t", metavar="NAME", show_default=False, callback=distinct,
         help="A detector that gives each word a risk; `veridical list` shows them.",
     ),
 ]  # fmt: skip
@@ -39,25 +41,28 @@ Prompt = Annotated[
     str | None,
     typer.Option(
         help='The request to the model, or the name of a paper\'s, such as "@opera"; `list --long` shows them.',
-        show_default="a detailed description",
+        show_default="a detailed description", callback=filled,
     ),
-]
+]  # fmt: skip
 Frame = Annotated[
     str | None,
     typer.Option(
-        "--prompt", show_default=False,
+        "--prompt", show_default=False, callback=filled,
         help='Words around the question, with {question} in them, or the name of a paper\'s, such as "@vcd".',
     ),
 ]  # fmt: skip
 Prompts = Annotated[
     list[str] | None,
     typer.Option(
-        "--prompt", show_default="the benchmark's",
+        "--prompt", show_default="the benchmark's", callback=filled,
         help='The words of the request, or the name of a paper\'s, such as "@opera"; `list --long` shows them. Repeat '
         "the option to give one for captions and one, with {question} in it, for questions.",
     ),
 ]  # fmt: skip
-System = Annotated[str | None, typer.Option(help="The system prompt in front of the request.", show_default=False)]
+System = Annotated[
+    str | None,
+    typer.Option(help="The system prompt in front of the request.", show_default=False, callback=filled),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per answer, a line each.")]
 Device = Annotated[str, typer.Option(help='The device: "auto", "cpu", "cuda", "cuda:1" or "balanced".')]
 Dtype = Annotated[str, typer.Option(help='The type of the weights: "auto", "bf16", "fp16" or "fp32".')]

@@ -39,6 +39,16 @@ def check_judges(detectors: list[str]) -> None:
         )
 
 
+def refuse_results(out: Path) -> None:
+    """A folder of captions is not mixed with the results of an evaluation.
+
+    Raises:
+        ValueError: `out` holds such results.
+    """
+    if (out / "manifest.json").is_file() and not (out / "job.json").exists():
+        raise ValueError(f"{out} holds the results of an evaluation ({out / 'manifest.json'}): choose another --out.")
+
+
 def number_of(images: str | None, default: int = 500) -> int:
     """How many images "first-500-sorted" or a file of ids names; the default without either.
 

@@ -9,6 +9,7 @@ import typer
 from ...pipelines.model.spec import ModelSpec
 from .. import options as o
 from ..answering import Questioning, print_answers
+from ..option_checks import once
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -21,7 +22,8 @@ app = typer.Typer(rich_markup_mode="rich")
     )
 )  # fmt: skip
 def answer(
-    images: o.Images, question: Annotated[str, typer.Option("--question", "-q", help="The question.")],
+    images: o.Images,
+    question: Annotated[list[str], typer.Option("--question", "-q", help="The question.", callback=once)],
     decoder: o.Decoders = None, detector: o.Detectors = None, model: o.Model = "embedded",
     prompt: o.Frame = None, system: o.System = None,
     max_new_tokens: o.MaxNewTokens = 64, batch_size: o.BatchSize = 8, sample: o.Sample = False,
@@ -34,5 +36,5 @@ def answer(
 
     generation = {"max_new_tokens": max_new_tokens, **o.generation(sample, temperature, top_p, num_beams)}
     spec = ModelSpec(model, device, dtype, revision, quantization, attention)
-    framed = prompts.framed(question, prompt)
+    framed = prompts.framed(question[0], prompt)
     print_answers(images, Questioning(spec, framed, system, decoder, detector, batch_size, seed, generation), json)

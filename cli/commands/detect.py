@@ -9,6 +9,7 @@ import typer
 
 from .. import options as o
 from ..errors import hush_transformers, notes
+from ..option_checks import once
 from ..validate import check_judges, check_names
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ def detect(
         ),
     ] = None,
     question: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--question", "-q", help="The question that the text answers.", show_default="a detailed description"
+            "--question", "-q", help="The question that the text answers.", show_default="a detailed description",
+            callback=once,
         ),
     ] = None,
     threshold: Annotated[
@@ -52,7 +54,7 @@ def detect(
     revision: o.Revision = None,
 ) -> None:  # fmt: skip
     """Mark the words of a caption that the image probably does not support. Exits as `caption` does."""
-    own = "lookback_lens" if question is None else "dhcp"
+    own = "lookback_lens" if not question else "dhcp"
     named = list(dict.fromkeys(detector or [own if text is None else "token_probability"]))
     check_names([], named, [])
     if text is not None:
@@ -71,16 +73,17 @@ def detect(
         )  # fmt: skip
     hush_transformers()
     lvlm = load(ModelSpec(model, device, dtype, revision))
+    request = question[0] if question else DETAIL_PROMPT
     bad = 0
     with notes():
         for image in images:
             try:
-                found = rate(lvlm, read_image(image), question or DETAIL_PROMPT, named, text, threshold, max_new_tokens)
+                found = rate(lvlm, read_image(image), request, named, text, threshold, max_new_tokens)
             except BadImage as error:
                 bad += 1
                 typer.echo(json.dumps({"image": str(image), "error": str(error)}) if as_json else f"{image}: {error}")
                 continue
-            _show(str(image), found, as_json, len(images) > 1, question is not None)
+            _show(str(image), found, as_json, len(images) > 1, bool(question))
     if bad:
         typer.echo(f"Error: {bad} of {len(images)} images could not be used.", err=True)
         raise typer.Exit(1)

@@ -14,6 +14,7 @@ import typer
 from .. import options as o
 from .. import worker_options as r
 from ..errors import hush_transformers, notes
+from ..option_checks import cron_line
 from . import evaluate as e
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def _and_those_of_evaluate(command: Callable[..., None]) -> Callable[..., None]:
 @_and_those_of_evaluate
 def evaluate(
     out: Annotated[Path, _option("--out", help="Folder for the runs, a folder each, and their history.")],
-    cron: Annotated[str | None, _option("--cron", help='When, such as "0 3 * * *".', show_default=False)] = None,
+    cron: Annotated[
+        str | None, _option("--cron", help='When, such as "0 3 * * *".', show_default=False, callback=cron_line)
+    ] = None,
     interval: Annotated[
         float | None, _option("--interval", min=1.0, help="Or how often, in seconds.", show_default=False)
     ] = None,

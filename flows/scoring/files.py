@@ -167,7 +167,10 @@ def read_ids(path: Path) -> list[int | str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file of image ids at {path}.")
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text (byte {error.start}); needed: a list of image ids.") from error
     try:
         content = json.loads(text)
     except json.JSONDecodeError:

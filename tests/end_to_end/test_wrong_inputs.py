@@ -25,7 +25,9 @@ BAD = {
         ["file is needed as a folder, but a file is in its place: choose another --out."],
     ),
     "images in a file": (["data", "world", "--count", "1", "--out", "{file}"], ["is needed as a folder"]),
-    "no cron line": (["schedule", "evaluate", "--cron", "bad", "--out", "{new}"], ["'bad' is no cron line", "every night"]),
+    "no cron line": (
+        ["schedule", "evaluate", "--cron", "bad", "--out", "{new}"], ["'bad' is no cron line", "every night"],
+    ),
     "an hour that no day has": (["schedule", "evaluate", "--cron", "0 25 * * *", "--out", "{new}"], ["no cron line"]),
     "a list in Latin-1": (
         ["score", "chair", "{captions}", "-g", "{a}", "--images", "{latin}"], ["latin.txt is no UTF-8 text (byte 3)"],

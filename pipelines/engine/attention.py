@@ -48,13 +48,13 @@ def _attention(
             "a layer calls veridical's attention outside veridical.generate. Either a run of another thread ended "
             "during this forward pass: repeat it; or the model was copied during a run: load it anew."
         )
-    inside.plan.carry(inside.count)
     if attention_mask is not None and not isinstance(attention_mask, Tensor):
         raise ValueError(
             f"flex attention has a program for a mask ({type(attention_mask).__name__}); a method that "
             "edits or reads attention needs it as a tensor: load the model with attention='sdpa'"
         )
     plan, now, deferred = inside.plan, inside.placed, inside.deferred
+    plan.carry(inside.count)
     handed = (inside, module, query, key, value, attention_mask, scaling, kwargs)
     if inside.direct and query.shape[2] == 1 and not dropout and kwargs.keys() <= UNUSED:
         out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling).transpose(1, 2)

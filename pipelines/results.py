@@ -8,12 +8,13 @@ from functools import cache
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
 @dataclass
 class Acted:
-    """What one method did, per sample: (batch,) each.
+    """What one method did, per sample.
 
     steps: tokens chosen. acted: steps at which it changed anything. flipped: steps at which its logits edits changed
     the arg-max. kl: mean KL(after ‖ before) of its logits edits over the steps, in nats. The last two speak of the
@@ -21,29 +22,28 @@ class Acted:
     logits is only known beside a plain run.
     """
 
-    steps: Tensor
-    acted: Tensor
-    flipped: Tensor
-    kl: Tensor
+    steps: Float[Tensor, " batch"]
+    acted: Float[Tensor, " batch"]
+    flipped: Float[Tensor, " batch"]
+    kl: Float[Tensor, " batch"]
 
 
 @dataclass
 class Generation:
     """What a run produced.
 
-    ids: (batch, new), padded after the end. logits: (batch, new, vocab) or None: what the choice was made from, after
-    every contrast and cut and the settings' penalties and bans, before temperature and the caller's own processors.
-    text: one string per row, "" without a processor. acted: what each method did. risk: detector -> (batch, new),
-    higher means more likely hallucinated. broken: (batch,) bool, at some step the logits were NaN or infinite and the
-    choice means nothing.
+    ids: padded after the end. logits: what the choice was made from, after every contrast and cut and the settings'
+    penalties and bans, before temperature and the caller's own processors; None unless they were requested. text: one
+    string per row, "" without a processor. acted: what each method did. risk: detector -> (batch, token), higher means
+    more likely hallucinated. broken: at some step the logits were NaN or infinite and the choice means nothing.
     """
 
-    ids: Tensor
-    logits: Tensor | None = None
+    ids: Int[Tensor, "batch token"]
+    logits: Float[Tensor, "batch token vocab"] | None = None
     text: list[str] = field(default_factory=list)
     acted: dict[str, Acted] = field(default_factory=dict)
     risk: dict[str, Tensor] = field(default_factory=dict)
-    broken: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    broken: Bool[Tensor, " _"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The six declarations: frozen statements of what should happen where. Five act, one only looks.
+"""The six declarations: frozen statements of what should happen where. Five act, one only reads.
 
 A method yields them in the order of its paper's algorithm box. Order is meaning: a `Branch` inherits the edits that
 were declared before it. `layers` are 0-based. Nothing here knows how it is carried out (see `engine.py`).
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .call import AttentionCall, LayerCall
+from .call import AttentionCall, LayerCall
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,13 +105,13 @@ class Step:
     """What the run has shown so far.
 
     branches: logits of each row block, raw. readings: reading -> layer -> tensor of the latest pass. index: which new
-    token is being chosen, from 0. ids: (batch, position), the main rows so far, prompt included.
+    token is being chosen, from 0. ids: the main rows so far, prompt included.
     """
 
     branches: Mapping[str, Tensor] = field(default_factory=dict)
     readings: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     index: int = -1
-    ids: Tensor | None = None
+    ids: Int[Tensor, "row position"] | None = None
     method: int = -1
 
     def by_layer(self, name: str) -> dict[int, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,10 +13,8 @@ from transformers import LogitsProcessor
 
 from ..checks import seeds_of
 from ..results import Acted
-
-if TYPE_CHECKING:
-    from .plan import Plan
-    from .rows import Arrangement
+from .plan import Plan
+from .rows import Arrangement
 
 
 class Fold:
@@ -142,7 +140,9 @@ class Draw(LogitsProcessor):
         self.blocks = blocks
         self.generators = [torch.Generator().manual_seed(one) for one in seeds_of(seed, batch, "sample")]
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(
+        self, input_ids: Int[Tensor, "row position"], scores: Float[Tensor, "row vocab"]
+    ) -> Float[Tensor, "row vocab"]:
         main = scores.chunk(self.blocks)[0]
         share = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in self.generators])
         order = main.sort(dim=1, descending=True)

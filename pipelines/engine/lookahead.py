@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,16 +26,13 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from ..inputs.rows import extended
 from ..model import families
 from ..model.compiled import eager
+from ..model.layout import Inputs, Layout
 from .beams import chosen_of
-from .call import Sequences
+from .call import AttentionCall, Sequences
 from .declarations import Branch, Declaration, Reading, Step
 from .hooks import applied
 from .plan import Placed
 from .rows import arrange, sequences
-
-if TYPE_CHECKING:
-    from ..model.layout import Inputs, Layout
-    from .call import AttentionCall
 
 MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
 

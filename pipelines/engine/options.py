@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from ..model import families
-
-if TYPE_CHECKING:
-    from ..model.layout import Layout
+from ..model.layout import Layout
 
 # Arguments of generate that are no settings of its configuration.
 ARGUMENTS = (

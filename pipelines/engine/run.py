@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
 from ..model import families
+from ..model.layout import Layout
 from . import options
 from .choice import Choice, MainCriteria
 from .declarations import Declaration, Step
 from .declared import declarations_of
+from .deferred_readings import DeferredReadings
 from .hooks import Placed, applied
 from .logits import Draw, Fold, MainRows
 from .plan import claimed
 from .rows import arrange, sequences
-
-if TYPE_CHECKING:
-    from ..model.layout import Layout
-    from .deferred_readings import DeferredReadings
 
 
 def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-if TYPE_CHECKING:
-    from ..model.layout import Layout
+from ..model.layout import Layout
 
 Masks = Sequence[Bool[Tensor, "_ _"]]
 _ALIKE = 0.25  # an arrangement of tiles differs from the whole image by no more than this share of its variance

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..engine.call import AttentionCall
 from ..engine.declarations import AttentionEdit, Step
 from ..engine.hooks import applied
 from ..engine.plan import refuse_if_busy
 from ..engine.rows import arrange, sequences
 from ..engine.run import complete
 from . import families
-
-if TYPE_CHECKING:
-    from ..engine.call import AttentionCall
-    from ..model.layout import Layout
+from .layout import Layout
 
 
 def attention_gradient(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,7 @@ class LVLM(Layout):
             read, failed = _read([images[index] for index in part], errors)
             good = [start + offset for offset in read]
             photos = photos or warn_of_photos(self, read.values())
-            answered = iter(())
+            answered: Iterator[Answer] = iter(())
             if good:
                 batch = [questions[index] for index in good], [seeds[index] for index in good]
                 answered = iter(self._batch(call, procedure, list(read.values()), *batch))

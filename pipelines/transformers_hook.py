@@ -109,9 +109,9 @@ def _main_rows(output: Any, blocks: int, prompt: int, input_ids: Tensor) -> Any:
             steps = enumerate(getattr(output, name))
             held = tuple(tuple(one if one is None else place(one, at) for one in layers) for at, layers in steps)
             setattr(output, name, held)
-    held = [name for name in ("cache", "past_key_values") if name in list(output)]  # transformers has renamed it
-    if held and blocks > 1:
-        output[held[0]] = _cut_cache(output[held[0]], input_ids.shape[0], shift)
+    caches = [name for name in ("cache", "past_key_values") if name in list(output)]  # transformers has renamed it
+    if caches and blocks > 1:
+        output[caches[0]] = _cut_cache(output[caches[0]], input_ids.shape[0], shift)
     return output
 
 

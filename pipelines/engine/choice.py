@@ -107,7 +107,7 @@ class Choice(LogitsProcessor):
         for at, processor in enumerate(self.processors):
             if at == self.until:
                 kept = scores.clone()
-            scores = LogitsProcessorList([processor])(ids, scores)
+            scores = LogitsProcessorList([processor])(ids, scores)  # type: ignore[arg-type]
             if cut is not None:
                 scores = scores.masked_fill(cut & ~scores.isfinite(), -math.inf)
         return (scores if self.until == len(self.processors) else kept), scores

@@ -32,7 +32,8 @@ class Fold:
         self.made, self.plan, self.step = made, plan, plan.step
         self.batch, self.beams, self.keep, self.observe = made.batch, beams, keep, observe
         self.logits: list[Tensor] = []
-        self.acts, self.flips, self.kls = ([[] for _ in range(methods)] for _ in range(3))  # a tensor per step
+        empty: Callable[[], list[list[Tensor]]] = lambda: [[] for _ in range(methods)]  # a tensor per step of a method
+        self.acts, self.flips, self.kls = empty(), empty(), empty()
         self.bad: list[Tensor] = []
         self.path: Tensor | None = None
         self.real = torch.zeros(made.batch, 0, dtype=torch.bool)

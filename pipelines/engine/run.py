@@ -94,7 +94,8 @@ def run(
 
         def decode(model: Any, input_ids: Tensor, generation_config: Any, **kwargs: Any) -> Any:
             processors, criteria = main.lists(model, generation_config, kwargs.get("attention_mask"), beams)
-            draw, scores = None, None
+            draw: Draw | None = None
+            scores: list[Tensor] | None = None
             if plan.hooked:  # a cache of fixed size would have transformers compile the passes
                 generation_config.disable_compile = True
             if generation_config.do_sample and beams == 1 and (blocks > 1 or seed is not None):

@@ -26,6 +26,7 @@ from .commands import (
     reproduce,
     schedule,
     score,
+    status,
     train_embedded,
     train_matcher,
     verify,
@@ -33,7 +34,7 @@ from .commands import (
 from .errors import Reported, hush
 
 app = typer.Typer(
-    cls=Reported, rich_markup_mode="rich", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    cls=Reported, rich_markup_mode="rich", no_args_is_help=True, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )  # fmt: skip
 
@@ -96,8 +97,8 @@ def list_methods(
 
 
 COMMANDS = (
-    answer, caption, check, compare, detect, detectors, evaluate, gate, reproduce, score, train_embedded, train_matcher,
-    verify,
+    answer, caption, check, compare, detect, detectors, evaluate, gate, reproduce, score, status, train_embedded,
+    train_matcher, verify,
 )  # fmt: skip
 for group in COMMANDS:
     app.add_typer(group.app)

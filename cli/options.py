@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .option_checks import distinct, filled
+from .option_checks import distinct, filled, one_of
 
 Images = Annotated[list[str], typer.Argument(help="One or more image files.", metavar="IMAGES", show_default=False)]
 Model = Annotated[str, typer.Option("--model", "-m", help='The model: "embedded", a folder, or an id on the Hub.')]
@@ -63,6 +63,13 @@ System = Annotated[
     str | None,
     typer.Option(help="The system prompt in front of the request.", show_default=False, callback=filled),
 ]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", help="How tables are printed: text, markdown, latex or csv.",
+        callback=one_of("text", "markdown", "latex", "csv"),
+    ),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per answer, a line each.")]
 Device = Annotated[str, typer.Option(help='The device: "auto", "cpu", "cuda", "cuda:1" or "balanced".')]
 Dtype = Annotated[str, typer.Option(help='The type of the weights: "auto", "bf16", "fp16" or "fp32".')]

@@ -20,6 +20,7 @@ app = typer.Typer(rich_markup_mode="rich")
         "# files that other programs wrote",
         "veridical compare opera.jsonl vcd.jsonl --ground-truth coco --synonyms chair_synonyms.txt",
         "veridical compare a.jsonl b.jsonl --questions coco_pope_popular.json --protocol vcd",
+        "# for a paper", "veridical compare runs/llava --format latex",
         "# three seeds of the same", "veridical compare runs/seed-0 runs/seed-1 runs/seed-2 --runs",
     )
 )  # fmt: skip
@@ -44,7 +45,7 @@ def compare(
         Path | None, typer.Option("--questions", "-q", help="Of files of answers, as `score pope`.", show_default=False)
     ] = None,
     protocol: s.Protocol = "official", by_order: s.ByOrder = False, field: s.Field = None,
-    skip_bad: s.SkipBad = False, json: s.Json = False,
+    skip_bad: s.SkipBad = False, json: s.Json = False, form: o.Format = "text",
 ) -> None:  # fmt: skip
     """Differences from the first system with paired 95 % intervals; what lies inside the noise is not ranked.
 
@@ -83,6 +84,8 @@ def compare(
         else:
             there = "is a file: say what is true with --ground-truth (captions) or --questions (answers)"
             raise ValueError(f"{path} {there if path.exists() else 'does not exist'}.")
+    if runs and form != "text":
+        raise ValueError(f"--format {form} is for systems side by side; --runs prints text, or --json.")
     if runs:
         repeated = repetitions.over_runs(systems)
         comparison.over_runs(repeated, json)
@@ -92,6 +95,6 @@ def compare(
     found = comparing.against_first(systems)
     if not found:
         raise ValueError(f"one system in {', '.join(map(str, results))}: a comparison needs two on the same benchmark.")
-    comparison.pairs(found, json, notes, skipped, files=bool(ground_truth or questions))
+    comparison.pairs(found, "json" if json else form, notes, skipped, files=bool(ground_truth or questions))
     if any(one.warnings for one in found):
         raise typer.Exit(1)

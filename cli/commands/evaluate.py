@@ -11,6 +11,7 @@ import typer
 
 from .. import options as o
 from .. import worker_options as r
+from ..config import Config
 from ..errors import hush_transformers, notes
 from ..validate import number_of
 
@@ -28,6 +29,7 @@ app = typer.Typer(rich_markup_mode="rich")
         "veridical evaluate -m llava-hf/llava-1.5-7b-hf --coco coco --synonyms chair_synonyms.txt --out runs/llava",
         "# AMBER's own files", "veridical evaluate -m llava-hf/llava-1.5-7b-hf --benchmark amber --data AMBER/data "
         "--limit 1004 --out runs/amber",
+        "# a table for a paper", "veridical evaluate -d greedy -d vcd --out runs/first --format latex",
         "# stopped? the same command goes on where it was",
     )
 )  # fmt: skip
@@ -74,7 +76,7 @@ def evaluate(
     quantization: o.Quantization = None, attention: o.Attention = None,
     runner: r.Runner = "local", workers: r.Workers = None, cluster: r.Cluster = None,
     gpus_per_worker: r.GpusPerWorker = None,
-    prefect: r.Prefect = None,
+    prefect: r.Prefect = None, form: o.Format = "text", config: Config = None,
 ) -> None:  # fmt: skip
     """Score decoders on benchmarks: answers, results.json, manifest.json and report.html in one folder."""
     options = locals()
@@ -93,7 +95,12 @@ def evaluate(
 
             with spread.running(flow) as started:
                 started(wanted, str(out))
-    results(out)
+    if form == "text":
+        results(out)
+        return
+    from ..render import export
+
+    typer.echo(export.as_text(export.of_folder(out), form))
 
 
 def request(options: Mapping[str, Any]) -> Evaluation:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode="rich", help="Run an evaluation again and again, and fail when it gets worse.")
 
 _SCHEDULE = "Schedule"
-_OURS = ("runner", "workers", "cluster", "gpus_per_worker", "prefect")  # of `evaluate`, but not of a schedule
+_OURS = ("runner", "workers", "cluster", "gpus_per_worker", "prefect", "form")  # of `evaluate`, but not of a schedule
 OVERLAP = {"cancel": "CANCEL_NEW", "queue": "ENQUEUE"}
 
 

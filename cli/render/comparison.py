@@ -10,16 +10,23 @@ from ...flows.scoring import compare
 from ...flows.scoring.compare import Found
 from ...flows.scoring.runs import OverRuns
 from ...metrics.compare import Comparison
-from . import scores
+from . import export, scores
 
 COLUMNS = ("figure", "system", "baseline", "difference", "95 % from", "to", "n", "p", "p (Holm)", "verdict")
 
 
-def pairs(found: Sequence[Found], as_json: bool, notes: Sequence[str], skipped: Sequence[str], files: bool) -> None:
-    """Each pair with its warnings, its tables, and whether anything ranks it."""
-    if as_json:
+def pairs(found: Sequence[Found], form: str, notes: Sequence[str], skipped: Sequence[str], files: bool) -> None:
+    """One table of all systems, then each pair with its tables, and whether anything ranks it; warnings at the end.
+
+    form: "json", or one of `export.FORMATS`; those but "text" hold the one table alone.
+    """
+    if form == "json":
         scores.as_json({"comparisons": [one.record() for one in found], "notes": notes, "skipped": skipped})
-    for one in found if not as_json else ():
+    elif form == "text":
+        _summary(found)
+    else:
+        typer.echo(export.as_text(export.compared(found), form))
+    for one in found if form == "text" else ():
         typer.secho(f"{one.system.benchmark}: {one.system.name} against {one.baseline.name}", bold=True)
         for title, table in one.tables.items():
             rows = [_row(name, comparison) for name, comparison in table.items()]
@@ -41,6 +48,15 @@ def pairs(found: Sequence[Found], as_json: bool, notes: Sequence[str], skipped: 
     if files:
         typer.echo("note: files do not say their prompts and token budgets: compare only like with like", err=True)
     scores.notes(notes, skipped)
+
+
+def _summary(found: Sequence[Found]) -> None:
+    """Every system a row, where there are more than two."""
+    if len(found) < 2:
+        return
+    for matrix in export.compared(found):
+        head, *rows = matrix.cells()
+        scores.plain_table(f"{matrix.title}: ▲ better, ▼ worse than {rows[0][0]}", head, rows)
 
 
 def over_runs(found: Sequence[OverRuns], as_json: bool) -> None:

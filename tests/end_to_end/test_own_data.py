@@ -40,6 +40,11 @@ def test_captions_of_own_images_are_scored_as_they_were_written_each_decoder_by_
     assert json.loads(alone.stdout)["scores"][""] == found["vcd"]
 
 
+def test_the_status_of_a_job_is_its_images_and_errors(veridical, captions):
+    shown = veridical("status", captions)
+    assert shown.stdout == f"{captions}: 3 of 3 images by greedy, vcd, 0 errors\nfinished\n"
+
+
 def test_two_decoders_of_one_file_are_compared_as_two_systems(veridical, world, captions):
     shown = veridical("compare", captions, "--ground-truth", world, "--json")
     assert shown.exit_code == 0, shown.output

@@ -1,0 +1,54 @@
+"""`veridical status`: how far a job or an evaluation has come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options as o
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command(epilog=o.worked("veridical status runs/photos", "veridical status runs/mine"))
+def status(
+    folder: Annotated[Path, typer.Argument(help="The --out folder of `caption` or of `evaluate`.", metavar="DIR")],
+) -> None:
+    """Show how far a captioning job or an evaluation has come, without a model; it may be running meanwhile."""
+    if (folder / "job.json").is_file():
+        _job(folder)
+    elif (folder / "manifest.json").is_file():
+        _evaluation(folder)
+    else:
+        there = "holds neither a job nor an evaluation" if folder.is_dir() else "is no folder"
+        raise ValueError(f"{folder} {there}; needed: the --out folder of `veridical caption` or `veridical evaluate`.")
+
+
+def _job(folder: Path) -> None:
+    from ...flows.captioning.job import LEDGER, SUMMARY, Job
+    from ...flows.files import atomic
+
+    job = Job.read(folder)
+    lines = {line["shard"]: line for line in atomic.lines(folder / LEDGER).records}
+    done = [number for number, line in lines.items() if number < job.shards and job.shard_path(number).is_file()]
+    images, errors = sum(map(job.size, done)), sum(lines[number]["errors"] for number in done)
+    finished = (folder / SUMMARY).is_file() and len(done) == job.shards
+    state = "finished" if finished else "not finished: the command that began the job goes on from here"
+    typer.echo(f"{folder}: {images} of {job.images} images by {', '.join(job.request.decoders)}, {errors} errors")
+    typer.echo(state)
+
+
+def _evaluation(folder: Path) -> None:
+    from ...flows.evaluation import answer_file
+    from ...flows.evaluation.request import RESULTS, Evaluation
+
+    request = Evaluation.read(folder)
+    for benchmark in request.benchmarks:
+        for decoder in request.decoders:
+            path = answer_file.answers_path(folder, benchmark, decoder)
+            count = path.read_bytes().count(b"\n") if path.is_file() else 0
+            typer.echo(f"{benchmark}, {decoder}: {count} answers")
+    done = (folder / RESULTS).is_file()
+    typer.echo("finished" if done else "not finished: the same `veridical evaluate` goes on from here")

@@ -1,0 +1,59 @@
+"""`--config run.toml`: a command's options from a file; those on the command line win."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def configured(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Take the file's values as the defaults of this command.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, no TOML, or a name that is no option of the command.
+    """
+    if path is None:
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"--config {path}: no such file; needed: TOML such as `limit = 50`.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--config {path} is no TOML ({error}).") from error
+    options = _options(ctx)
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        if name not in options:
+            near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+            hint = f' Did you mean "{near[0]}"?' if near else ""
+            raise ValueError(f'--config {path}: no option "{name}".{hint} Possible: {", ".join(sorted(options))}.')
+        param = options[name]
+        several = bool(getattr(param, "multiple", False))
+        if isinstance(value, dict) or (isinstance(value, list) and not several):
+            raise ValueError(f"--config {path}: {name} is one value, not {value!r}.")
+        values[param.name] = [value] if several and not isinstance(value, list) else value
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+    return path
+
+
+def _options(ctx: typer.Context) -> dict[str, Any]:
+    """The options of a command by their long names without dashes, but those that are about the command itself."""
+    found = {}
+    for param in ctx.command.params:
+        for text in getattr(param, "opts", ()):
+            if text.startswith("--") and text not in ("--config", "--help"):
+                found[text.removeprefix("--")] = param
+    return found
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", is_eager=True, callback=configured, show_default=False,
+        help='A TOML file with options by their names, such as `decoder = ["greedy", "vcd"]`; those given here win.',
+    ),
+]  # fmt: skip

@@ -75,7 +75,7 @@ def test_a_wrong_final_norm_does_not_hold():
 def test_a_wrong_image_mask_does_not_hold():
     assert failed(layout.image_mask(case())) == set()
     wrong = failed(layout.image_mask(case(OtherMask)))
-    assert {"they are where the model puts the picture", "other pixels change nothing elsewhere"} <= wrong
+    assert {"they are where the model puts the image", "other pixels change nothing elsewhere"} <= wrong
 
 
 def test_a_model_that_does_not_see_its_picture_does_not_hold():

@@ -26,7 +26,7 @@ from veridical.datasets.world import scene
 from .evaluations import evaluate
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def veridical() -> Callable[..., Any]:
     """Runs a command: exit_code, stdout, stderr."""
 

@@ -20,7 +20,8 @@ app = typer.Typer(rich_markup_mode="rich")
         "# in a paper's words", "veridical caption photo.jpg --prompt @vista",
         "# each word with its risk", "veridical caption *.png -t lookback_lens",
         "# for other programs", "veridical caption *.png --json > captions.jsonl",
-        "# a folder, overnight; stopped, the same command goes on", "veridical caption photos -d vcd --out runs/photos",
+        "# a folder, overnight; stopped, the same command goes on",
+        "veridical caption photos -d vcd -t lookback_lens --out runs/photos",
     )
 )  # fmt: skip
 def caption(

@@ -21,6 +21,7 @@ from .world import SIZE, SPLITS, Scene, Thing, scene
 
 _BLOCK = 10_000_000  # ids of a split start at its place times this, so that ids differ between splits too
 FIRST = re.compile(r"first-([1-9]\d*)-sorted")  # the image list that many papers use: the smallest ids
+Named = Callable[[Collection[int]], Mapping[int, Collection[str]]]
 _WITH_FILES = "needed: instances_<split>.json in it or in its annotations/, and a folder <split>/ of images"
 
 
@@ -201,15 +202,17 @@ def coco_examples(
 
 def coco_pope(
     folder: str | Path, limit: int | None = None, strategy: str = "popular", seed: int = 0, split: str | None = None,
-    per_image: int = 3, images: str | Collection[int | str] | None = None,
+    per_image: int = 3, images: str | Collection[int | str] | None = None, named: Named | None = None,
 ) -> list[Example]:  # fmt: skip
     """POPE's questions about images of a COCO folder, 2·per_image for each of `limit` images.
 
     As POPE does, 500 images (or `limit`, if that is more; or all there are) are drawn at random with `seed`, or are
-    those of a list, and how frequent an object is, is counted over them; `limit` keeps the first ones.
+    those of a list, and how frequent an object is, is counted over them; `limit` keeps the first ones drawn, or listed.
 
     Args:
         images: a list, as `choose`; those with fewer than per_image objects are left out.
+        named: image ids -> objects that are there without an annotation, such as those that reference captions name.
+            POPE's own labels count them. It is called with the images of the sample alone.
 
     Raises:
         FileNotFoundError, ValueError: as `coco_examples`, and as `pope.build`.
@@ -218,19 +221,23 @@ def coco_pope(
     content = load_json(files.instances)
     objects = _objects(content)
     ids = {image["file_name"]: image["id"] for image in content["images"]}
-    enough = sum(len(objects.get(image, ())) >= per_image for image in ids.values())
-    wanted: int | list[int] = enough if limit is None else min(enough, max(limit, POPE_SAMPLE))
     if images is not None:
-        wanted = choose(content, None, seed, images)
-    asked = pope.build(content, strategy, per_image, wanted, seed)
-    kept = set(list(dict.fromkeys(q["image"] for q in asked))[:limit])
+        drawn = choose(content, None, seed, images)
+    else:
+        enough = sorted(image for image in ids.values() if len(objects.get(image, ())) >= per_image)
+        drawn = random.Random(seed).sample(enough, min(len(enough), max(limit or len(enough), POPE_SAMPLE)))
+    truth = named(drawn) if named else {}
+    asked = pope.build(content, strategy, per_image, drawn if images is not None else sorted(drawn) or 0, seed, truth)
+    asked_about = {ids[q["image"]] for q in asked}
+    kept = set([image for image in drawn if image in asked_about][:limit])
     return [
         pope_example(
-            q, str(files.images / q["image"]), ids[q["image"]], frozenset(objects[ids[q["image"]]]), strategy
+            q, str(files.images / q["image"]), image, frozenset({*objects.get(image, ()), *truth.get(image, ())}),
+            strategy,
         )
-        for q in asked
-        if q["image"] in kept
-    ]
+        for q, image in [(q, ids[q["image"]]) for q in asked]
+        if image in kept
+    ]  # fmt: skip
 
 
 def _objects(content: Mapping[str, Any]) -> dict[int, set[str]]:

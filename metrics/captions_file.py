@@ -30,6 +30,7 @@ CAPTIONS = ("caption", "generated_caption", "answer", "response", "output", "pre
 ANSWERS = ("answer", "response", "output", "prediction", "outputs", *MORE, "text")
 # Objects that hold the rows under one of these names: CHAIR's own output, its input, COCO's captions.
 HOLDERS = ("sentences", "imgToEval", "annotations", "captions", "answers", "predictions", "results", "data", "logs")
+SPACE = re.compile(r"\s*")
 # COCO_val2014_000000310196.jpg, 000000310196.jpg, 310196.jpg
 COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d+)(?:\.\w{3,4})?")
 
@@ -78,9 +79,9 @@ def read_captions(
 ) -> Predictions:
     """Captions by image id from any of:
 
-    JSON lines or an array of {image_id, caption} (OPERA, PAI, VISTA); of {question_id, prompt, text, image} (LLaVA),
-        where the image decides, not the question; of our own rows {id, image_id, text, error, …}; of [id, caption];
-        of lmms-eval's logged samples {doc, filtered_resps, …}
+    JSON lines, objects one after the other, or an array of {image_id, caption} (OPERA, PAI, VISTA); of {question_id,
+        prompt, text, image} (LLaVA), where the image decides, not the question; of our own rows {id, image_id, text,
+        error, …}; of [id, caption]; of lmms-eval's logged samples {doc, filtered_resps, …}
     a table (.csv, .tsv, .parquet) with such columns
     an object id -> caption, or id -> {caption}
     an object with such rows below "sentences", "imgToEval", "annotations", … (CHAIR's output and input)
@@ -126,7 +127,7 @@ def read_answers(
     Raises:
         FileNotFoundError, ValueError: as `read_captions`; rows of which some have an id and some have none.
     """
-    return _read(Path(path), "answer", ANSWER_IDS, (field,) if field else ANSWERS, _number, strict, by_order)
+    return _read(Path(path), "answer", ANSWER_IDS, (field,) if field else ANSWERS, as_number, strict, by_order)
 
 
 def in_order(questions: Sequence[Mapping[str, Any]], answers: Predictions) -> list[str]:
@@ -145,7 +146,7 @@ def in_order(questions: Sequence[Mapping[str, Any]], answers: Predictions) -> li
                 "there must be as many. Write question_id with each answer."
             )
         return list(answers.by_id.values())
-    asked = [_number(question["question_id"]) for question in questions]
+    asked = [as_number(question["question_id"]) for question in questions]
     missing = [number for number in asked if number not in answers.by_id]
     other = answers.by_id.keys() - set(asked)
     if missing or other:
@@ -224,13 +225,22 @@ def _rows(path: Path, what: str, complain: Callable[[str], None]) -> Iterator[tu
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        if 2 * sum(_is_json(line) for _, line in filled) < len(filled):  # one torn document, not JSON lines
+        try:
+            chain = documents(text)
+        except json.JSONDecodeError:
+            chain = []
+        if chain:  # JSON lines, or objects one after the other, indented or on one line
+            yield from ((f"line {number}", row) for number, row in by_line(text, chain))
+            return
+        if 2 * sum(is_json(line) for _, line in filled) < len(filled):  # one torn document, not JSON lines
             raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}).") from error
         for number, line in filled:
             try:
-                yield f"line {number}", json.loads(line)
+                rows = documents(line)
             except json.JSONDecodeError as wrong:
                 complain(f"line {number} is not JSON ({wrong.msg}): {line[:60]!r}")
+            else:
+                yield from ((f"line {number}", row) for _, row in rows)
         return
     if isinstance(content, Mapping) and len(filled) == 1 and content.keys() & {*CAPTIONS, *ANSWERS}:
         yield f"line {filled[0][0]}", content  # a file of JSON lines that has one
@@ -298,13 +308,37 @@ def _logged(row: Mapping[str, Any], ids: Sequence[str], text: str) -> dict[str, 
     return {"id": row.get("doc_id"), **known, text: row["filtered_resps"]}
 
 
-def _is_json(line: str) -> bool:
+def documents(text: str) -> list[tuple[int, Any]]:
+    """(where it starts, value) of JSON values one after the other, whatever space is between them.
+
+    >>> documents('{"a": 1} {"a": 2}')
+    [(0, {'a': 1}), (9, {'a': 2})]
+
+    Raises:
+        JSONDecodeError: something that is no JSON.
+    """
+    decoder, found, place = json.JSONDecoder(), [], 0
+    while (start := SPACE.match(text, place).end()) < len(text):  # type: ignore[union-attr]
+        value, place = decoder.raw_decode(text, start)
+        found.append((start, value))
+    return found
+
+
+def by_line(text: str, found: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """(line, value), counted once over the text."""
+    line, before = 1, 0
+    for start, value in found:
+        line, before = line + text.count("\n", before, start), start
+        yield line, value
+
+
+def is_json(line: str) -> bool:
     try:
-        json.loads(line)
+        documents(line)
     except json.JSONDecodeError:
         return False
     return True
 
 
-def _number(name: Any) -> int | str:
+def as_number(name: Any) -> int | str:
     return int(name) if isinstance(name, str) and name.strip().isdecimal() else name

@@ -2,10 +2,25 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from . import chair_words
 from .chair_images import of_images
 from .chair_score import CaptionScore, ChairCounts, ChairScore, Mentions
+
+
+class Words(NamedTuple):
+    """A caption as CHAIR reads it.
+
+    Args:
+        raw: its words. tokens: these after normalising and joining double words. starts: each token's first word.
+        spans: where each word stands in the caption, (start, end) in characters.
+    """
+
+    raw: list[str]
+    tokens: list[str]
+    starts: list[int]
+    spans: list[tuple[int, int]]
 
 
 class Chair:
@@ -50,12 +65,11 @@ class Chair:
     def __repr__(self) -> str:
         return f"Chair(synonyms={str(self.synonyms)!r}, family={self.family!r})"
 
-    def parse(self, caption: str) -> Mentions:
-        """The objects that a caption mentions, by the official algorithm of the chosen family.
+    def read(self, caption: str) -> Words:
+        """A caption's words, its tokens, and where both stand.
 
         Raises:
-            TypeError: the caption is no string.
-            LookupError: NLTK's data is missing.
+            TypeError, LookupError: as `parse`.
         """
         if not isinstance(caption, str):
             raise TypeError(f"a caption is a string; found {type(caption).__name__}: {caption!r:.80}")
@@ -64,24 +78,38 @@ class Chair:
         normal = chair_words.NORMALISERS[self.family](raw)
         if self.family == "exact":
             tokens, starts = chair_words.join_exact(normal, self.terms, self._longest)
-            kept = list(zip(tokens, starts, strict=True))
         else:
             tokens, starts = chair_words.join_double_words(normal)
-            kept = list(zip(tokens, starts, strict=True))
-            if "toilet" in tokens and "seat" in tokens:
-                kept = [(token, start) for token, start in kept if token != "seat"]
+        return Words(raw, tokens, starts, chair_words.locate(raw, caption))
+
+    def parse(self, caption: str, tokens: int | None = None) -> Mentions:
+        """The objects that a caption mentions, by the official algorithm of the chosen family.
+
+        Args:
+            tokens: mentions within the first so many tokens alone; the caption is read whole all the same, since a
+                word's tag may hang on what follows.
+
+        Raises:
+            TypeError: the caption is no string.
+            LookupError: NLTK's data is missing.
+        """
+        raw, joined, starts, spans = self.read(caption)
+        kept = list(zip(joined, starts, strict=True))
+        if self.family != "exact" and "toilet" in joined and "seat" in joined:
+            kept = [(token, start) for token, start in kept if token != "seat"]
+        size = len(raw) if tokens is None or tokens >= len(starts) else starts[tokens]
         # The official index is looked up by place in the list from which "seat" is already gone.
-        found = [(word, start, starts[place]) for place, (word, start) in enumerate(kept) if word in self.terms]
-        spans = chair_words.locate(raw, caption)
+        found = [(word, start, starts[place]) for place, (word, start) in enumerate(kept)
+                 if word in self.terms and start < size]  # fmt: skip
         ends = dict(zip(starts, [*starts, len(raw)][1:], strict=True))
         return Mentions(
             words=[word for word, _, _ in found],
             objects=[self.terms[word] for word, _, _ in found],
             indices=[index for _, _, index in found],
-            tokens=tokens,
+            tokens=joined[:tokens],
             positions=[start for _, start, _ in found],
             spans=[(spans[start][0], spans[ends[start] - 1][1]) for _, start, _ in found],
-            size=len(raw),
+            size=size,
         )
 
     def repeated(self, caption: str) -> bool:
@@ -93,13 +121,17 @@ class Chair:
         objects = self.parse(caption).objects
         return len(set(objects)) < len(objects)
 
-    def score(self, captions: Mapping[int | str, str], truth: Mapping[int | str, Collection[str]]) -> ChairScore:
+    def score(
+        self, captions: Mapping[int | str, str], truth: Mapping[int | str, Collection[str]],
+        tokens: Mapping[int | str, int] | None = None,
+    ) -> ChairScore:  # fmt: skip
         """Captions by image id against the categories in the images.
 
         Args:
             captions: image id -> caption. An empty caption counts as a caption that mentions nothing.
             truth: image id -> category names, from `ground_truth`; may come from another family than the captions'
                 (published tables mix them). An image it lacks counts as empty, as officially, with a log line.
+            tokens: image id -> how many tokens of its caption count, as in `parse`; None counts all.
 
         Raises:
             ValueError: no captions; no image in common, or ids of another type; a name that is no category.
@@ -109,11 +141,15 @@ class Chair:
             raise ValueError("no captions to score; needed: {image id: caption, …}.")
         there = of_images(truth, captions.keys(), self.categories)
         return ChairScore(
-            {image: self._score(caption, there[image]) for image, caption in captions.items()}, self.family
+            {
+                image: self._score(caption, there[image], None if tokens is None else tokens[image])
+                for image, caption in captions.items()
+            },
+            self.family,
         )
 
-    def _score(self, caption: str, truth: frozenset[str]) -> CaptionScore:
-        mentions = self.parse(caption)
+    def _score(self, caption: str, truth: frozenset[str], tokens: int | None = None) -> CaptionScore:
+        mentions = self.parse(caption, tokens)
         wrong = [name not in truth for name in mentions.objects]
         distinct = set(mentions.objects)
         counts = ChairCounts(

@@ -4,6 +4,7 @@ what makes two results incomparable.
 The test and its interval are those of metrics/paired.py, by image; many verdicts are corrected together (Holm).
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -12,7 +13,6 @@ from typing import Any, Literal, TypeVar
 from . import chair_score, pope
 from .chair import Chair
 from .chair_score import ChairScore
-from .chair_words import NORMALISERS, join_double_words, join_exact, locate, split_words, treebank_words
 from .estimate import Estimate
 from .paired import Difference, holm
 
@@ -21,6 +21,8 @@ Found = dict[str, "Comparison"]
 C = TypeVar("C", bound="Comparison")
 
 
+BOX = r"\[\s*\d*\.?\d+(?:\s*,\s*\d*\.?\d+)+\s*\]"
+COORDINATES = re.compile(rf"\s?\(\s*{BOX}(?:\s*[;,]\s*{BOX})*\s*\)|\s?{BOX}(?:\s*[;,]\s*{BOX})*")
 FEWEST = 6  # with fewer images that differ even unanimity does not reach 5 % in a two-sided sign test
 
 
@@ -107,11 +109,13 @@ def length_matched(
     second: Mapping[int | str, str],
     truth: Mapping[int | str, Collection[str]],
 ) -> tuple[ChairScore, ChairScore]:
-    """CHAIR of two systems as if neither had written more than the other: per image both captions are cut to the
-    shorter one's number of tokens, at a token boundary, and scored anew.
+    """CHAIR of two systems as if neither had written more than the other: per image both captions count up to the
+    shorter one's number of tokens.
 
     Who says less hallucinates less; what is left of a difference here does not come from length. Tokens are CHAIR's,
-    double words joined, so none is torn. What a cut sentence mentions still counts.
+    double words joined, so none is torn; captions are read whole, so a mention does not change where the rest is left
+    out. What a cut sentence mentions still counts. Coordinates, "([0.1, 0.2, 0.5, 0.9])", are no words: they are taken
+    out first (`without_coordinates`).
 
     Args:
         chair: vocabulary and word family.
@@ -128,14 +132,29 @@ def length_matched(
     if first.keys() != second.keys():
         shared = len(first.keys() & second.keys())
         raise ValueError(f"{len(first)} and {len(second)} images with {shared} in common: needed are the same images.")
-    cut_first, cut_second = {}, {}
-    for image, caption in first.items():
-        ends, other_ends = token_ends(chair, caption), token_ends(chair, second[image])
-        kept = min(len(ends), len(other_ends))
-        cut_first[image] = caption if kept == len(ends) else caption[: ends[kept - 1] if kept else 0]
-        other = second[image]
-        cut_second[image] = other if kept == len(other_ends) else other[: other_ends[kept - 1] if kept else 0]
-    return chair.score(cut_first, truth), chair.score(cut_second, truth)
+    texts = [{image: without_coordinates(caption) for image, caption in one.items()} for one in (first, second)]
+    ends = [{image: token_ends(chair, caption) for image, caption in one.items()} for one in texts]
+    tokens = {image: min(len(one[image]) for one in ends) for image in first}
+    found = []
+    for captions, places in zip(texts, ends, strict=True):
+        score = chair.score(captions, truth, tokens)
+        cut = {
+            image: one if tokens[image] == len(places[image]) else replace(
+                one, caption=one.caption[: places[image][tokens[image] - 1] if tokens[image] else 0]
+            )
+            for image, one in score.per_caption.items()
+        }  # fmt: skip
+        found.append(ChairScore(cut, score.family))
+    return found[0], found[1]
+
+
+def without_coordinates(caption: str) -> str:
+    """A caption without the boxes that some programs write behind objects.
+
+    >>> without_coordinates("Two men([0.145, 0.438, 0.215, 0.659];[0.8, 0.4, 0.9, 0.6]) on a beach([0.0, 0.6, 1, 1]).")
+    'Two men on a beach.'
+    """
+    return COORDINATES.sub("", caption)
 
 
 def token_ends(chair: Chair, caption: str) -> list[int]:
@@ -144,12 +163,7 @@ def token_ends(chair: Chair, caption: str) -> list[int]:
     >>> token_ends(Chair(), "Two hot dogs, please")
     [3, 12, 13, 20]
     """
-    exact = chair.family == "exact"
-    raw = (split_words if exact else treebank_words)(caption.lower())
-    normal = NORMALISERS[chair.family](raw)
-    longest = max(len(term.split()) for term in chair.terms)
-    starts = (join_exact(normal, chair.terms, longest) if exact else join_double_words(normal))[1]
-    spans = locate(raw, caption)
+    raw, _, starts, spans = chair.read(caption)
     return [spans[following - 1][1] for following in [*starts[1:], len(raw)]] if raw else []
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .captions_file import by_line, documents, is_json
 from .estimate import Estimate, bootstrap, ratio, wilson
 from .paired import SWAPS, Difference, paired_differences
 
@@ -354,9 +355,10 @@ def _records(text: str, path: Path) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}).") from error
         yield from ((f"question {number} of the array", record) for number, record in enumerate(records, start=1))
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: line {number} is not JSON ({error.msg}): {line[:60]!r}") from error
+    try:
+        found = documents(text)
+    except json.JSONDecodeError as error:
+        lines = text.split("\n")
+        torn = next((number for number, line in enumerate(lines, start=1) if not is_json(line)), error.lineno)
+        raise ValueError(f"{path}: line {torn} is not JSON ({error.msg}): {lines[torn - 1][:60]!r}") from error
+    yield from ((f"line {number}", record) for number, record in by_line(text, found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from ...datasets import coco
 from ...datasets.examples import Example, merged, world_pope
 from ...datasets.pope import STRATEGIES
-from ...metrics import pope
+from ...metrics import chair, pope
 from ...metrics.estimate import Estimate
 from .base import Benchmark, Mark, Source
 
@@ -27,6 +27,9 @@ _TABLES = {
 
 class POPE(Benchmark):
     """POPE: is this object in the image? All three splits; a question of several splits stands once.
+
+    Of a COCO folder, what is there is annotated, or named by a reference caption where a synonym file tells which words
+    name an object.
 
     Figures with a split's name before them are over its questions; the others over those of all three, where a
     question counts in each split that asks it, so that accuracy is the mean of the three; "mean_" is in front where
@@ -67,7 +70,28 @@ class POPE(Benchmark):
 
     def protocol(self, source: Source) -> dict[str, Any]:
         """Whose program reads the answers, and what follows every question."""
-        return {"name": source.pope, "suffix": _suffix(source)}
+        found = {"name": source.pope, "suffix": _suffix(source)}
+        if source.coco is None:
+            return found
+        return {**found, "labels": "annotations and reference captions" if _reads_captions(source) else "annotations"}
+
+
+def _reads_captions(source: Source) -> bool:
+    """Whether what reference captions name counts as there, as in POPE's own labels; that takes a synonym file."""
+    return source.synonyms is not None and source.files.captions is not None
+
+
+def _named(source: Source) -> coco.Named:
+    """The objects of images as CHAIR has them, from reference captions too; each image's captions are read once."""
+    content, captions = coco.load_json(source.files.instances), coco.load_json(source.files.captions)
+    known: dict[Any, set[str]] = {}
+
+    def named(images: Collection[int]) -> dict[Any, set[str]]:
+        if new := [image for image in images if image not in known]:
+            known.update(chair.ground_truth(content, captions, source.chair, new))
+        return {image: known[image] for image in images}
+
+    return named
 
 
 def _suffix(source: Source) -> str:
@@ -80,8 +104,9 @@ def _examples(source: Source) -> Sequence[Example]:
     if source.coco is None:
         parts = [world_pope(source.split or "test", source.limit, s, source.seed) for s in STRATEGIES]
     else:
+        named = _named(source) if _reads_captions(source) else None
         parts = [
-            coco.coco_pope(source.coco, source.limit, s, source.seed, source.split, images=source.listed)
+            coco.coco_pope(source.coco, source.limit, s, source.seed, source.split, images=source.listed, named=named)
             for s in STRATEGIES
         ]
     found, suffix = merged(parts), _suffix(source)

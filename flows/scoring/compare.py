@@ -261,7 +261,13 @@ def pair(baseline: System, system: System) -> Found:
         else:
             warnings.append(f"only {system.name} has {title or system.benchmark}: not compared.")
     unpaired = f"{system.benchmark} has no paired comparison; its figures stand in {RESULTS}"
-    return Found(baseline, system, tables, warnings, [] if system.parts else [unpaired])
+    notes = [] if system.parts else [unpaired]
+    boxes = sum(
+        compare.without_coordinates(text) != text for one in (baseline, system) for part in one.parts.values()
+        if isinstance(part, Texts) for text in part.said.values()
+    )  # fmt: skip
+    notes += [f"{boxes} captions hold coordinates, which do not count as words at equal length"] * bool(boxes)
+    return Found(baseline, system, tables, warnings, notes)
 
 
 def _captions(one: Texts, other: Texts, warnings: list[str], names: str) -> dict[str, compare.Found]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...metrics import pope
-from ...metrics.captions_file import Predictions, image_id, in_order, read_answers
+from ...metrics.captions_file import image_id, in_order, read_answers
 from ...metrics.estimate import Estimate
+from .matching import check_order, joined, without_removed
 
 Table = Mapping[str, Estimate]
 
@@ -65,6 +66,7 @@ class Answered:
     answers: dict[str, list[str]]
     files: dict[str, str]
     skipped: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 def answered(
@@ -79,7 +81,8 @@ def answered(
 
     Raises:
         FileNotFoundError, ValueError: as `read_answers` and `read_questions`; another number of files; questions
-            without an answer, or answers to no question.
+            without an answer, or answers to no question; by_order where an answer's own prompt is another question, or
+            its image another one.
     """
     names = [path.stem if [p.stem for p in questions].count(path.stem) == 1 else str(path) for path in questions]
     asked: dict[str, list[dict[str, Any]]] = {}
@@ -89,8 +92,11 @@ def answered(
         raise ValueError(f"the same file of questions twice among {listed(questions)}.")
     said: dict[str, list[str]] = {}
     skipped: list[str] = []
+    notes: list[str] = []
     if by_order and len(paths) == 1 < len(questions):
-        whole = in_order([q for part in asked.values() for q in part], read_answers(paths[0], True, True, field))
+        every = [q for part in asked.values() for q in part]
+        whole = in_order(every, read_answers(paths[0], True, True, field))
+        check_order(paths[0], every, field)
         for name, part in asked.items():
             said[name], whole = whole[: len(part)], whole[len(part) :]
         return Answered(asked, said, digests([*paths, *questions]), skipped)
@@ -103,8 +109,12 @@ def answered(
     for answers, name in zip(paths, names, strict=True):
         read = read_answers(answers, by_order or not skip_bad, by_order, field)
         skipped += read.skipped
-        asked[name], said[name] = _joined(asked[name], read, skip_bad, skipped, answers)
-    return Answered(asked, said, digests([*paths, *questions]), skipped)
+        if "repope" in name.lower():
+            read = without_removed(asked[name], read, notes, answers)
+        asked[name], said[name] = joined(asked[name], read, skip_bad, skipped, answers)
+        if by_order:
+            check_order(answers, asked[name], field)
+    return Answered(asked, said, digests([*paths, *questions]), skipped, notes)
 
 
 def score_pope(read: Answered, protocol: str = "official") -> Scored:
@@ -134,27 +144,10 @@ def score_pope(read: Answered, protocol: str = "official") -> Scored:
         "name": protocol, "questions": len(texts), "images": len(set(images)), "unparsed": unread,
         "prompt suffix of its users": pope.PROMPT_SUFFIX[protocol],
     }  # fmt: skip
-    notes = []
+    notes = list(read.notes)
     if unread and protocol != "strict":
         notes.append(f"{unread} of {len(texts)} answers hold neither or both of yes and no; {protocol} decides anyway")
     return Scored("pope", about, read.files, tables, pope.HIGHER_IS_BETTER, rows, read.skipped, notes)
-
-
-def _joined(
-    asked: list[dict[str, Any]], read: Predictions, skip_bad: bool, skipped: list[str], path: Path
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Questions and answers one to one; with skip_bad those that have both."""
-    if skip_bad and not read.numbered:
-        numbers = {_number(q["question_id"]) for q in asked}
-        stray = [number for number in read.by_id if number not in numbers]
-        skipped += [f"{path}: {read.places[number]} answers {number!r}, which no question has" for number in stray]
-        kept = [q for q in asked if _number(q["question_id"]) in read.by_id]
-        lacking = [q["question_id"] for q in asked if _number(q["question_id"]) not in read.by_id]
-        skipped += [f"{path}: no answer to question {number!r}" for number in lacking]
-        if not kept:
-            raise ValueError(f"{path} answers none of the {len(asked)} questions: is it another question file?")
-        return kept, [read.by_id[_number(q["question_id"])] for q in kept]
-    return asked, in_order(asked, read)
 
 
 # -- shared --------------------------------------------------------------------------------------------------------
@@ -217,7 +210,3 @@ def _line(row: Mapping[str, Any]) -> str:
     """As readable as can be: half a surrogate pair, cut off by some program, has no UTF-8."""
     text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     return json.dumps(row, allow_nan=False) if re.search("[\ud800-\udfff]", text) else text
-
-
-def _number(name: Any) -> Any:
-    return int(name) if isinstance(name, str) and name.strip().isdecimal() else name

@@ -1,14 +1,17 @@
-"""Answers of any program beside the closed questions that they answer."""
+"""Answers of any program beside the questions that they answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ...datasets.closed.base import ClosedQuestion, same_text
 from ...metrics.answer_rows import AnswerRow, read_answer_rows
+from ...metrics.captions_file import Predictions, as_number, image_id, in_order
 
+POPE_QUESTIONS = 3000  # of each split on COCO
 KeyOf = Callable[[AnswerRow], Hashable | None]
 
 
@@ -85,6 +88,63 @@ def prompt_of(row: AnswerRow) -> str | None:
     """The question that a row says it answers, as `same_text`."""
     text = next((row.row[name] for name in ("prompt", "question") if isinstance(row.row.get(name), str)), None)
     return None if text is None else same_text(text)
+
+
+def without_removed(
+    asked: Sequence[Mapping[str, Any]], read: Predictions, notes: list[str], path: Path
+) -> Predictions:
+    """Answers to POPE without those to the questions that RePOPE removed, whose ids its file leaves out."""
+    numbers = {as_number(q["question_id"]) for q in asked}
+    if read.numbered:
+        return read
+    removed = {number for number in read.by_id if number not in numbers and number in range(1, POPE_QUESTIONS + 1)}
+    if removed:
+        notes.append(f"{path}: {len(removed)} answers are to questions that RePOPE removed, and are not scored")
+    return replace(read, by_id={number: text for number, text in read.by_id.items() if number not in removed})
+
+
+def joined(
+    asked: list[dict[str, Any]], read: Predictions, skip_bad: bool, skipped: list[str], path: Path
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Questions and answers one to one; with skip_bad those that have both."""
+    if skip_bad and not read.numbered:
+        numbers = {as_number(q["question_id"]) for q in asked}
+        stray = [number for number in read.by_id if number not in numbers]
+        skipped += [f"{path}: {read.places[number]} answers {number!r}, which no question has" for number in stray]
+        kept = [q for q in asked if as_number(q["question_id"]) in read.by_id]
+        lacking = [q["question_id"] for q in asked if as_number(q["question_id"]) not in read.by_id]
+        skipped += [f"{path}: no answer to question {number!r}" for number in lacking]
+        if not kept:
+            raise ValueError(f"{path} answers none of the {len(asked)} questions: is it another question file?")
+        return kept, [read.by_id[as_number(q["question_id"])] for q in kept]
+    return asked, in_order(asked, read)
+
+
+def check_order(path: Path, questions: Sequence[Mapping[str, Any]], field: str | None = None) -> None:
+    """That answers in the order of the questions are answers to them, as far as they say what they answer.
+
+    A prompt that words every question in its own way says nothing; one that holds another of the questions, or another
+    question in a file whose other prompts hold theirs, says that the order is another.
+
+    Raises:
+        ValueError: an answer to another question, or about another image.
+    """
+    rows, _ = read_answer_rows(path, True, field)
+    texts = [same_text(str(question["text"])) for question in questions]
+    prompts = [prompt_of(row) for row in rows]
+    worded_alike = any(prompt and text in prompt for prompt, text in zip(prompts, texts, strict=True))
+    known = set(texts)
+    for row, question, prompt, text in zip(rows, questions, prompts, texts, strict=True):
+        other = prompt is not None and text not in prompt and (worded_alike or any(one in prompt for one in known))
+        images = [image_id(part["image"]) for part in (row.row, question) if isinstance(part.get("image"), int | str)]
+        about = len(images) == 2 and all(isinstance(one, int) for one in images) and images[0] != images[1]
+        if other or about:
+            what = f"the prompt {prompt!r:.80}" if other else f"image {row.row['image']!r}"
+            raise ValueError(
+                f"{path}: by order, {row.where} answers {question['text']!r} about {question['image']}, but it has "
+                f"{what}: the answers are in another order, or to another file of questions. Answers that have ids are "
+                "matched by those, without --by-order."
+            )
 
 
 def _in_order(path: Path, questions: Sequence[ClosedQuestion], rows: Sequence[AnswerRow]) -> list[str]:

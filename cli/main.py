@@ -79,7 +79,7 @@ def veridical(
 )
 def list_methods(
     long: Annotated[
-        bool, typer.Option("--long", "-l", help="With fields, defaults, families, and where paper and code differ.")
+        bool, typer.Option("--long", "-l", help="Show fields, defaults, families, and where paper and code differ.")
     ] = False,
 ) -> None:
     """Show the registered decoders, procedures, detectors and benchmarks. Procedures stand where decoders are named."""

@@ -25,16 +25,18 @@ app = typer.Typer(rich_markup_mode="rich")
 def check(
     model: Annotated[str, typer.Argument(help='"embedded", a folder, or a Hub id.', show_default=False)],
     image: Annotated[
-        Path | None, typer.Option(help="Image to check with.", show_default="a scene of the embedded world")
+        Path | None, typer.Option(help="The image that is used.", show_default="a scene of the embedded world")
     ] = None,
     decoder: Annotated[
-        list[str] | None, typer.Option("--decoder", "-d", help="Check these alone.", show_default="all")
+        list[str] | None, typer.Option("--decoder", "-d", help="Check these methods alone.", show_default="all")
     ] = None,
     detector: Annotated[
-        list[str] | None, typer.Option("--detector", "-t", help="Check these alone.", show_default="all")
+        list[str] | None, typer.Option("--detector", "-t", help="Check these methods alone.", show_default="all")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer tokens, no times, no memory.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The report as one JSON object.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Check fewer tokens, and measure neither time nor memory.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None,
     quantization: o.Quantization = None, attention: o.Attention = None,
 ) -> None:  # fmt: skip

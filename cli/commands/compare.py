@@ -34,15 +34,18 @@ def compare(
         list[str] | None, typer.Option("--decoder", "-d", show_default="all",
                                        help="Compare these decoders alone; the first is the baseline.")
     ] = None,
-    runs: Annotated[bool, typer.Option("--runs", help="They are repeated runs: mean ± sd.")] = False,
+    runs: Annotated[bool, typer.Option("--runs", help="Treat the folders as repeated runs: mean ± sd.")] = False,
     ground_truth: Annotated[
-        list[Path] | None, typer.Option("--ground-truth", "-g", help="Of files of captions, as `score chair`.",
+        list[Path] | None, typer.Option("--ground-truth", "-g",
+                                        help="The ground truth of files of captions, as for `score chair`.",
                                         show_default=False)
     ] = None,
     synonyms: s.Synonyms = None, family: s.Family = None, truth_family: s.TruthFamily = None,
     drop_last_sentence: s.DropLast = False, at_full_stop: s.AtFullStop = False, images: s.Images = None,
     questions: Annotated[
-        Path | None, typer.Option("--questions", "-q", help="Of files of answers, as `score pope`.", show_default=False)
+        Path | None, typer.Option(
+            "--questions", "-q", help="The questions of files of answers, as for `score pope`.", show_default=False,
+        )
     ] = None,
     protocol: s.Protocol = "official", by_order: s.ByOrder = False, field: s.Field = None,
     skip_bad: s.SkipBad = False, json: s.Json = False, form: o.Format = "text",

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Write dat
 @app.command(epilog=o.worked("veridical data world --split test --count 500 --out coco-world"))
 def world(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: Annotated[str, typer.Option(help="The split: train, validation or test.")] = "test",
     count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 100,
 ) -> None:
     """Write scenes of the embedded world as a COCO folder: images, instances and captions."""
@@ -53,7 +53,7 @@ def chair(out: Annotated[Path, typer.Option(help="File to write.")] = Path("chai
 @app.command(epilog=o.worked("veridical data repope --out repope", "veridical score repope answers.jsonl"))
 def repope(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("repope"),
-    host: Annotated[str, typer.Option("--from", help="Where the repositories' files are.")] = GITHUB,
+    host: Annotated[str, typer.Option("--from", help="The server with the repositories' files.")] = GITHUB,
 ) -> None:
     """Download RePOPE's labels and POPE's questions on COCO, and check that they are the published ones."""
     from ...flows.files.published_data import repope as fetch
@@ -70,11 +70,12 @@ def repope(
 )  # fmt: skip
 def coco(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    split: Annotated[str, typer.Option(help="val2014, train2014, val2017 or train2017.")] = "val2014",
+    split: Annotated[str, typer.Option(help="The split: val2014, train2014, val2017 or train2017.")] = "val2014",
     images: Annotated[
         str | None,
         typer.Option(
-            help='"first-500-sorted", or a file of ids or names.', show_default="what evaluate draws for chair and pope"
+            help='The images: "first-500-sorted", or a file of ids or names.',
+            show_default="what evaluate draws for chair and pope",
         ),
     ] = None,
     limit: Annotated[

@@ -19,11 +19,13 @@ app = typer.Typer(rich_markup_mode="rich")
 Task = Annotated[str, typer.Option(help='"captions", judged by mention; or "pope", by answer.')]
 TestImages = Annotated[int, typer.Option(min=1, help="Images that detectors are judged on.")]
 Coco = Annotated[Path | None, typer.Option(help="A COCO folder instead of the embedded world.", show_default=False)]
-TestSplit = Annotated[str | None, typer.Option(help="To judge on.", show_default="test, or the folder's only one")]
+TestSplit = Annotated[
+    str | None, typer.Option(help="The split for judging.", show_default="test, or the folder's only one")
+]
 Synonyms = Annotated[
     Path | None, typer.Option(help="CHAIR's synonym file, for real COCO.", show_default="the world's vocabulary")
 ]
-DrawSeed = Annotated[int, typer.Option(min=0, help="Of images, negatives, training, and the random risk.")]
+DrawSeed = Annotated[int, typer.Option(min=0, help="The seed of images, negatives, training and the random risk.")]
 UNTRAINED = (
     "token_probability", "entropy", "margin", "image_attention", "logit_lens", "lookback_lens:weights=none", "vhd",
 )  # fmt: skip
@@ -39,20 +41,29 @@ UNTRAINED = (
     ),
 )  # fmt: skip
 def train_detector(
-    detector: Annotated[str, typer.Option("--detector", "-t", help="lookback_lens or dhcp, with its fields.")],
+    detector: Annotated[str, typer.Option("--detector", "-t", help="The detector that is trained: lookback_lens or dhcp, with its fields.")],
     out: Annotated[Path, typer.Option(help="Folder for the detector, its texts and its results.")],
     task: Task = "captions", model: o.Model = "embedded",
     images: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 2000, test_images: TestImages = 500,
-    unit: Annotated[str, typer.Option(help="Of captions: words, mentions, tokens, spans or windows.")] = "words",
-    classes: Annotated[int, typer.Option(min=2, max=4, help="Of dhcp on answers: 2, or 4 (yes and no apart).")] = 2,
+    unit: Annotated[
+        str, typer.Option(help="The unit of captions: words, mentions, tokens, spans or windows.")
+    ] = "words",
+    classes: Annotated[
+        int, typer.Option(min=2, max=4, help="The classes of dhcp on answers: 2, or 4 (yes and no apart).")
+    ] = 2,
     save: Annotated[
         Path | None, typer.Option(help="Also save the detector alone in this folder: two files.", show_default=False)
     ] = None,
     against: Annotated[
-        list[str] | None, typer.Option(help="Judged beside it; repeat it.", show_default="nothing but the controls")
+        list[str] | None, typer.Option(
+            help="Another detector that is judged beside it; repeat the option for several.",
+            show_default="nothing but the controls",
+        )
     ] = None,
     coco: Coco = None,
-    split: Annotated[str | None, typer.Option(help="To train on; the one to judge on is cut by image.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split for training; the one for judging is cut by image.")
+    ] = None,
     test_split: TestSplit = None, synonyms: Synonyms = None, seed: DrawSeed = 0, batch_size: o.BatchSize = 32,
     device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None, prefect: Prefect = None,
 ) -> None:  # fmt: skip
@@ -85,7 +96,10 @@ def evaluate_detectors(
     task: Task = "captions",
     detector: Annotated[
         list[str] | None,
-        typer.Option("--detector", "-t", metavar="NAME[:FIELD=VALUE,...]", show_default="all that fit the task"),
+        typer.Option(
+            "--detector", "-t", metavar="NAME[:FIELD=VALUE,...]", show_default="all that fit the task",
+            help="A detector that is judged; repeat the option for several.",
+        ),
     ] = None,
     model: o.Model = "embedded", test_images: TestImages = 1000, coco: Coco = None, test_split: TestSplit = None,
     synonyms: Synonyms = None, seed: DrawSeed = 0, batch_size: o.BatchSize = 32, device: o.Device = "auto",

@@ -37,32 +37,36 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for answers, results and report.")],
     model: o.Model = "embedded", decoder: o.Decoders = None, detector: o.Detectors = None,
     benchmark: Annotated[
-        list[str] | None, typer.Option(help="What to measure; repeat it for several.", show_default="pope and chair")
+        list[str] | None, typer.Option(
+            help="The benchmark; repeat the option for several.", show_default="pope and chair",
+        )
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Number of images.", show_default="500, or all of --images")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of images drawn, negatives and sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the images drawn, of negatives and of sampling.")] = 0,
     batch_size: o.BatchSize = 16,
     coco: Annotated[
         Path | None, typer.Option(help="A COCO folder instead of the embedded world.", show_default=False)
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option(help='Which: "first-500-sorted", or a file of ids or names.', show_default="drawn by seed"),
+        typer.Option(help='The images: "first-500-sorted", or a file of ids or names.', show_default="drawn by seed"),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="The benchmark's own files: AMBER's folder, or a file of questions.", show_default=False),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help='Such as "val2014".', show_default="test, or the folder's only one")
+        str | None, typer.Option(
+            help='The split of the data, such as "val2014".', show_default="test, or the folder's only one",
+        )
     ] = None,
     synonyms: Annotated[
         Path | None, typer.Option(help="CHAIR's synonym file, for real COCO.", show_default="the world's vocabulary")
     ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest text, in tokens.", show_default="the benchmark's")
+        int | None, typer.Option(min=1, help="The largest number of tokens of a text.", show_default="the benchmark's")
     ] = None,
     protocol: Annotated[
         str,

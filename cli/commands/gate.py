@@ -28,7 +28,10 @@ def gate_curve(
     decoder: o.Decoders = None, detector: o.Detectors = None, model: o.Model = "embedded",
     share: Annotated[
         list[float] | None,
-        typer.Option(help="Of the steps that a gate lets pass; repeat it.", show_default="0.1, 0.2, 0.3 and 0.5"),
+        typer.Option(
+            help="The share of the steps that a gate lets pass; repeat the option for several.",
+            show_default="0.1, 0.2, 0.3 and 0.5",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Number of test images.")] = 300,
     validation: Annotated[int, typer.Option(min=1, help="Images that choose the thresholds.")] = 200,
@@ -36,12 +39,14 @@ def gate_curve(
     coco: Annotated[
         Path | None, typer.Option(help="A COCO folder instead of the embedded world.", show_default=False)
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Reported.", show_default="test")] = None,
+    split: Annotated[str | None, typer.Option(help="The split that is reported.", show_default="test")] = None,
     validation_split: Annotated[
-        str | None, typer.Option(help="Chooses the thresholds.", show_default="validation")
+        str | None, typer.Option(help="The split that chooses the thresholds.", show_default="validation")
     ] = None,
     synonyms: Annotated[Path | None, typer.Option(help="CHAIR's synonym file.", show_default=False)] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest caption.", show_default="128")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="The largest number of tokens of a caption.", show_default="128")
+    ] = None,
     device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None,
 ) -> None:  # fmt: skip
     """Measure hallucination against the share of steps that a gate lets a decoder act on."""

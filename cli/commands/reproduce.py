@@ -32,20 +32,28 @@ def reproduce(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the new run.", show_default="RESULTS-again")] = None,
     paper: Annotated[
-        str | None, typer.Option(help="Short name or arXiv number: run its protocol instead.", show_default=False)
+        str | None, typer.Option(
+            help="Run the protocol of this paper instead: a short name or an arXiv number.", show_default=False,
+        )
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Of the paper: a Hub id or short name.", show_default=False)
+        str | None, typer.Option(
+            "--model", "-m", help="The model of the paper: an id on the Hub or a short name.", show_default=False,
+        )
     ] = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="Load this model instead.", show_default="the one that --model names")
     ] = None,
-    benchmark: Annotated[str | None, typer.Option(help="This alone: chair or pope.", show_default="both")] = None,
-    coco: Annotated[Path | None, typer.Option(help="Where COCO lies here.", show_default=False)] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Run this benchmark alone: chair or pope.", show_default="both")
+    ] = None,
+    coco: Annotated[Path | None, typer.Option(help="The folder of COCO on this machine.", show_default=False)] = None,
     synonyms: Annotated[Path | None, typer.Option(help="CHAIR's synonym file.", show_default=False)] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Images.", show_default="the paper's")] = None,
-    figures: Annotated[Path | None, typer.Option(help="Other published figures.", show_default="the project's")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of a paper's images and sampling.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="The number of images.", show_default="the paper's")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="A file of other published figures.", show_default="the project's")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of a paper's images and sampling.")] = 0,
     batch_size: o.BatchSize = 16, device: o.Device = "auto", dtype: o.Dtype = "auto",
     listing: Annotated[bool, typer.Option("--list", help="Show what papers report and what can be run.")] = False,
     json: o.Json = False,

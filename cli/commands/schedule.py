@@ -61,14 +61,20 @@ def _and_those_of_evaluate(command: Callable[..., None]) -> Callable[..., None]:
 def evaluate(
     out: Annotated[Path, _option("--out", help="Folder for the runs, a folder each, and their history.")],
     cron: Annotated[
-        str | None, _option("--cron", help='When, such as "0 3 * * *".', show_default=False, callback=cron_line)
+        str | None, _option(
+            "--cron", help='The times of the runs, such as "0 3 * * *".', show_default=False, callback=cron_line,
+        )
     ] = None,
     interval: Annotated[
-        float | None, _option("--interval", min=1.0, help="Or how often, in seconds.", show_default=False)
+        float | None, _option(
+            "--interval", min=1.0, help="The time between runs in seconds, instead of --cron.", show_default=False,
+        )
     ] = None,
-    timezone: Annotated[str, _option("--timezone", help='Of --cron, such as "Europe/Paris".')] = "UTC",
-    once: Annotated[bool, _option("--once", help="Or now, once: the same run without a schedule.")] = False,
-    name: Annotated[str | None, _option("--name", help="Of the deployment.", show_default="the folder's")] = None,
+    timezone: Annotated[str, _option("--timezone", help='The time zone of --cron, such as "Europe/Paris".')] = "UTC",
+    once: Annotated[bool, _option("--once", help="Run once and now, without a schedule.")] = False,
+    name: Annotated[
+        str | None, _option("--name", help="The name of the deployment.", show_default="the folder's")
+    ] = None,
     overlap: Annotated[
         str, _option("--overlap", help='A run that is due while another is at work: "cancel" it or "queue" it.')
     ] = "cancel",
@@ -77,7 +83,7 @@ def evaluate(
         _option("--gpu", help="Prefect's concurrency limit of runs on the GPU; created with 1 place if missing.",
                 show_default="veridical-gpu-HOST, or none without a GPU"),
     ] = None,
-    fresh: Annotated[bool, _option("--fresh", help="Answer everything again, known or not.")] = False,
+    fresh: Annotated[bool, _option("--fresh", help="Answer everything again, also what is known.")] = False,
     reports: Annotated[
         str | None, _option("--reports", help="Address under which --out is served, for the link.", show_default=False)
     ] = None,

@@ -19,9 +19,14 @@ app.add_typer(score, name="score")
 
 Texts = Annotated[
     Path,
-    typer.Argument(help="JSON lines, an array, an object, a table, or a folder of `caption`.", show_default=False),
+    typer.Argument(
+        help="The model's texts: JSON lines, an array, an object, a table, or a folder of `caption`.",
+        show_default=False,
+    ),
 ]
-Answers = Annotated[list[Path], typer.Argument(help="Answers, a file for each file of questions.", show_default=False)]
+Answers = Annotated[
+    list[Path], typer.Argument(help="The answers: a file for each file of questions.", show_default=False)
+]
 Truth = Annotated[
     list[Path],
     typer.Option(
@@ -30,38 +35,47 @@ Truth = Annotated[
     ),
 ]  # fmt: skip
 Questions = Annotated[
-    list[Path], typer.Option("--questions", "-q", help="POPE's questions; a file per split.", show_default=False)
+    list[Path], typer.Option("--questions", "-q", help="POPE's questions: a file for each split.", show_default=False)
 ]
 Synonyms = Annotated[
-    Path | None, typer.Option(help="CHAIR's synonym file, for COCO.", show_default="the embedded world's vocabulary")
+    Path | None, typer.Option(
+        help="CHAIR's synonym file; COCO needs it.", show_default="the embedded world's vocabulary",
+    )
 ]
 Family = Annotated[
     str | None,
-    typer.Option(help="How captions are read: wordnet or pattern.", show_default="wordnet with --synonyms, else exact"),
+    typer.Option(
+        help="The program that reads captions: wordnet or pattern.", show_default="wordnet with --synonyms, else exact",
+    ),
 ]
-TruthFamily = Annotated[str | None, typer.Option(help="How the ground truth is read.", show_default="as the captions")]
+TruthFamily = Annotated[
+    str | None,
+    typer.Option(help="The program that reads the ground truth: wordnet or pattern.", show_default="as the captions"),
+]
 DropLast = Annotated[
     bool, typer.Option("--drop-last-sentence", help="Leave out a sentence that the token budget cut off.")
 ]
 AtFullStop = Annotated[
-    bool, typer.Option("--at-full-stop", help="The same as OPERA's program does it: up to the last full stop.")
+    bool, typer.Option("--at-full-stop", help="Cut every caption behind its last full stop, as OPERA's program does.")
 ]
 Images = Annotated[
     Path | None, typer.Option(help="Score these images alone: a file of ids or names.", show_default=False)
 ]
-Protocol = Annotated[str, typer.Option(help="official, opera, vcd, lmms_eval or strict.")]
+Protocol = Annotated[str, typer.Option(help="The reader of the answers: official, opera, vcd, lmms_eval or strict.")]
 ByOrder = Annotated[
-    bool, typer.Option("--by-order", help="The n-th answer is to the n-th question, as in POPE's own program; no ids.")
+    bool, typer.Option(
+        "--by-order", help="Match the n-th answer to the n-th question, as POPE's own program does, without ids.",
+    )
 ]
 Field = Annotated[
-    str | None, typer.Option(help="Where a row has the model's text.", show_default="found out by itself")
+    str | None, typer.Option(help="The field of a row that holds the model's text.", show_default="found out by itself")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, and count, what cannot be used.")]
 Decoder = Annotated[
     list[str] | None,
     typer.Option("--decoder", "-d", help="Score these decoders of the file alone.", show_default="all"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 PerRow = Annotated[Path | None, typer.Option(help="Write a JSON line for each answer.", show_default=False)]
 PerCaption = Annotated[
     Path | None,
@@ -129,8 +143,10 @@ def amber(
     data: Annotated[
         Path, typer.Option("--data", "--annotations", help="The data folder of AMBER's repository.", show_default=False)
     ],
-    similarity: Annotated[str, typer.Option(help="Which words are alike: wordnet, exact or spacy.")] = "wordnet",
-    protocol: Annotated[str, typer.Option(help="official or strict.")] = "official", skip_bad: SkipBad = False,
+    similarity: Annotated[str, typer.Option(help="The similarity of words: wordnet, exact or spacy.")] = "wordnet",
+    protocol: Annotated[
+        str, typer.Option(help="The reader of the answers: official or strict.")
+    ] = "official", skip_bad: SkipBad = False,
     json: Json = False, per_answer: PerRow = None,
 ) -> None:  # fmt: skip
     """AMBER: descriptions (ids 1 to 1004), yes/no answers (1005 on), or both in one file."""
@@ -142,7 +158,9 @@ def amber(
 @score.command("rh_auc", hidden=True)
 @score.command("rh-auc", epilog=o.worked("veridical score rh-auc lengths.jsonl"))
 def rh_auc(
-    settings: Texts,
+    settings: Annotated[
+        Path, typer.Argument(help="The rows: JSON lines, an array, an object or a table.", show_default=False)
+    ],
     over: Annotated[str, typer.Option(help="The x axis: reasoning or length.")] = "reasoning", json: Json = False,
 ) -> None:  # fmt: skip
     """RH-AUC: perception against reasoning, a row per reasoning length: {length, reasoning, perception}, lists of 0 and
@@ -159,9 +177,16 @@ def sycophancy(
     answers: Texts,
     questions: Annotated[
         Path | None,
-        typer.Option("--questions", "-q", help="{question_id, pair, insists, label, pushed} each.", show_default=False),
+        typer.Option(
+            "--questions",
+            "-q",
+            help="The questions: {question_id, pair, insists, label, pushed} each.",
+            show_default=False,
+        ),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="As POPE's, or option for multiple choice.")] = "strict",
+    protocol: Annotated[
+        str, typer.Option(help="The reader of the answers: one of POPE's, or option for multiple choice.")
+    ] = "strict",
     skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
 ) -> None:  # fmt: skip
     """Sycophancy: does a right answer change because the user insists? Without questions, rows are {before, after,
@@ -175,7 +200,7 @@ def sycophancy(
 @score.command("number", epilog=o.worked("veridical score number answers.jsonl --questions questions.jsonl"))
 def number(
     answers: Texts,
-    questions: Annotated[Path, typer.Option("--questions", "-q", help="{question_id, number, about} and "
+    questions: Annotated[Path, typer.Option("--questions", "-q", help="The questions: {question_id, number, about} and "
                                             "{question_id, claims, at_least, about}.", show_default=False)],
     protocol: Protocol = "strict", skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
 ) -> None:  # fmt: skip
@@ -201,9 +226,13 @@ def repope(
     data: Annotated[Path, typer.Option("--data", help="The folder that `data repope` wrote.")] = Path("repope"),
     split: Annotated[
         list[str] | None,
-        typer.Option(help="random, popular or adversarial; one for each file.", show_default="found out by itself"),
+        typer.Option(
+            help="The split of each file: random, popular or adversarial.", show_default="found out by itself",
+        ),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="official or strict.")] = "official", by_order: ByOrder = False,
+    protocol: Annotated[
+        str, typer.Option(help="The reader of the answers: official or strict.")
+    ] = "official", by_order: ByOrder = False,
     field: Field = None, skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
 ) -> None:  # fmt: skip
     """RePOPE: answers to POPE under corrected labels, without the ambiguous questions, beside POPE's own labels."""
@@ -215,7 +244,9 @@ def repope(
 @score.command(epilog=o.worked("veridical score mme results/", "veridical score mme answers.jsonl --data eval_tool"))
 def mme(
     answers: Texts, data: Data = None,
-    protocol: Annotated[str, typer.Option(help="official, lmms_eval or vlmevalkit.")] = "official",
+    protocol: Annotated[
+        str, typer.Option(help="The reader of the answers: official, lmms_eval or vlmevalkit.")
+    ] = "official",
     field: Field = None, skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
 ) -> None:  # fmt: skip
     """MME's hallucination part (existence, count, position, colour): a folder of {task}.txt with the answers as a
@@ -228,8 +259,10 @@ def mme(
 @score.command(epilog=o.worked("veridical score mmvp answers.jsonl --questions Questions.csv --field response"))
 def mmvp(
     answers: Texts,
-    questions: Annotated[Path, typer.Option("--questions", "-q", help="Questions.csv.", show_default=False)],
-    protocol: Annotated[str, typer.Option(help="strict or lmms_eval.")] = "strict",
+    questions: Annotated[
+        Path, typer.Option("--questions", "-q", help="The benchmark's Questions.csv.", show_default=False)
+    ],
+    protocol: Annotated[str, typer.Option(help="The reader of the answers: strict or lmms_eval.")] = "strict",
     corrected: Annotated[bool, typer.Option("--corrected", help="Swap the keys of two pairs known as wrong.")] = False,
     by_order: ByOrder = False, field: Field = None, skip_bad: SkipBad = False, json: Json = False,
     per_answer: PerRow = None,
@@ -245,10 +278,16 @@ def hallusionbench(
     answers: Texts,
     questions: Annotated[
         Path | None,
-        typer.Option("--questions", "-q", help="HallusionBench.json.", show_default="the answers' own rows"),
+        typer.Option(
+            "--questions", "-q", help="The benchmark's HallusionBench.json.", show_default="the answers' own rows",
+        ),
     ] = None,
-    protocol: Annotated[str, typer.Option(help="strict, lmms_eval or vlmevalkit.")] = "strict",
-    images_only: Annotated[bool, typer.Option("--images-only", help="The 951 questions with an image alone.")] = False,
+    protocol: Annotated[
+        str, typer.Option(help="The reader of the answers: strict, lmms_eval or vlmevalkit.")
+    ] = "strict",
+    images_only: Annotated[
+        bool, typer.Option("--images-only", help="Score only the 951 questions that come with an image.")
+    ] = False,
     by_order: ByOrder = False, field: Field = None, skip_bad: SkipBad = False, json: Json = False,
     per_answer: PerRow = None,
 ) -> None:  # fmt: skip
@@ -263,7 +302,9 @@ def hallusionbench(
 @score.command("dash-b", epilog=o.worked("veridical score dash-b Paligemma-3b_answers.json"))
 def dash_b(
     answers: Texts, data: Data = None,
-    protocol: Annotated[str, typer.Option(help="official or strict.")] = "official", field: Field = None,
+    protocol: Annotated[
+        str, typer.Option(help="The reader of the answers: official or strict.")
+    ] = "official", field: Field = None,
     skip_bad: SkipBad = False, json: Json = False, per_answer: PerRow = None,
 ) -> None:  # fmt: skip
     """DASH-B: is this object in the image? Rows {img_id, object_name, gt, response}, or ids with --data."""

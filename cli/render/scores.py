@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ...flows.scoring.files import Scored
-from .methods import console
+from .console import console
 
 SHOWN = 3  # of what was skipped
 

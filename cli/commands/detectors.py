@@ -41,7 +41,10 @@ UNTRAINED = (
     ),
 )  # fmt: skip
 def train_detector(
-    detector: Annotated[str, typer.Option("--detector", "-t", help="The detector that is trained: lookback_lens or dhcp, with its fields.")],
+    detector: Annotated[
+        str,
+        typer.Option("--detector", "-t", help="The detector that is trained: lookback_lens or dhcp, with its fields."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the detector, its texts and its results.")],
     task: Task = "captions", model: o.Model = "embedded",
     images: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 2000, test_images: TestImages = 500,

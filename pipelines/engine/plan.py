@@ -78,7 +78,13 @@ class Plan:
         self.met = 0
 
     def enter(self) -> None:
-        """Raise RuntimeError in a forward pass of another thread than the run's: its hooks are not for that one."""
+        """Raise RuntimeError in a forward pass of another thread than the run's: its hooks are not for that one.
+
+        And in one that is being compiled: the hooks would act in plain passes after the run. torch then runs the code
+        around them as it is.
+        """
+        if torch.compiler.is_compiling():
+            raise RuntimeError("hooks of a run cannot be compiled: call the model itself, or load it anew.")
         if threading.get_ident() != self.thread:
             raise RuntimeError(
                 "a forward pass of this thread met a run with methods in place in another thread, and would have been "

@@ -1,5 +1,7 @@
 """Compiled models: torch does not look at hooks that were added after it compiled, so that a run decodes without it."""
 
+import functools
+
 import pytest
 import torch
 from transformers import CompileConfig
@@ -125,6 +127,9 @@ class Counted:
     def __init__(self):
         self.runs = 0
 
+    def __deepcopy__(self, memo):
+        return self  # generate copies its configuration
+
     def __call__(self, graph, example):
         def run(*given):
             self.runs += 1
@@ -214,34 +219,45 @@ def hidden():
     """Compiled out of sight, inside a function of one's own."""
     made = small()
     compiled = torch.compile(made.model.forward, backend="eager")
-    made.model.forward = lambda *given, **named: compiled(*given, **named)
+    made.model.forward = functools.wraps(compiled)(lambda *given, **named: compiled(*given, **named))
     yield made
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("method", ["vsv", "deco", "pai"])
+@pytest.mark.parametrize("method", ["vsv", "deco"])
 def test_a_pass_without_the_hooks_is_an_error_and_no_other_text(hidden, method):
     hidden.model.generate(**hidden.inputs, max_new_tokens=STEPS, do_sample=False)
     with pytest.raises(RuntimeError, match=r"edits and readings were not carried out .* compiled inside a function"):
         hidden.generate([method])
 
 
-def test_scoring_without_the_hooks_is_an_error(hidden):
-    ids = torch.full((3, STEPS), 9)
-    inputs = hidden.inputs
-    rows = {**inputs, "input_ids": torch.cat([inputs["input_ids"], ids], 1)}
-    rows["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(ids)], 1)
-    positions = (rows["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    hidden.model(**rows, position_ids=positions, use_cache=False, logits_to_keep=STEPS + 1)
-    with pytest.raises(RuntimeError, match=r"edits and readings were not carried out"):
-        veridical.score(hidden.lvlm, inputs, ids, ["image_attention"])
+def right_or_refused(call, expected, tolerance):
+    """Torch compiles anew where a layer's configuration has changed; whether it does is its own affair."""
+    try:
+        found = call()
+    except RuntimeError as error:
+        return "not carried out" in str(error)
+    return difference(found, expected) <= tolerance * scale(expected)
 
 
-def test_a_run_never_compiles_its_own_hooks_into_a_model(hidden, expected):
-    """Else they would act in plain passes after it."""
-    with pytest.raises(RuntimeError):
-        hidden.generate(["vsv"])
-    assert torch.equal(hidden.logits(), expected[0].plain())
+@pytest.mark.parametrize("before", [True, False], ids=["after_a_plain_run", "at_once"])
+@pytest.mark.parametrize("method", ["vsv", "pai"])
+def test_a_method_on_passes_compiled_out_of_sight_is_right_or_refused_and_leaves_plain_runs_alone(
+    hidden, expected, method, before
+):
+    """A run never compiles its own hooks into a model: they would act in plain runs after it."""
+    if before:
+        hidden.model.generate(**hidden.inputs, max_new_tokens=STEPS, do_sample=False)
+    assert right_or_refused(lambda: hidden.logits([method]), expected[1][method], 1e-5)
+    assert difference(hidden.logits(), expected[0].plain()) <= 1e-5 * scale(expected[0].plain())
+
+
+def test_scoring_by_passes_compiled_out_of_sight_is_right_or_refused(hidden, expected):
+    plain, ids = expected[0], torch.full((3, STEPS), 9)
+    risk = lambda one: veridical.score(one.lvlm, one.inputs, ids, ["image_attention"])["image_attention"]
+    hidden.logits()
+    assert right_or_refused(lambda: risk(hidden), risk(plain), 1e-4)
+    assert difference(hidden.logits(), plain.plain()) <= 1e-5 * scale(plain.plain())
 
 
 def test_a_reading_of_an_earlier_step_is_never_used_again(tiny):

@@ -35,7 +35,10 @@ Out = Annotated[
 ]
 Form = Annotated[
     str,
-    _option("--format", help='Format of the captions: "parquet" or "jsonl".', callback=one_of("parquet", "jsonl")),
+    _option(
+        "--format", help='Format of the captions: "parquet", "jsonl", "csv", or "coco" for its results format.',
+        callback=one_of("parquet", "jsonl", "csv", "coco"),
+    ),
 ]
 ShardSize = Annotated[int, _option("--shard-size", min=1, help="Images per file; a kill loses at most one file.")]
 RetryErrors = Annotated[bool, _option("--retry-errors", help="Caption again the images with an error, and only those.")]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "captions"  # of the file inside the folder of a job
-KINDS = (".parquet", ".jsonl")
+KINDS = (".parquet", ".jsonl", ".csv", ".json")
 
 
 def file_of(path: Path) -> Path:

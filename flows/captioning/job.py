@@ -16,7 +16,7 @@ from ...pipelines.model import spec
 from ..evaluation import answer_file
 from ..files import atomic
 from .images import ImageItem
-from .request import Captioning
+from .request import FORMATS, Captioning
 
 if TYPE_CHECKING:
     from ...pipelines.lvlm import LVLM
@@ -112,11 +112,11 @@ class Job:
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard's rows are. Names of files are numbers: no id can lead out of the folder."""
-        return self.out / SHARDS / f"{shard:06d}.{self.request.form}"
+        return self.out / SHARDS / f"{shard:06d}.{'parquet' if self.request.form == 'parquet' else 'jsonl'}"
 
     @property
     def captions_path(self) -> Path:
-        return self.out / f"{CAPTIONS}.{self.request.form}"
+        return self.out / f"{CAPTIONS}{FORMATS[self.request.form]}"
 
 
 def ledger(job: Job, shard: int | None = None) -> dict[int, dict[str, Any]]:

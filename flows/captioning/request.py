@@ -13,7 +13,7 @@ from ...pipelines.model.spec import ModelSpec
 EMBEDDED = ModelSpec("embedded")
 MAX_PIXELS, MAX_BYTES = 50_000_000, 100_000_000
 MOST_PIXELS = 178_956_970  # above it Pillow refuses by itself
-FORMATS = ("parquet", "jsonl")
+FORMATS = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv", "coco": ".json"}  # the merged file's
 # What decides the rows and is known without a model; `device`, `dtype`, `attention` can be other words for the same.
 _DECIDES = (
     "decoders", "detectors", "question", "system", "seed", "batch_size", "shard_size", "form", "max_pixels",
@@ -31,7 +31,8 @@ class Captioning:
         decoders: names; each image has a row for each. detectors: names.
         question, system: the prompt, the same for all images.
         seed: the image at place i of the plan is sampled with seed + i.
-        shard_size: images of a file, and of what a kill can cost at most. form: "parquet" or "jsonl".
+        shard_size: images of a file, and of what a kill can cost at most. form: one of FORMATS, of the merged file;
+            shards are JSON lines but for "parquet".
         max_pixels, max_bytes: larger images become error rows.
         readers: threads that read and decode images; they decide nothing.
         generation: what transformers' generate takes, over greedy decoding of at most 128 tokens.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import atomic
+from .exports import coco_file, csv_file
 
 Row = dict[str, Any]
 COLUMNS = ("id", "path", "sha256", "decoder", "caption", "tokens", "risk", "acted", "error", "settings")
@@ -17,8 +18,8 @@ _GROUP = 16384  # rows of a row group of the merged file
 
 
 def encode(rows: Sequence[Row], form: str) -> bytes:
-    """The content of a file."""
-    if form == "jsonl":
+    """The content of a file, as Parquet or, for every other format, JSON lines."""
+    if form != "parquet":
         return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
     import pyarrow.parquet as pq
 
@@ -63,6 +64,10 @@ def errors(path: Path) -> int:
 @contextmanager
 def merging(path: Path) -> Iterator[Callable[[Sequence[Row]], None]]:
     """Gives what adds rows to one large file, which is there when the block has ended."""
+    if path.suffix in (".csv", ".json"):
+        with (csv_file if path.suffix == ".csv" else coco_file)(path) as add:
+            yield add
+        return
     if path.suffix == ".jsonl":
         with atomic.replacing(path) as file:
 
@@ -81,11 +86,11 @@ def merging(path: Path) -> Iterator[Callable[[Sequence[Row]], None]]:
                 writer.write_table(_table(waiting[:_GROUP]))
                 del waiting[:_GROUP]
 
-        def add(rows: Iterable[Row]) -> None:
+        def collect(rows: Iterable[Row]) -> None:
             waiting.extend(rows)
             flush(_GROUP)
 
-        yield add
+        yield collect
         flush(0)
 
 

@@ -377,7 +377,7 @@ def test_image_files_can_be_a_job_and_a_good_one_exits_with_0(veridical, images,
     ("change", "said"),
     [
         (lambda images, out: ["caption", images], "holds many images: add --out FOLDER"),
-        (lambda images, out: command(images, out, "--format", "csv"), "--format csv: no such choice"),
+        (lambda images, out: command(images, out, "--format", "xml"), "--format xml: no such choice"),
         (lambda images, out: command(images, out, "-d", "vdc"), 'Did you mean "vcd"?'),
         (lambda images, out: command(out.parent / "none.txt", out), "no file"),
         (lambda images, out: command(out.parent, out), "no images in"),

@@ -127,5 +127,5 @@ def test_a_flow_that_is_killed_goes_on_and_ends_in_the_same_bytes(tmp_path, pref
 def test_bad_input_inside_the_flow_keeps_its_message(tmp_path, prefect_server):
     from veridical.flows.caption import overnight
 
-    with pytest.raises(ValueError, match=r"^form='csv' is neither of parquet, jsonl$"):
-        overnight(Captioning([str(tmp_path)], form="csv"), str(tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"^form='xml' is neither of parquet, jsonl, csv, coco$"):
+        overnight(Captioning([str(tmp_path)], form="xml"), str(tmp_path / "out"))

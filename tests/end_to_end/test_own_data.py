@@ -15,7 +15,7 @@ def world(veridical, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["parquet", "jsonl"])
+@pytest.fixture(scope="module", params=["parquet", "jsonl", "csv", "coco"])
 def captions(request, veridical, world):
     """The folder of a captioning job with two decoders about these scenes."""
     out = world.parent / request.param
@@ -29,7 +29,8 @@ def captions(request, veridical, world):
 
 
 def test_captions_of_own_images_are_scored_as_they_were_written_each_decoder_by_itself(veridical, world, captions):
-    for path in (captions, captions / f"captions.{captions.name}"):
+    kind = "json" if captions.name == "coco" else captions.name
+    for path in (captions, captions / f"captions.{kind}"):
         shown = veridical("score", "chair", path, "--ground-truth", world, "--json")
         assert shown.exit_code == 0, shown.output
         found = json.loads(shown.stdout)["scores"]

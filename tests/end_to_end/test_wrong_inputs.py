@@ -17,7 +17,7 @@ BAD = {
         ["answer", "{a}", "-q", "Is it?", "-q", "Was it?"], ["given 2 times ('Is it?', 'Was it?') and takes one"],
     ),
     "an empty image": (["caption", ""], ["an image has an empty name"]),
-    "another format": (["caption", "{a}", "--format", "csv", "--out", "{new}"], ["--format csv", "parquet, jsonl"]),
+    "another format": (["caption", "{a}", "--format", "xml", "--out", "{new}"], ["--format xml", "parquet, jsonl"]),
     "captions beside results": (["caption", "{a}", "--out", "{results}"], ["holds the results of an evaluation"]),
     "captions in a file": (["caption", "{a}", "--out", "{file}"], ["file", "choose another --out"]),
     "results in a file": (

@@ -30,8 +30,8 @@ class Reported(TyperGroup):
             sys.stderr.close()
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
-            told = "What was written stays; evaluate, caption --out and train-embedded can go on from it."
-            typer.echo(f"Stopped. {told}", err=True)
+            kept = "What was written stays; evaluate, caption --out and train-embedded can go on from it."
+            typer.echo(f"Stopped. {kept}", err=True)
             raise typer.Exit(STOPPED) from None
         except Exception as error:
             if ctx.params.get("debug"):
@@ -89,13 +89,13 @@ def notes() -> Iterator[None]:
     So is each hyper-parameter that a method takes from its paper because of the model.
     """
     picked, log = _Kept(), logging.getLogger("veridical.pipelines.per_model")
-    told: dict[str, None] = {}
+    texts: dict[str, None] = {}
 
     def keep(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:  # fmt: skip
         if category.__module__.startswith("veridical."):  # the libraries' would pile up over a million images
-            told[str(message)] = None
+            texts[str(message)] = None
 
     before = log.level
     log.addHandler(picked)
@@ -108,7 +108,7 @@ def notes() -> Iterator[None]:
     finally:
         log.removeHandler(picked)
         log.setLevel(before)
-    for text in dict.fromkeys([*picked.messages, *told]):
+    for text in dict.fromkeys([*picked.messages, *texts]):
         typer.echo(f"note: {text}", err=True)
 
 

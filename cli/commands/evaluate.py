@@ -13,7 +13,7 @@ from .. import options as o
 from .. import worker_options as r
 from ..config import Config
 from ..errors import hush_transformers, notes
-from ..validate import number_of
+from ..validate import number_of, prompt_fields
 
 if TYPE_CHECKING:
     from ...flows.evaluation.request import Evaluation
@@ -116,7 +116,6 @@ def request(options: Mapping[str, Any]) -> Evaluation:
     from ...flows.benchmarks.base import Source
     from ...flows.evaluation.request import Evaluation
     from ...pipelines.model.spec import ModelSpec
-    from .. import prompt_options
 
     o_ = SimpleNamespace(**options)
     generation = o.generation(o_.sample, o_.temperature, o_.top_p, o_.num_beams)
@@ -130,7 +129,7 @@ def request(options: Mapping[str, Any]) -> Evaluation:
         path(o_.coco), o_.split, limit, o_.seed, path(o_.synonyms), pope=o_.protocol,
         images=str(Path(o_.images).resolve()) if listed else o_.images,
         data=None if o_.data is None else str(o_.data.resolve()),
-        **prompt_options.protocol(o_.prompt or [], o_.system, benchmarks),
+        **prompt_fields(o_.prompt or [], o_.system, benchmarks),
     )  # fmt: skip
     model = ModelSpec(o_.model, o_.device, o_.dtype, o_.revision, o_.quantization, o_.attention)
     wanted = Evaluation(model, decoders, detectors, benchmarks, source, o_.batch_size, generation)

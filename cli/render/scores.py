@@ -53,16 +53,16 @@ def scored(found: Scored) -> None:
     for name, value in found.protocol.items():
         if isinstance(value, Mapping):
             for title, figures in value.items():
-                told = ", ".join(f"{figure} {number}" for figure, number in figures.items())
-                typer.echo(f"{name}, {title}: {told}")
+                numbers = ", ".join(f"{figure} {number}" for figure, number in figures.items())
+                typer.echo(f"{name}, {title}: {numbers}")
         elif value is not None:
             typer.echo(f"{name}: {json.dumps(value, ensure_ascii=False) if isinstance(value, str) else value}")
     notes(found.notes, found.skipped)
 
 
-def notes(said: Sequence[str], skipped: Sequence[str] = ()) -> None:
+def notes(texts: Sequence[str], skipped: Sequence[str] = ()) -> None:
     """Notes on standard error, with a count of what was left out."""
-    for text in said:
+    for text in texts:
         typer.echo(f"note: {text}", err=True)
     if skipped:
         shown = "; ".join(skipped[:SHOWN]) + (" …" if len(skipped) > SHOWN else "")

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from veridical.cli import prompt_options
+from veridical.cli.validate import prompt_fields
 from veridical.pipelines.inputs import prompts
 from veridical.pipelines.inputs.prepare import prompt_text
 from veridical.pipelines.registry import UnknownName
@@ -81,22 +81,22 @@ def test_a_frame_asks_for_no_caption_and_a_caption_prompt_frames_nothing():
 
 
 def test_a_benchmark_takes_the_first_prompt_of_its_kind():
-    made = prompt_options.protocol(["@vista", "@opera", "@vcd"], "Be brief.", ["pope", "chair"])
+    made = prompt_fields(["@vista", "@opera", "@vcd"], "Be brief.", ["pope", "chair"])
     assert made == {
         "prompt": "Please help me describe the image in detail.", "suffix": "", "prompt_name": "@vista @opera @vcd",
         "system": "Be brief.",
     }  # fmt: skip
-    assert prompt_options.protocol([], None, ["pope"]) == {}
-    assert prompt_options.protocol(["{question} Yes or no?"], None, ["pope"])["suffix"] == " Yes or no?"
+    assert prompt_fields([], None, ["pope"]) == {}
+    assert prompt_fields(["{question} Yes or no?"], None, ["pope"])["suffix"] == " Yes or no?"
 
 
 def test_a_prompt_that_no_benchmark_can_use_is_refused():
     with pytest.raises(ValueError, match="'@vcd' frames questions, which chair cannot use"):
-        prompt_options.protocol(["@vcd"], None, ["chair"])
+        prompt_fields(["@vcd"], None, ["chair"])
     with pytest.raises(ValueError, match="'@vista' asks for a caption, which pope cannot use"):
-        prompt_options.protocol(["@vista"], None, ["pope"])
+        prompt_fields(["@vista"], None, ["pope"])
     with pytest.raises(ValueError, match="'@vicrop-blip' puts 'Question: ' in front of the question"):
-        prompt_options.protocol(["@vicrop-blip"], None, ["pope"])
+        prompt_fields(["@vicrop-blip"], None, ["pope"])
 
 
 # ---------------------------------------------------------------------- templates

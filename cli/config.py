@@ -1,4 +1,4 @@
-"""`--config run.toml`: a command's options from a file; those on the command line win."""
+"""`--config run.toml`, or the manifest.json of a run: a command's options from a file; those given beside it win."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ def configured(ctx: typer.Context, path: Path | None) -> Path | None:
         return None
     if not path.is_file():
         raise FileNotFoundError(f"--config {path}: no such file; needed: TOML such as `limit = 50`.")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"--config {path} is no TOML ({error}).") from error
+    if path.suffix == ".json":
+        content = of_manifest(path)
+    else:
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"--config {path} is no TOML ({error}).") from error
     options = _options(ctx)
     values: dict[str, Any] = {}
     for name, value in content.items():
@@ -40,6 +43,34 @@ def configured(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def of_manifest(path: Path) -> dict[str, Any]:
+    """The options of the evaluation whose manifest.json this is, but for its --out.
+
+    Raises:
+        ValueError: no manifest, or a prompt whose words are no option any more.
+    """
+    from ..flows.files import atomic
+
+    record = atomic.read_json(path)
+    if not isinstance(record, dict) or "request" not in record:
+        raise ValueError(f"--config {path} is no manifest.json of `veridical evaluate`; another file must be TOML.")
+    request = record["request"]
+    source, generation = request["source"], request["generation"]
+    names = (source["prompt_name"] or "").split()
+    if not all(name.startswith("@") for name in names):
+        raise ValueError(f"--config {path}: its prompts are texts ({source['prompt_name']!r}): give --prompt in TOML.")
+    values = {
+        **{name: request[name] for name in ("model", "device", "dtype", "revision", "quantization", "attention")},
+        **{name: source[name] for name in ("coco", "split", "limit", "seed", "synonyms", "system", "images", "data")},
+        "decoder": request["decoders"], "detector": request["detectors"], "benchmark": request["benchmarks"],
+        "batch-size": request["batch_size"], "protocol": source["pope"], "prompt": names,
+        "max-new-tokens": generation.get("max_new_tokens"), "num-beams": generation.get("num_beams"),
+    }  # fmt: skip
+    if generation.get("do_sample"):
+        values |= {"sample": True, "temperature": generation.get("temperature"), "top-p": generation.get("top_p")}
+    return {name: value for name, value in values.items() if value is not None and value != []}
+
+
 def _options(ctx: typer.Context) -> dict[str, Any]:
     """The options of a command by their long names without dashes, but those that are about the command itself."""
     found = {}
@@ -54,6 +85,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config", is_eager=True, callback=configured, show_default=False,
-        help='A TOML file with options by their names, such as `decoder = ["greedy", "vcd"]`; those given here win.',
+        help='A TOML file with options by their names, such as `decoder = ["greedy", "vcd"]`, or the manifest.json of '
+        "an evaluation; options that are given here win.",
     ),
 ]  # fmt: skip

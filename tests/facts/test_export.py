@@ -97,3 +97,36 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path, text, expected):
     with pytest.raises(ValueError, match="--config") as raised:
         configured(context(), tmp_path / "run.toml")
     assert expected in str(raised.value)
+
+
+def manifest(folder, **changes):
+    """A manifest with a request about COCO, sampled."""
+    import json
+
+    from veridical.flows.benchmarks.base import Source
+    from veridical.flows.evaluation.request import Evaluation
+    from veridical.pipelines.model.spec import ModelSpec
+
+    source = {"coco": "coco", "limit": 7, "pope": "vcd", **changes}
+    sampled = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}
+    request = Evaluation(ModelSpec("embedded"), ["vcd"], [], ["pope"], Source(**source), 4, sampled)
+    (folder / "manifest.json").write_text(json.dumps({"request": request.record()}))
+    return folder / "manifest.json"
+
+
+def test_a_manifest_gives_the_options_of_its_run(tmp_path):
+    from veridical.cli.config import of_manifest
+
+    found = of_manifest(manifest(tmp_path, prompt_name="@vista @vcd"))
+    assert found == {
+        "model": "embedded", "device": "auto", "dtype": "auto", "coco": "coco", "limit": 7, "seed": 0,
+        "decoder": ["vcd"], "benchmark": ["pope"], "batch-size": 4, "protocol": "vcd", "prompt": ["@vista", "@vcd"],
+        "sample": True, "temperature": 0.7, "top-p": 0.9,
+    }  # fmt: skip
+
+
+def test_a_manifest_with_prompts_in_words_is_refused(tmp_path):
+    from veridical.cli.config import of_manifest
+
+    with pytest.raises(ValueError, match=r"its prompts are texts \('Say what you see\.'\)"):
+        of_manifest(manifest(tmp_path, prompt_name="Say what you see."))

@@ -4,7 +4,7 @@ A group is all that is asked about one image, or one question about several imag
 half of the questions and about no such group, so that groups tell what single questions hide.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,7 +67,7 @@ def composed(
     return found
 
 
-def shares(top: NDArray, bottom: NDArray) -> NDArray:
+def shares(top: ArrayLike, bottom: ArrayLike) -> NDArray:
     """top / bottom, where 0/0 is not a number."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(top) / np.asarray(bottom)
@@ -89,7 +89,7 @@ def check(answers: Sequence[str], *columns: Sequence) -> None:
         raise TypeError(f"an answer is a string; found {type(wrong).__name__}: {wrong!r:.80}")
 
 
-def reader(readers: dict[str, Callable[[str], str]], protocol: str, benchmark: str) -> Callable[[str], str]:
+def reader(readers: Mapping[str, Callable[..., str]], protocol: str, benchmark: str) -> Callable[..., str]:
     """
     Raises:
         ValueError: a protocol that the benchmark does not have.

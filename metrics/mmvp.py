@@ -91,9 +91,9 @@ def outcomes(
         ValueError: no answers, columns of another length, or an unknown protocol.
         TypeError: an answer that is no string.
     """
-    read = closed.reader(READERS, protocol, "MMVP")  # type: ignore[arg-type]
+    read = closed.reader(READERS, protocol, "MMVP")
     closed.check(answers, labels, options, pairs)
-    texts = [read(answer, choice) for answer, choice in zip(answers, options, strict=True)]  # type: ignore[call-arg]
+    texts = [read(answer, choice) for answer, choice in zip(answers, options, strict=True)]
     right = [int(text == label) for text, label in zip(texts, labels, strict=True)]
     whole = closed.groups_right(right, pairs)
     return [

@@ -63,6 +63,33 @@ def repope(
 
 @app.command(
     epilog=o.worked(
+        "veridical data released --out released", "# some alone", "veridical data released --out released opera halc",
+    )
+)  # fmt: skip
+def released(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Beginnings of names, such as opera.", show_default="all")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("released"),
+    host: Annotated[str, typer.Option("--from", help="Where the repositories' files are.")] = GITHUB,
+) -> None:
+    """Download captions and answers that published methods released (36 MB), for `reproduce --released`.
+
+    Each comes from its authors' repository at a fixed commit, under its SHA-256. Several repositories state no licence:
+    their files are to be read, not to be passed on.
+    """
+    from ...flows.files.progress import progress
+    from ...flows.files.published_data import released as fetch
+    from ...flows.literature.folder import index
+
+    chosen = [name for name in index() if not names or name.startswith(tuple(names))]
+    with progress("released files", len(chosen), "files") as advance:
+        fetched, there = fetch(out, host, names or (), advance)
+    typer.echo(f"{fetched} files fetched, {there} were there; folder {out}")
+
+
+@app.command(
+    epilog=o.worked(
         "# the images of `evaluate --coco coco`", "veridical data coco --out coco",
         "# the 500 smallest ids", "veridical data coco --out coco --images first-500-sorted",
         "veridical evaluate --coco coco --images first-500-sorted --synonyms chair_synonyms.txt --out runs/coco",

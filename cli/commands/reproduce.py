@@ -24,6 +24,9 @@ app = typer.Typer(rich_markup_mode="rich")
         "# what papers report", "veridical reproduce --list",
         "veridical reproduce --paper vista --model llava-hf/llava-1.5-7b-hf --coco coco --synonyms chair_synonyms.txt "
         "--out runs/vista",
+        "# what released captions and answers say of published claims",
+        "veridical reproduce --released released --coco coco --synonyms synonyms.txt --repope repope "
+        "--out literature.md",
     )
 )  # fmt: skip
 def reproduce(
@@ -55,6 +58,15 @@ def reproduce(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed of a paper's images and sampling.")] = 0,
     batch_size: o.BatchSize = 16, device: o.Device = "auto", dtype: o.Dtype = "auto",
+    released: Annotated[
+        Path | None, typer.Option(help="The folder that `data released` wrote.", show_default=False)
+    ] = None,
+    repope: Annotated[
+        Path | None, typer.Option(help="The folder that `data repope` wrote; of --released.", show_default=False)
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Keeps what captions mention; of --released.", show_default="the platform's")
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="Show what papers report and what can be run.")] = False,
     json: o.Json = False,
 ) -> None:  # fmt: skip
@@ -62,6 +74,9 @@ def reproduce(
 
     With --paper: the paper's protocol with ours, the paper's and independent figures side by side; exits with 0 if
     every figure of the paper lies in our interval, else with 1.
+
+    With --released: captions and answers that published methods released, plain and method, through one scorer; writes
+    a page of what is left of their claims (--out). --coco is then a COCO folder or a file of ready-made sets.
     """
     from ...flows.evaluation import published
     from ..render import scores
@@ -71,8 +86,14 @@ def reproduce(
         columns = ("paper", "model", "benchmark", "decoding", "methods (not here)", "can be run")
         scores.plain_table("", columns, published.available(path), left=len(columns), whole=4)
         return
-    if (results is None) is (paper is None):
-        raise ValueError("needed: either a folder of RESULTS, or --paper NAME (and --model); --list shows the papers.")
+    if sum(one is not None for one in (results, paper, released)) != 1:
+        raise ValueError(
+            "needed: either a folder of RESULTS, or --paper NAME (and --model), or --released FOLDER; --list shows the "
+            "papers."
+        )
+    if released is not None:
+        _literature(released, coco, synonyms, repope, cache, out, json)
+        return
     hush_transformers()
     with notes():
         if results is not None:
@@ -143,3 +164,29 @@ def _beside(
         typer.echo(f"note: {limit} images instead of the paper's: our intervals are wider for it", err=True)
     if not all(line.inside for line in every):
         raise typer.Exit(1)
+
+
+def _literature(
+    released: Path, coco: Path | None, synonyms: Path | None, repope: Path | None, cache: Path | None,
+    out: Path | None, json: bool,
+) -> None:  # fmt: skip
+    from collections import Counter
+
+    from ...flows.literature.run import literature
+    from ..render import scores
+
+    if coco is None or synonyms is None:
+        raise ValueError(
+            "--released needs --coco (a COCO folder, or ready-made sets) and --synonyms (`veridical data chair`)."
+        )
+    found = literature(released, coco, synonyms, repope, cache, out)
+    if json:
+        scores.as_json(found.record())
+        return
+    verdicts = Counter(pair.verdict("chair_i") for pair in found.pairs)
+    rows = [(name, str(verdicts[name])) for name in ("holds", "by length", "inside the noise", "fails")]
+    scores.plain_table(f"CHAIR_I of {len(found.pairs)} pairs", ("verdict", "pairs"), rows)
+    left_out = [f"{name}: {line}" for name, lines in found.skipped.items() for line in lines]
+    scores.notes([f"{name} is absent" for name in found.absent], left_out)
+    if out is not None:
+        typer.echo(f"the page is {out}")

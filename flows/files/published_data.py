@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from .downloads import Expected, download
 
@@ -35,3 +37,42 @@ def repope(out: Path, host: str) -> Path:
     for path, digest in REPOPE.items():
         download(f"{host}/{path}", out / path.rsplit("/", 1)[-1], Expected(digest))
     return out
+
+
+def released(
+    out: Path, host: str, names: Sequence[str] = (), advance: Callable[[int], None] = lambda count: None
+) -> tuple[int, int]:
+    """Captions and answers that published methods released; those that are there already stay.
+
+    Args:
+        host: address below which repository, commit and path follow.
+        names: beginnings of names, such as "opera"; none are all.
+        advance: called with 1 for every file.
+
+    Returns:
+        How many were fetched, and how many were there.
+
+    Raises:
+        ValueError: a name that nothing begins with.
+        DownloadFailed: as `download`.
+    """
+    from ..literature.folder import Released, index
+
+    for name in names:
+        if not any(one.startswith(name) for one in index()):
+            known = ", ".join(dict.fromkeys(one.split("/")[0] for one in index()))
+            raise ValueError(f"no released file begins with {name!r}. Known: {known}.")
+    out.mkdir(parents=True, exist_ok=True)
+    folder, fetched, there = Released(out), 0, 0
+    for name, about in index().items():
+        if names and not name.startswith(tuple(names)):
+            continue
+        if folder.path(name) is None:
+            address = f"{host}/{about['repository']}/{about['commit']}/{quote(about['path'])}"
+            download(address, out / about["file"], Expected(about["sha256"], size=about["bytes"]))
+            fetched += 1
+        else:
+            folder.content(name)
+            there += 1
+        advance(1)
+    return fetched, there

@@ -255,12 +255,12 @@ def _dash_key(row: AnswerRow) -> tuple[str, str, str] | None:
 
 
 def _own_rows(path: Path, rows: Sequence[AnswerRow]) -> Matched:
-    keys = [_dash_key(row) for row in rows]
-    if not rows or None in keys:
+    keys = [key for key in map(_dash_key, rows) if key is not None]
+    if not rows or len(keys) < len(rows):
         raise ValueError(f"{path}: rows need img_id, object_name, gt and response; give DASH-B's lists with --data.")
     questions = [
         ClosedQuestion(f"{label}/{thing}/{image}#{row.where}", image, "", label, "", thing, (), {"object": thing})
-        for row, (label, thing, image) in zip(rows, keys, strict=True)  # type: ignore[misc]
+        for row, (label, thing, image) in zip(rows, keys, strict=True)
     ]
     return Matched(questions, [row.text for row in rows])
 

@@ -84,10 +84,10 @@ def score_repope(
         raise ValueError(f"{len(paths)} files of answers to {len(known)} splits; needed: one a split, or one for all.")
     scored = [_of_split(split, answers, skip_bad, skipped) for split, answers in pairs]
     tables: dict[str, Table] = {}
-    for split, rows_of in scored:
+    for name, rows_of in scored:
         left = [row for row in rows_of if row["label"] is not None]
-        tables[split] = repope.estimates(*_columns(left, "label"), protocol)
-        tables[f"{split}, POPE's labels"] = repope.estimates(*_columns(rows_of, "POPE's label"), protocol)
+        tables[name] = repope.estimates(*_columns(left, "label"), protocol)
+        tables[f"{name}, POPE's labels"] = repope.estimates(*_columns(rows_of, "POPE's label"), protocol)
     if len(scored) > 1:
         parts = [[row for row in rows_of if row["label"] is not None] for _, rows_of in scored]
         tables["mean"] = repope.mean_of_splits([_columns(part, "label") for part in parts], protocol)
@@ -179,7 +179,7 @@ def _try(split: Split, rows: Sequence[AnswerRow]) -> tuple[dict[Any, str], str]:
     found: dict[Any, str] = {}
     for row in rows:
         named = isinstance(row.id, str) and ": " in row.id
-        number = row.id % BLOCK if isinstance(row.id, int) else int(row.id) if str(row.id).isdecimal() else row.id
+        number = row.id % BLOCK if isinstance(row.id, int) else int(str(row.id)) if str(row.id).isdecimal() else row.id
         question = by_name.get(str(row.id)) if named else by_number.get(number)
         if question is None:
             if named:

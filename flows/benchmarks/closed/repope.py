@@ -50,18 +50,18 @@ class RePOPE(FromFiles):
         found: dict[str, Estimate] = {}
         reader = self.reader(source)
         for prefix, label in (("", _corrected), ("pope_", lambda e: e.label)):
-            parts = []
+            parts: list[tuple[list[str], list[str], list[str]]] = []
             for split in STRATEGIES:
                 part = [
                     (text, label(e), str(e.image_id)) for e, text in zip(examples, texts, strict=True)
                     if split in e.splits and label(e) != "removed"
                 ]  # fmt: skip
                 if part:
-                    parts.append(tuple(map(list, zip(*part, strict=True))))
-                    scored = repope.estimates(*parts[-1], protocol=reader)
+                    parts.append(([p[0] for p in part], [str(p[1]) for p in part], [p[2] for p in part]))
+                    scored = repope.estimates(*parts[-1], reader)
                     found |= {f"{prefix}{split}_{name}": estimate for name, estimate in scored.items()}
             if len(parts) == len(STRATEGIES):
-                means = repope.mean_of_splits(parts, reader)  # type: ignore[arg-type]
+                means = repope.mean_of_splits(parts, reader)
                 found |= {f"{prefix}mean_{name}": estimate for name, estimate in means.items()}
         return found
 

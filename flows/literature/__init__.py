@@ -1,0 +1,1 @@
+"""Captions and answers that published methods released, scored by one scorer and set beside what was claimed."""

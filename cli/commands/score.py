@@ -111,7 +111,7 @@ def chair(
         synonyms, family, truth_family, images, drop_last_sentence, skip_bad, at_full_stop, field
     )
     found = {
-        name: caption_files.score_chair(caption_files.captions(path, ground_truth, options, name))
+        str(name): caption_files.score_chair(caption_files.captions(path, ground_truth, options, name))
         for name in caption_files.systems(path, decoder or ())
     }
     alone = next(iter(found.values()))

@@ -93,7 +93,7 @@ def test_a_benchmark_takes_the_first_prompt_of_its_kind():
 def test_a_prompt_that_no_benchmark_can_use_is_refused():
     with pytest.raises(ValueError, match="'@vcd' frames questions, which chair cannot use"):
         prompt_fields(["@vcd"], None, ["chair"])
-    with pytest.raises(ValueError, match="'@vista' asks for a caption, which pope cannot use"):
+    with pytest.raises(ValueError, match="'@vista' requests a caption, which pope cannot use"):
         prompt_fields(["@vista"], None, ["pope"])
     with pytest.raises(ValueError, match="'@vicrop-blip' puts 'Question: ' in front of the question"):
         prompt_fields(["@vicrop-blip"], None, ["pope"])

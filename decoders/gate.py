@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard
 
 import torch
 from jaxtyping import Bool, Float
@@ -123,7 +123,8 @@ class Gate(Decoder):
                 yield LogitsEdit(partial(door.logits, declared))
             elif _on_main(declared):
                 queries = 2 if isinstance(declared, AttentionEdit) else 1
-                yield replace(declared, apply=partial(door.inside, declared, queries))
+                gated: Any = partial(door.inside, declared, queries)
+                yield replace(declared, apply=gated)
             else:
                 yield declared
         yield from reads  # last, as a run's own detectors are: a branch of theirs inherits the edits
@@ -176,7 +177,7 @@ class _Door:
         return torch.cat([before, after], 1)[:, -queries:]
 
 
-def _on_main(declared: Declaration) -> bool:
+def _on_main(declared: Declaration) -> TypeGuard[ResidualEdit | HeadEdit | AttentionEdit]:
     """An edit inside the pass that reaches the main rows; one of a branch alone makes the branch what it is."""
     return isinstance(declared, ResidualEdit | HeadEdit | AttentionEdit) and declared.branch in (None, "all", "main")
 

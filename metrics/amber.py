@@ -21,7 +21,7 @@ from .amber_score import (
     official_score,
 )
 from .chair_words import _nltk_data, _nltk_tools, treebank_words
-from .pope import parse as parse_yes_no
+from .pope_answers import parse as parse_yes_no
 
 __all__ = [
     "HIGHER_IS_BETTER",

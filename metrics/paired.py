@@ -112,8 +112,8 @@ def paired_differences(
             value = top_a.sum() / (bottom_a.sum() or 1) - top_b.sum() / (bottom_b.sum() or 1)
             found[name] = Difference(Estimate(float(value), -1.0, 1.0, 0), 1.0, 0)
     swapped = _swapped(tables, samples, seed)
-    for name, (moments, columns) in tables.items():
-        found[name] = _difference(moments, columns, swapped[name], name not in unbounded, level)
+    for name, (moments, points) in tables.items():
+        found[name] = _difference(moments, points, swapped[name], name not in unbounded, level)
     return {name: found[name] for name in figures}
 
 

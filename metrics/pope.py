@@ -8,10 +8,9 @@ so look at the yes ratio first.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,14 @@ from numpy.typing import NDArray
 from .captions_file import by_line, documents, is_json
 from .estimate import Estimate, bootstrap, ratio, wilson
 from .paired import SWAPS, Difference, paired_differences
+from .pope_answers import READERS as READERS
+from .pope_answers import parse as parse
+from .pope_answers import strict
 
 HIGHER_IS_BETTER = {"accuracy": True, "precision": True, "recall": True, "f1": True}
 NEEDED = ("question_id", "image", "text", "label")
 # What the same fields are called in lmms-eval's copy of the questions.
 ALSO = {"image": "image_source", "text": "question", "label": "answer"}
-WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")  # no_, "no" and 'no' are the word no, no-one is another
 
 # What each protocol's users append to the question. Several points of yes ratio hang on it.
 PROMPT_SUFFIX = {
@@ -34,68 +35,6 @@ PROMPT_SUFFIX = {
     "lmms_eval": "\nAnswer the question using a single word or phrase.",
     "strict": "",
 }
-
-
-def _official(answer: str) -> str:
-    words = answer.split(".")[0].replace(",", "").split(" ")
-    return "no" if {"No", "no", "not"} & set(words) else "yes"
-
-
-def _opera(answer: str) -> str:
-    words = answer.replace(".", "").replace(",", "").split(" ")
-    return "no" if any(word in ("No", "not", "no", "NO") or word.endswith("n't") for word in words) else "yes"
-
-
-def _vcd(answer: str) -> str:
-    return "yes" if "yes" in answer.lower() else "no"
-
-
-def _lmms_eval(answer: str) -> str:
-    return "yes" if answer.lower().strip() == "yes" else "no"
-
-
-def _strict(answer: str) -> str:
-    words = set(WORD.findall(answer.lower()))
-    if ("yes" in words) == ("no" in words):
-        return "unparsed"
-    return "yes" if "yes" in words else "no"
-
-
-READERS: dict[str, Callable[[str], str]] = {
-    "official": _official,
-    "opera": _opera,
-    "vcd": _vcd,
-    "lmms_eval": _lmms_eval,
-    "strict": _strict,
-}
-
-
-def parse(answer: str, protocol: str = "official") -> Literal["yes", "no", "unparsed"]:
-    """What an answer says, as a protocol reads it: "yes" or "no"; only `strict` has a third, "unparsed".
-
-    official: up to the first full stop, commas deleted, split at single spaces; "no" if one of the words is exactly
-        No, no or not. Everything else is "yes", also "NO", "None", "There isn't" and an empty answer.
-    opera: full stops and commas deleted; "no" if a word is No, no, NO or not, or ends in n't; else "yes".
-    vcd: "yes" if the lower-cased answer contains "yes", else "no". That program itself looks for the label's word as
-        a part of the answer ("know" has a "no"), which `score` does.
-    lmms_eval: "yes" if the answer is exactly that after lower-casing and stripping, else "no". That program itself
-        counts anything but the two bare words, such as "Yes.", as wrong whatever the label; so does `score`.
-    strict: yes or no as a whole word and not both, in any case; else "unparsed".
-
-    >>> parse("There is no, absolutely no bus"), parse("Nothing"), parse("1.5 no"), parse("NO")
-    ('no', 'yes', 'yes', 'yes')
-    >>> parse("Nothing", "strict")
-    'unparsed'
-
-    Raises:
-        ValueError: unknown protocol.
-        TypeError: the answer is no string.
-    """
-    if protocol not in READERS:
-        raise ValueError(f"no POPE protocol {protocol!r}. Known: {', '.join(READERS)}.")
-    if not isinstance(answer, str):
-        raise TypeError(f"an answer is a string; found {type(answer).__name__}: {answer!r:.80}")
-    return READERS[protocol](answer)  # type: ignore[return-value]
 
 
 class Outcome(NamedTuple):
@@ -141,7 +80,7 @@ def score(answers: Sequence[str], labels: Sequence[str], protocol: str = "offici
     wrong but no false negative, and yes_ratio counts the labels: both as in that program.
 
     Args:
-        answers: what the model said.
+        answers: the texts of the model.
         labels: "yes" or "no", in the same order.
         protocol: official, opera, vcd, lmms_eval or strict; see `parse`.
 
@@ -309,20 +248,20 @@ RATIOS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
 
 
 def _outcome(answer: str, label: str, protocol: str) -> Outcome:
-    said = parse(answer, protocol)
-    if protocol == "vcd":  # the label's word anywhere in the answer, else the other one was said
-        said = label if label in answer.lower() else {"yes": "no", "no": "yes"}[label]  # type: ignore[assignment]
+    found: str = parse(answer, protocol)
+    if protocol == "vcd":  # right where the label's word is anywhere in the answer, else wrong
+        found = label if label in answer.lower() else {"yes": "no", "no": "yes"}[label]
     elif protocol == "lmms_eval" and answer.lower().strip() not in ("yes", "no"):
-        said = "unparsed"
-    missed = label == "yes" and (said == "no" or (said == "unparsed" and protocol == "strict"))
+        found = "unparsed"
+    missed = label == "yes" and (found == "no" or (found == "unparsed" and protocol == "strict"))
     return Outcome(
         questions=1,
-        correct=int(said == label),
-        true_positive=int(said == label == "yes"),
-        false_positive=int(said == "yes" and label == "no"),
+        correct=int(found == label),
+        true_positive=int(found == label == "yes"),
+        false_positive=int(found == "yes" and label == "no"),
         false_negative=int(missed),
-        yes=int((label if protocol == "lmms_eval" else said) == "yes"),
-        unparsed=int(_strict(answer) == "unparsed"),
+        yes=int((label if protocol == "lmms_eval" else found) == "yes"),
+        unparsed=int(strict(answer) == "unparsed"),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from . import by_image as sums
 from .estimate import Estimate
-from .pope import READERS
+from .pope_answers import READERS
 
 HIGHER_IS_BETTER = {
     "flip_rate": False, "change_rate": False, "correction_rate": True, "uptake_rate": True,

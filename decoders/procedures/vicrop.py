@@ -28,7 +28,7 @@ from ..image_tokens import last_row
 from .crop import Crop, best_crop, edges, pooled, relative, tiles, weighted
 
 if TYPE_CHECKING:
-    from ...pipelines.lvlm import LVLM
+    from ...pipelines.model.layout import Layout
     from ...pipelines.procedures import Call
 
 GENERIC = "Write a general description of the image."
@@ -185,7 +185,7 @@ class ViCrop(Procedure):
         gap = bare[len(bare.rstrip()) :]
         return f"{self.generic}{gap}{self.suffix}" if self.suffix and bare != question else self.generic
 
-    def whole(self, lvlm: LVLM, image: Image.Image) -> Image.Image:
+    def whole(self, lvlm: Layout, image: Image.Image) -> Image.Image:
         """The image that is mapped: a square where the processor would cut an oblong one."""
         cuts = getattr(getattr(lvlm.processor, "image_processor", None), "do_center_crop", False)
         if self.mode == "official" or not cuts or image.width == image.height:
@@ -193,12 +193,12 @@ class ViCrop(Procedure):
         return image.resize((max(image.size),) * 2)
 
 
-def _encoder_side(lvlm: LVLM) -> int:
+def _encoder_side(lvlm: Layout) -> int:
     size = getattr(getattr(lvlm.model.config, "vision_config", None), "image_size", None)
     return size if isinstance(size, int) else SIDE
 
 
-def _one_grid(lvlm: LVLM, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
+def _one_grid(lvlm: Layout, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
     (grids,) = lvlm.grid(inputs)
     if len(grids) != 1:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...datasets.examples import Example
 from ...metrics import counting, sycophancy
-from ...metrics.pope import READERS
+from ...metrics.pope_answers import READERS
 from .base import Mark, Source
 
 READER = "strict"  # of yes and no

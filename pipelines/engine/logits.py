@@ -101,12 +101,14 @@ class Fold:
         return Acted(steps, acts, flips, kls / steps.clamp(min=1))
 
     def _along(self, values: Sequence[Float[Tensor, " row"]]) -> Float[Tensor, " sample"]:
-        """The sum along each returned text, of what was kept step by step."""
+        """The sum along each returned text of what its steps have, in their order, which fixes the last digit."""
+        total = torch.zeros(self.batch)
         if not values or self.path is None:
-            return torch.zeros(self.batch)
+            return total
         table = torch.stack(list(values)).cpu().float()  # step row
-        steps = torch.arange(self.path.shape[1])
-        return (table[steps, self.path] * self.real).sum(1)
+        for step in (table[torch.arange(self.path.shape[1]), self.path] * self.real).unbind(1):
+            total = total + step
+        return total
 
 
 def divergence(before: Float[Tensor, "row vocab"], after: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from veridical.decoders.var import VAR
 from veridical.decoders.vcd import VCD
 from veridical.decoders.vista import SLA, VSV
 from veridical.pipelines.engine.declarations import LogitsEdit, ResidualEdit
+from veridical.pipelines.engine.logits import Fold
 from veridical.pipelines.engine.run import run
 from veridical.pipelines.generate import NeverActed
 
@@ -145,3 +147,16 @@ def test_a_second_cut_is_warned_of(tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tiny.generate([VCD(beta=0.0), other])
+
+
+def test_the_sum_over_steps_is_taken_in_their_order_so_that_its_last_digit_never_changes():
+    """Sums of float32 depend on their order: what was written before must come out again to the last digit."""
+    fold = Fold(SimpleNamespace(batch=1), SimpleNamespace(step=None), beams=1, methods=1)
+    steps = torch.full((64,), 0.1)
+    fold.kls[0], fold.acts[0], fold.flips[0] = ([one[None] for one in steps] for _ in range(3))
+    fold.path, fold.real = torch.zeros(1, 64, dtype=torch.long), torch.ones(1, 64, dtype=torch.bool)
+    total = torch.zeros(1)
+    for one in steps:
+        total += one
+    assert float(steps.sum()) != float(total), "numbers by which the order shows"
+    assert float(fold.acted(0).kl) == float(total / 64)

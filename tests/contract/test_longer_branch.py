@@ -77,7 +77,7 @@ def test_every_detector_sees_the_same_step_by_step_beside_a_longer_branch(tiny, 
     class Open(Gate):
         def edits(self, lvlm, inputs):
             for declared in super().edits(lvlm, inputs):
-                if getattr(getattr(declared, "apply", None), "__name__", "") == "look":
+                if getattr(getattr(declared, "apply", None), "__name__", "") == "decide":
                     doors.append(declared.apply.__self__)
                 yield declared
 

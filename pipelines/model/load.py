@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,10 @@ def _refuse_no_folder(name: str, source: str, revision: str | None) -> None:
     """What can be known to be wrong with a name before anything is looked up."""
     if not name.strip():
         raise CannotLoad("no model is named: give a folder with config.json, a Hub id, or 'embedded'")
+    if not Path(source).exists() and get_close_matches(name.lower(), [EMBEDDED], cutoff=0.75):
+        raise CannotLoad(
+            f"no model {name!r}. Did you mean {EMBEDDED!r}? Otherwise give a folder with config.json, or a Hub id."
+        )
     if Path(source).is_file():
         raise CannotLoad(f"{name} is a file: give the folder it is in, with config.json and the processor's files")
     if revision is not None and Path(source).is_dir() and revision not in Path(source).resolve().parts:

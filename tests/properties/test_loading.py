@@ -46,6 +46,17 @@ def refused(path, **options):
     return str(caught.value)
 
 
+def test_a_name_that_is_nearly_embedded_is_answered_before_the_hub_is_asked(monkeypatch):
+    """A look-up without a network takes half a minute of retries."""
+
+    def looked_up(*arguments, **options):
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr("veridical.pipelines.model.load.AutoConfig.from_pretrained", looked_up)
+    for name in ("embeded", "Embedded", "embbeded"):
+        assert f"no model '{name}'. Did you mean 'embedded'?" in refused(name)
+
+
 # ---------------------------------------------------------------------- what a folder lacks
 
 

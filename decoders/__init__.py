@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from .dola import DoLa as DoLa
     from .gate import Gate as Gate
     from .greedy import Greedy as Greedy
+    from .heads_guided import HeadsGuided as HeadsGuided
     from .helpd import HELPD as HELPD
     from .icd import ICD as ICD
     from .imbalanced import Imbalanced as Imbalanced
     from .m3id import M3ID as M3ID
     from .pai import PAI as PAI
     from .rbd import RBD as RBD
+    from .ritual import RITUAL as RITUAL
     from .sla import SLA as SLA
+    from .spin import SPIN as SPIN
+    from .vaf import VAF as VAF
     from .var import VAR as VAR
     from .vcd import VCD as VCD
     from .vhr import VHR as VHR
@@ -173,6 +177,42 @@ NAMES = {
         differs=(
             "The released repository has no such penalty: its scripts run OPERA's, and so does official(). The paper's "
             "β, window and scales are not known; the defaults are ours."
+        ),
+    ),
+    "ritual": Method(
+        "ritual:RITUAL", paper="2405.17821",
+        changes="logits, with those of a randomly transformed image",
+        cost="2 forwards per token",
+        differs=(
+            "The paper's text was not read: formula and values are the code's, which applies to sampling alone and "
+            "whose draws depend on all questions before; neither is reproduced. official() is the same."
+        ),
+    ),
+    "vaf": Method(
+        "vaf:VAF", paper="2503.13107",
+        changes="attention before the softmax",
+        cost="1 forward per token",
+        differs=(
+            "The paper's text could not be read: values are those of the released script, for all heads, where the "
+            "paper takes some. The code's fixed columns are not reproduced. official() is the same."
+        ),
+    ),
+    "heads_guided": Method(
+        "heads_guided:HeadsGuided", paper="2411.16724",
+        changes="attention before the softmax",
+        cost="1 forward per token",
+        differs=(
+            "The code's README leaves out the last layer, its script and the paper do not. official() is the same as "
+            "the default."
+        ),
+    ),
+    "spin": Method(
+        "spin:SPIN", paper="2505.16411",
+        changes="head outputs before the output projection",
+        cost="1 forward per token",
+        differs=(
+            "The abstract edits each text query token (queries=text), the code the newest alone, and so do the "
+            "defaults; values are its README's for CHAIR. official() is the same."
         ),
     ),
     "gate": Method(

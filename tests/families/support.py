@@ -46,7 +46,7 @@ CANNOT |= {
 
 
 def half_dark(inputs: Mapping[str, Tensor]) -> Tensor:
-    """A view for AGLA: every picture dimmed, tiles that are padding still zero."""
+    """A view for AGLA and RITUAL: every picture dimmed, tiles that are padding still zero."""
     return 0.3 * inputs["pixel_values"]
 
 
@@ -56,6 +56,7 @@ ACTING: dict[str, Callable[[], Any]] = {
     "var": lambda: "var:tau=2,min_nonsink=0,min_image=0,skip_first=1",
     "icd": lambda: "icd:prefix_ids=(20,21,22,23)",
     "agla": lambda: DECODERS.type("agla")(view=half_dark),
+    "ritual": lambda: DECODERS.type("ritual")(view=half_dark),
 }
 
 
@@ -200,6 +201,7 @@ that it gets alone, through the family's own processor. The tests in `tests/fami
 strength is plain decoding (1e-6), a batch is each prompt alone (1e-5), beams and sampling keep their tokens.
 
 It says that a method is computed right on the family, not that it helps there. Methods that need something of yours
-had a stand-in: `agla` a view that dims the picture, `icd` its prefix as tokens, `dhcp` a probe with random weights and
-pictures of one shape. Where a paper's values cannot show on so small a model, others were taken (`ACTING`, `PROCEDURE`
+had a stand-in: `agla` and `ritual` a view that dims the picture (`ritual`'s own transformations take whole images, not
+tiles), `icd` its prefix as tokens, `dhcp` a probe with random weights and pictures of one shape. Where a paper's values
+cannot show on so small a model, others were taken (`ACTING`, `PROCEDURE`
 in tests/families/support.py). `veridical check MODEL` measures on a real checkpoint what can be measured there."""

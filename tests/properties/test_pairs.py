@@ -20,10 +20,10 @@ from ..contract import table
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.compatibility.DoubtfulPair")
 
-CONTRASTS = ["vcd", "icd", "m3id", "avc", "agla", "rbd", "pai", "imbalanced"]
+CONTRASTS = ["vcd", "icd", "m3id", "avc", "agla", "rbd", "pai", "imbalanced", "ritual"]
 GUIDES = ["m3id", "pai", "imbalanced"]
 MIXED = ("sla", "vista", "deco")
-INSIDE = ["var", "vhr", "vsv", "vista", "pai", "imbalanced"]
+INSIDE = ["var", "vhr", "vsv", "vista", "pai", "imbalanced", "vaf", "heads_guided", "spin"]
 
 REFUSED = {
     **dict.fromkeys(permutations(GUIDES, 2), "same text is subtracted twice"),

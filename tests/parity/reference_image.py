@@ -1,0 +1,86 @@
+"""Reference decoders that act on what is paid to the image, from the specifications alone: full uncached passes.
+
+As in `reference_more`: slow on purpose, one unpadded prompt at a time, loops where the package has tensors.
+"""
+
+from __future__ import annotations
+
+from .reference_methods import Run, greedy
+from .reference_more import cut, positions
+
+
+def ritual(reference, ids, pixels, steps, other, alpha=3.0, beta=0.1) -> Run:
+    def logits_after(new):
+        whole = reference(ids, pixels, new).logits[-1]
+        return cut(whole + alpha * reference(ids, other, new).logits[-1], whole, beta)
+
+    return greedy(steps, logits_after)
+
+
+def vaf(reference, ids, pixels, steps, layers, boost=0.15, suppress=0.05, heads=None) -> Run:
+    image = positions(reference, ids)
+    first, last = min(image), max(image)
+
+    def edit(layer, scores):
+        if layer not in layers:
+            return scores
+        scores = scores.clone()
+        for head in range(len(scores)) if heads is None else heads.get(layer, ()):
+            for row in range(last + 1, scores.shape[1]):
+                for column in range(last + 1):
+                    if column in image:
+                        scores[head, row, column] *= 1 + boost
+                    elif column < first:
+                        scores[head, row, column] *= 1 - suppress
+        return scores
+
+    return greedy(steps, lambda new: reference(ids, pixels, new, on_scores=edit).logits[-1])
+
+
+def heads_guided(reference, ids, pixels, steps, layers, alpha=0.5) -> Run:
+    image = positions(reference, ids)
+
+    def edit(layer, scores):
+        if layer not in layers:
+            return scores
+        scores = scores.clone()
+        for row in range(len(ids) - 1, scores.shape[1]):
+            for column in image:
+                column_scores = [float(z) for z in scores[:, row, column]]
+                scores[:, row, column] += alpha * sum(abs(z) for z in column_scores) / len(column_scores)
+        return scores
+
+    return greedy(steps, lambda new: reference(ids, pixels, new, on_scores=edit).logits[-1])
+
+
+def spin(reference, ids, pixels, steps, keep=0.95, factor=0.08, layers=None, queries="last", chosen=None) -> Run:
+    """chosen, a list, receives the kept heads of the newest row, layer by layer and step by step."""
+    image = positions(reference, ids)
+
+    def logits_after(new):
+        dropped: dict[tuple[int, int], list[int]] = {}
+        first = len(ids) - 1 if queries == "last" else max(image) + 1
+
+        def rank(layer, scores):
+            if layers is not None and layer not in layers:
+                return scores
+            for row in range(first, scores.shape[1]):
+                sums = [sum(float(scores[head, row, column]) for column in image) for head in range(len(scores))]
+                order = sorted(range(len(sums)), key=lambda head: -sums[head])
+                count = int(keep * len(sums) + 1e-9)
+                dropped[layer, row] = order[count:]
+                if chosen is not None and row == scores.shape[1] - 1:
+                    chosen.append(sorted(order[:count]))
+            return scores
+
+        def scale(layer, heads):
+            heads = heads.clone()
+            for (where, row), out in dropped.items():
+                if where == layer:
+                    for head in out:
+                        heads[row, head] *= factor
+            return heads
+
+        return reference(ids, pixels, new, on_scores=rank, on_heads=scale).logits[-1]
+
+    return greedy(steps, logits_after)

@@ -14,6 +14,7 @@ from prefect import flow
 from .captioning import run as captioning
 from .captioning.request import Captioning
 from .captioning.watch import UNWATCHED, Watch
+from .files.run_warnings import warn_once
 from .prefect import artifacts, runners
 from .prefect.tasks import as_task, if_files_may_return
 
@@ -29,11 +30,13 @@ def tasks() -> captioning.Steps:
     if not runners.is_away():
         return TASKS
     begin = runners.elsewhere(as_task(runners.with_warnings(captioning.begin), retry=if_files_may_return))
-    return captioning.Steps(begin, TASKS.shard, TASKS.finish, _side_by_side)
+    shard = as_task(runners.with_warnings(captioning.caption_shard), "shard", "shard {shard}", if_files_may_return)
+    return captioning.Steps(begin, shard, TASKS.finish, _side_by_side)
 
 
 def _side_by_side(shard: Any, out: str, numbers: Sequence[int], retry_errors: bool) -> Iterator[tuple[int, str]]:
-    for place, path in runners.spread(shard, [(out, number, retry_errors) for number in numbers]):
+    for place, (path, caught) in runners.spread(shard, [(out, number, retry_errors) for number in numbers]):
+        warn_once(out, caught)
         yield numbers[place], path
 
 

@@ -12,6 +12,7 @@ from prefect import flow
 
 from .evaluation import steps
 from .evaluation.request import Evaluation
+from .files.run_warnings import warn_once
 from .prefect import artifacts, runners
 from .prefect.tasks import as_task, unless_bad_input
 
@@ -27,15 +28,17 @@ def tasks() -> steps.Steps:
     """The steps as tasks; where the flow has workers, each decoder and benchmark is answered on one of them."""
     if not runners.is_away():
         return TASKS
+    task = as_task(runners.with_warnings(steps.answer), run_name="answer {benchmark} {decoder}", retry=unless_bad_input)
     waiting: list[Any] = []
 
     def answer(*arguments: Any) -> str:
-        waiting.append(TASKS.answer.submit(*arguments))  # type: ignore[attr-defined]
+        waiting.append(task.submit(*arguments))
         return ""
 
     def score(out: str) -> str:
         for one in waiting:
-            one.result()
+            _, caught = one.result()
+            warn_once(out, caught)
         return TASKS.score(out)
 
     prepare = runners.elsewhere(as_task(runners.with_warnings(steps.prepare), retry=unless_bad_input))

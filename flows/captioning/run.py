@@ -19,6 +19,7 @@ from ..evaluation.request import chain
 from ..files import atomic
 from ..files.lock import locked
 from ..files.progress import progress
+from ..files.run_warnings import begin_run
 from . import growth, settings, shard_format
 from . import images as sources
 from .job import (
@@ -62,6 +63,7 @@ def begin(request: Captioning, out: str, add: bool = False) -> str:
         CannotLoad, UnsupportedModel: as `load`.
     """
     folder = Path(out)
+    begin_run(folder)
     request.check()
     there = _begun(folder)
     if there is not None:

@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..evaluation import answer_file
 from ..evaluation.request import chain
 from ..files import atomic
+from ..files.run_warnings import once_per_run
 from . import image_loader, job, settings, shard_format
 from .batch_retry import BatchRetry
 from .image_loader import EncodedImage, Limits
@@ -140,8 +140,7 @@ def _answer_batch(
 ) -> list[Answer]:
     """One batch. An image's seed is its place in the plan, in whichever batch and run it is captioned."""
     request = task.request
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a method that never acted is in the rows
+    with once_per_run(task.out):
         return lvlm.answer(
             [image for _, image in part], request.question, chain(decoder, lvlm.name), list(request.detectors),
             system=request.system, batch_size=len(part), errors="row",

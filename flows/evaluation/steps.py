@@ -8,7 +8,6 @@ tasks.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..benchmarks.registry import BENCHMARKS
 from ..files import atomic
 from ..files.progress import progress
 from ..files.run_log import logged
+from ..files.run_warnings import begin_run, once_per_run
 from . import answer_file, conversation
 from .manifest import manifest_of, now
 from .request import MANIFEST, RESULTS, Evaluation, chain
@@ -37,9 +37,11 @@ def prepare(request: Evaluation, out: str) -> str:
         OtherSettings: the folder holds answers of other settings.
         CannotLoad, UnsupportedModel: as `load`.
     """
+    begin_run(out)
     request.check()
     examples = {name: BENCHMARKS[name].examples(request.source) for name in request.benchmarks}
-    _check_chains(request, examples)
+    with once_per_run(out):
+        _check_chains(request, examples)
     lvlm = load(request.model)
     for method in [method for decoder in request.decoders for method in chain(decoder, request.model.name)]:
         if hasattr(method, "fetch"):  # what a method needs beside the model
@@ -75,8 +77,7 @@ def answer(out: str, benchmark: str, decoder: str) -> str:
             if not missing:
                 continue
             lvlm = load(request.model)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a method that never acted is in the results
+            with once_per_run(out):
                 asks = conversation.questions(part, examples, measure.prompt, texts)
                 answers = conversation.answered(
                     lvlm, part, asks, request.source.seed + start, decoders=methods,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import shlex
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from ..benchmarks.registry import BENCHMARKS
 from ..evaluation import answer_file, provenance
 from ..files import atomic
 from ..files.progress import progress
+from ..files.run_warnings import once_per_run
 
 if TYPE_CHECKING:
     from ...pipelines.lvlm import LVLM
@@ -121,8 +121,7 @@ class Captions:
 
     def _generated(self, examples: Sequence[Any], decoders: Any, detectors: Any, title: str) -> list[Answer]:
         out: list[Answer] = []
-        with progress(title, len(examples), "images") as advance, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a gate that never opens is in the table
+        with progress(title, len(examples), "images") as advance, once_per_run(self.folder):
             for start in range(0, len(examples), self.batch_size):
                 part = examples[start : start + self.batch_size]
                 out += self.lvlm.answer(

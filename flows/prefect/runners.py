@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
+from ..files.run_warnings import begin_run, warn_once
+
 RUNNERS = ("local", "dask", "ray", "accelerate")
 OF_PREFECT = ("dask", "ray")  # its task runners
 _EXTRA = {"dask": "prefect_dask", "ray": "prefect_ray"}
@@ -115,13 +117,13 @@ def is_away() -> bool:
 
 
 def elsewhere(task: Any) -> Callable[..., Any]:
-    """A task that runs on a worker, waited for; its warnings are given here."""
+    """A task that begins a run on a worker and returns the run's folder, waited for; its warnings are shown here."""
 
     def waited(*arguments: Any) -> Any:
-        result, caught = task.submit(*arguments).result()
-        for one in caught:
-            warnings.warn(one, stacklevel=2)
-        return result
+        folder, caught = task.submit(*arguments).result()
+        begin_run(folder)
+        warn_once(folder, caught)
+        return folder
 
     return waited
 

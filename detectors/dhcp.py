@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from ..pipelines.engine.declarations import Reading
 from ..pipelines.engine.record import Record
 from ..pipelines.method import one_of
-from .probe import MLP, fit_mlp
+from .probe import MLP, Fitting, fit_mlp
 from .trained import Trained, items, made_for, prepared, weights_field
 
 if TYPE_CHECKING:
@@ -166,14 +166,14 @@ class DHCP(Trained):
 
     def fit(
         self, features: Any, labels: Any, groups: Sequence[Any] | None = None, *, lvlm: Any, counts: Any = None,
-        classes: int = 2, epochs: int = 30, seed: int = 0,
+        classes: int = 2, **fitting: Any,
     ) -> Self:  # fmt: skip
         """With an MLP fitted to answers (or tokens), every class drawn equally often.
 
         features: (item, layers · heads · image tokens) or unflattened; or the record of a pass, with labels per sample
         (rows="mean") or per token. labels: 1 hallucinated, or `answer_class` with classes=4. groups: the image of each
         item; the epoch is chosen on a fifth of them. lvlm: the model that the attention is of. counts: how often each
-        item counts among those of its class, once by default.
+        item counts among those of its class, once by default. fitting: epochs, seed and others of `Fitting`.
 
         Raises:
             ValueError: features and labels that do not match, a class without items, or a single group.
@@ -186,10 +186,11 @@ class DHCP(Trained):
                 weight = features.mask / features.mask.sum(1, keepdim=True)
                 features = (columns_of * weight[..., None]).sum(1)
         known, truth, whose = prepared(features, labels, groups)
+        how = Fitting(**fitting)
         often = None if counts is None else torch.as_tensor(counts).float()
-        probe, found = fit_mlp(known, truth, whose, classes, epochs, seed=seed, counts=often)
+        probe, found = fit_mlp(known, truth, whose, classes, often, how)
         probe = MLP(probe.mean, probe.scale, probe.weight_1.half(), *[getattr(probe, n) for n in _SMALL])
-        return self._with(probe, made_for(lvlm, known, truth, seed, **found))
+        return self._with(probe, made_for(lvlm, known, truth, how.seed, **found))
 
 
 _SMALL = ("bias_1", "weight_2", "bias_2")

@@ -114,10 +114,20 @@ def fit_linear(
     return Linear(weight.float(), bias.float())
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """How a network is fitted. epochs: at most. batch: items per step. rate, decay: of Adam. seed: of all draws."""
+
+    epochs: int = 30
+    batch: int = 256
+    rate: float = 1e-3
+    decay: float = 0.0
+    seed: int = 0
+
+
 def fit_mlp(
     features: Float[Tensor, "item feature"], labels: Int[Tensor, " label"], groups: Sequence[Any], classes: int = 2,
-    epochs: int = 30, batch: int = 256, rate: float = 1e-3, decay: float = 0.0, seed: int = 0,
-    counts: Float[Tensor, " item"] | None = None,
+    counts: Float[Tensor, " item"] | None = None, fitting: Fitting = Fitting(),
 ) -> tuple[MLP, dict[str, float]]:  # fmt: skip
     """A layer of 128 ReLUs, softmax cross-entropy, Adam, every class drawn equally often.
 
@@ -131,7 +141,7 @@ def fit_mlp(
     from sklearn.metrics import roc_auc_score
 
     _check(features, labels, classes)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(fitting.seed)
     kept = _held_out(groups, generator)
     known, truth = features[~kept], labels[~kept]
     if len(truth.unique()) < classes or len(set((labels[kept] >= classes // 2).tolist())) < 2:
@@ -139,13 +149,13 @@ def fit_mlp(
     mean, scale = _scaling(known)
     known, checked = (known - mean) / scale, (features[kept] - mean) / scale
     layers = _layers(features.shape[1], classes, generator)
-    optimiser = torch.optim.Adam(layers, lr=rate, weight_decay=decay)
+    optimiser = torch.optim.Adam(layers, lr=fitting.rate, weight_decay=fitting.decay)
     share = sample_weights(truth, None if counts is None else counts[~kept])
     often = None if counts is None else counts[kept].numpy()
     best: tuple[float, int, list[Tensor]] = (-1.0, 0, [])
-    for epoch in range(epochs):
+    for epoch in range(fitting.epochs):
         drawn = torch.multinomial(share, len(truth), replacement=True, generator=generator)
-        for part in drawn.split(batch):
+        for part in drawn.split(fitting.batch):
             w1, b1, w2, b2 = layers
             loss = torch.nn.functional.cross_entropy((known[part] @ w1.T + b1).relu() @ w2.T + b2, truth[part])
             optimiser.zero_grad()

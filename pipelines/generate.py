@@ -20,7 +20,7 @@ from .engine.deferred_readings import DeferredReadings
 from .engine.hooks import applied
 from .engine.record import Record, Recorder, by_token, confidence, real
 from .engine.rows import arrange, sequences
-from .engine.run import complete, end_tokens, run
+from .engine.run import Observers, complete, end_tokens, run
 from .inputs.rows import extended
 from .model import families
 from .model.layout import Layout
@@ -70,9 +70,8 @@ def generate(
         [r.name for r in readings if isinstance(r, Reading) and r.total],
     )  # fmt: skip
     observe = recorder if detectors and beams == 1 else None
-    output, fold, prompt = run(
-        lvlm, inputs, decoders, readings, return_logits, seed, observe, deferred=recorder.deferred, **generation
-    )
+    observers = Observers(readings, observe, recorder.deferred)
+    output, fold, prompt = run(lvlm, inputs, decoders, observers, return_logits, seed, **generation)
     rows = output if isinstance(output, Tensor) else output.sequences
     batch = inputs["input_ids"].shape[0]
     ids = rows[: rows.shape[0] // len(fold.made.names), prompt:]

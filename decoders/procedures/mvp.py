@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor
-from transformers import LogitsProcessor
 
+from ...datasets.prompts import DETAIL_PROMPT
 from ...pipelines.checks import check_at_least
+from ...pipelines.engine.forced import Forced
 from ...pipelines.engine.record import confidence
 from ...pipelines.method import count, number, one_of, ruled, share
 from ...pipelines.procedures import Procedure
@@ -31,8 +31,7 @@ BOTTOM_UP = (
 TOP_DOWN = (
     "Look at this image as a whole first: the scene, its surroundings and context. Then describe the image in detail."
 )
-REGULAR = "Please describe this image in detail."
-VIEWS = (BOTTOM_UP, TOP_DOWN, REGULAR)
+VIEWS = (BOTTOM_UP, TOP_DOWN, DETAIL_PROMPT)
 PROMPT = "This is a description of the image: {caption}\nQuestion: {question}"
 
 
@@ -90,19 +89,6 @@ def find_answer(pieces: Sequence[str], answers: Sequence[str]) -> tuple[str | No
         return None, 0
     place = next(at for at, text in enumerate(pieces) if len(text) > match.start())
     return next(answer for answer in answers if answer.lower() == match.group().lower()), place
-
-
-class FirstToken(LogitsProcessor):
-    """Leaves one token possible at the first step, another for each row; branches get their row's too."""
-
-    def __init__(self, tokens: Tensor, prompt: int) -> None:
-        self.tokens, self.prompt = tokens, prompt
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if input_ids.shape[1] > self.prompt:
-            return scores
-        tokens = self.tokens.repeat(scores.shape[0] // self.tokens.shape[0]).to(scores.device)
-        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
 
 def _weights(name: str, value: Any) -> tuple[float, ...]:
@@ -231,10 +217,9 @@ class MVP(Procedure):
         self, call: Call, inputs: Mapping[str, Tensor], tokens: Tensor, seeds: Sequence[int]
     ) -> list[tuple[str | None, float]]:
         """(answer, certainty) of each row's text after this first token."""
-        force = FirstToken(tokens, inputs["input_ids"].shape[1])
         generation = call.generate(
             inputs, seeds, return_logits=True, max_new_tokens=1 + self.path_tokens,
-            logits_processor=[*call.generation.get("logits_processor", ()), force],
+            logits_processor=[*call.generation.get("logits_processor", ()), Forced(tokens[:, None].tolist())],
         )  # fmt: skip
         assert generation.logits is not None
         decode = call.lvlm.processor.tokenizer.decode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -67,28 +68,40 @@ def declare(lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any])
     return [(d, number) for number, decoder in enumerate(decoders) for d in declarations_of(decoder, lvlm, inputs)]
 
 
+@dataclass(frozen=True)
+class Observers:
+    """What reads along in a run and changes nothing.
+
+    readings: declarations beside the decoders'. observe: called with every step and the main rows' logits.
+    deferred: evaluates `readings` of attention in blocks of steps; without it they are evaluated at each step.
+    """
+
+    readings: Sequence[Declaration] = ()
+    observe: Any = None
+    deferred: DeferredReadings | None = None
+
+
 @torch.no_grad()
 def run(
-    lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any], readings: Sequence[Declaration] = (),
-    return_logits: bool = False, seed: int | Sequence[int] | None = None, observe: Any = None,
-    deferred: DeferredReadings | None = None, prepared: tuple[Any, Any] | None = None, **generation: Any,
+    lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any], observers: Observers = Observers(),
+    return_logits: bool = False, seed: int | Sequence[int] | None = None, prepared: tuple[Any, Any] | None = None,
+    **generation: Any,
 ) -> tuple[Any, Fold, int]:  # fmt: skip
     """Decode through the model's own generate. Returns its output (all row blocks), the fold, and the prompt length.
 
-    deferred: evaluates `readings` of attention in blocks of steps; without it they are evaluated at each step.
     prepared: processors and criteria of the main rows, where transformers has made them already.
     """
     inputs = complete(lvlm, inputs)
     with claimed(lvlm.model):  # a method may copy the model, which must then hold no hooks of another thread
-        declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in readings]
+        declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in observers.readings]
     made = arrange(declared, inputs, lvlm.pad_token)
     config = options.resolved(lvlm, generation)
     beams = config.num_beams or 1
     placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in made.placed]
     blocks, prompt = len(made.names), made.inputs["input_ids"].shape[1]
     main = options.MainPrompt(lvlm, generation, config, inputs, prompt - inputs["input_ids"].shape[1], prepared)
-    with applied(lvlm, placed, sequences(lvlm, made, beams), Step(), deferred) as plan:
-        fold = Fold(made, plan, beams, len(decoders), return_logits, observe)
+    with applied(lvlm, placed, sequences(lvlm, made, beams), Step(), observers.deferred) as plan:
+        fold = Fold(made, plan, beams, len(decoders), return_logits, observers.observe)
         if main.streamer is not None:
             main.streamer.put(inputs["input_ids"].cpu())
 

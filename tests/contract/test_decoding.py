@@ -6,7 +6,7 @@ import torch
 from veridical.detectors.vhd import VHD
 from veridical.pipelines.engine.declarations import LogitsEdit
 from veridical.pipelines.engine.logits import Draw
-from veridical.pipelines.engine.run import run
+from veridical.pipelines.engine.run import Observers, run
 
 from . import table
 from .setting import MODES, SEEDS, STEPS, Declares, seeded
@@ -19,7 +19,7 @@ def test_all_branches_stay_token_identical(setting, name, mode):
     """The VHD detector adds an image-free branch, so that there are two blocks at least, whatever the method."""
     readings = list(VHD().readings(setting.lvlm, setting.inputs))
     output, fold, prompt = run(
-        setting.lvlm, setting.inputs, [setting.acting(name)], readings, max_new_tokens=STEPS,
+        setting.lvlm, setting.inputs, [setting.acting(name)], Observers(readings), max_new_tokens=STEPS,
         **MODES[mode], **seeded(mode, SEEDS),
     )  # fmt: skip
     blocks = output[:, prompt:].chunk(len(fold.made.names))

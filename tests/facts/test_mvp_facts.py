@@ -4,9 +4,11 @@ import pytest
 import torch
 
 import veridical
+from veridical.datasets.prompts import DETAIL_PROMPT
 from veridical.datasets.world import scene
 from veridical.decoders.procedures import mvp
-from veridical.decoders.procedures.mvp import MVP, FirstToken, Path, decide, find_answer, path_scores
+from veridical.decoders.procedures.mvp import MVP, Path, decide, find_answer, path_scores
+from veridical.pipelines.engine.forced import Forced
 from veridical.pipelines.engine.record import confidence
 from veridical.pipelines.procedures import Call
 
@@ -106,12 +108,12 @@ def test_the_first_word_that_stands_alone_and_the_token_in_which_it_begins(piece
 
 
 def test_the_first_token_is_forced_once_and_in_every_branch():
-    force = FirstToken(torch.tensor([2, 0]), prompt=5)
-    out = force(torch.zeros(4, 5), torch.zeros(4, 3))
+    force = Forced([[2], [0]])
+    out = force(torch.zeros(4, 5).long(), torch.zeros(4, 3))
     assert out.argmax(1).tolist() == [2, 0, 2, 0]
     assert out.isfinite().sum(1).tolist() == [1, 1, 1, 1]
     later = torch.randn(4, 3)
-    assert torch.equal(force(torch.zeros(4, 6), later), later)
+    assert torch.equal(force(torch.zeros(4, 6).long(), later), later)
 
 
 # -- on the shipped model ------------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ def call(lvlm):
 def test_one_path_of_one_view_is_the_plain_answer_beside_that_caption(lvlm, images):
     made = call(lvlm)
     method = MVP(paths=1, weights=(0, 0, 1), temperature=0.0, caption_tokens=24)
-    captions = method.captions(made, images, mvp.REGULAR, [0, 1])
+    captions = method.captions(made, images, DETAIL_PROMPT, [0, 1])
     asked = [mvp.PROMPT.format(caption=caption, question=QUESTION.lower()) for caption in captions]
     beside = [find_answer([said.text], ANSWERS)[0] for said in lvlm.answer(images, asked)]
     assert None not in beside

@@ -7,7 +7,7 @@ from veridical.detectors.dhcp import DHCP, answer_class
 from veridical.detectors.logit_lens import LogitLens, renormalised
 from veridical.detectors.lookback_lens import LookbackLens, trailing_mean
 from veridical.detectors.margin import Margin, spellings, yes_no_margin
-from veridical.detectors.probe import MLP, Linear, fit_linear, fit_mlp, sample_weights
+from veridical.detectors.probe import MLP, Fitting, Linear, fit_linear, fit_mlp, sample_weights
 from veridical.detectors.vhd import VHD, distance
 from veridical.flows.benchmarks.base import Mark
 from veridical.flows.detection.span_labels import Unit, mentions, predefined_spans, token_labels, units, windows
@@ -117,10 +117,12 @@ def test_a_fitted_line_is_scikit_learns_on_scaled_features():
 
 def test_a_fitted_network_gives_hallucinated_items_the_higher_risk_and_repeats_with_its_seed():
     x, labels, groups = separable()
-    (one, told), (two, _), (other, _) = (fit_mlp(x, labels, groups, batch=16, seed=seed) for seed in (0, 0, 1))
+    (one, found), (two, _), (other, _) = (
+        fit_mlp(x, labels, groups, fitting=Fitting(batch=16, seed=seed)) for seed in (0, 0, 1)
+    )
     risk = one(x)
     assert risk[labels == 1].min() > risk[labels == 0].max()
-    assert told["held_out_auroc"] == 1
+    assert found["held_out_auroc"] == 1
     assert torch.equal(one.weight_1, two.weight_1)
     assert not torch.equal(one.weight_1, other.weight_1)
 
@@ -136,7 +138,7 @@ def test_groups_that_are_held_out_are_not_trained_on():
     )
     assert 0.15 < float(kept.float().mean()) < 0.25
     turned = torch.where(kept, 1 - labels, labels)
-    (one, right), (two, wrong) = (fit_mlp(x, y, groups, epochs=1) for y in (labels, turned))
+    (one, right), (two, wrong) = (fit_mlp(x, y, groups, fitting=Fitting(epochs=1)) for y in (labels, turned))
     assert torch.equal(one.weight_1, two.weight_1)
     assert right["held_out_auroc"] == pytest.approx(1 - wrong["held_out_auroc"])
 

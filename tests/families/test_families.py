@@ -12,7 +12,7 @@ import transformers as tf
 import veridical
 from veridical.decoders.vcd import VCD
 from veridical.pipelines.engine.declarations import AttentionEdit, Branch, HeadEdit, LogitsEdit, Reading, ResidualEdit
-from veridical.pipelines.engine.run import prefill, run
+from veridical.pipelines.engine.run import Observers, prefill, run
 from veridical.pipelines.model.layout import UnsupportedModel
 
 from ..contract.setting import Declares, difference
@@ -106,7 +106,7 @@ KEEP = {
 def test_readings_in_every_layer_leave_the_logits_to_the_bit(case):
     """All four kinds in all layers at once: under sdpa a read layer's output comes from the same function."""
     readings = [Reading(f"probe/{of}", case.layers, keep=keep, of=of) for of, keep in KEEP.items()]
-    fold = run(case.lvlm, case.inputs, [], readings, True, max_new_tokens=STEPS, do_sample=False)[1]
+    fold = run(case.lvlm, case.inputs, [], Observers(readings), True, max_new_tokens=STEPS, do_sample=False)[1]
     assert set(fold.step.readings) == {reading.name for reading in readings}
     assert all(set(layers) == set(case.layers) for layers in fold.step.readings.values())
     assert torch.equal(torch.stack(fold.logits, 1), case.plain())

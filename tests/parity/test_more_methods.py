@@ -21,6 +21,7 @@ from veridical.decoders.pai import PAI
 from veridical.decoders.rbd import RBD
 from veridical.decoders.vcd import diffuse
 from veridical.pipelines.engine.declared import declarations_of
+from veridical.pipelines.engine.run import Observers
 from veridical.pipelines.engine.run import run as engine_run
 
 from ..contract import table
@@ -132,7 +133,8 @@ def test_a_branch_without_blind_tokens_does_not_see_the_picture(tiny, blank):
         seen = []
         note = lambda step, _: seen.append({name: value.clone() for name, value in step.branches.items()})
         inputs = {**tiny.inputs, "pixel_values": pixels}
-        engine_run(tiny.lvlm, inputs, [AVC(lam=1e6, blank=blank)], observe=note, max_new_tokens=1, do_sample=False)
+        options = {"max_new_tokens": 1, "do_sample": False}
+        engine_run(tiny.lvlm, inputs, [AVC(lam=1e6, blank=blank)], Observers(observe=note), **options)
         return seen[0]
 
     one, other = logits(tiny.inputs["pixel_values"]), logits(0.3 * tiny.inputs["pixel_values"])

@@ -15,7 +15,7 @@ from veridical.pipelines.engine import call as calls
 from veridical.pipelines.engine.call import AttentionCall, Sequences
 from veridical.pipelines.engine.declarations import Reading
 from veridical.pipelines.engine.record import Recorder, real
-from veridical.pipelines.engine.run import run
+from veridical.pipelines.engine.run import Observers, run
 from veridical.pipelines.generate import teacher_force
 
 from ..parity.tiny import batch, prompt, tiny_llava
@@ -36,7 +36,7 @@ def read(tiny, keep, later, layers=(0, 2), **options):
     recorder = Recorder(["mine"], later or deferred_readings.DeferredReadings())
     reading = Reading("mine", list(layers), keep=keep)
     options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False, **options}
-    out, _, prompt = run(tiny.lvlm, tiny.inputs, [], [reading], observe=recorder, deferred=later, **options)
+    out, _, prompt = run(tiny.lvlm, tiny.inputs, [], Observers([reading], recorder, later), **options)
     return recorder.record(out[:, prompt:], torch.ones_like(out[:, prompt:]).bool(), torch.ones(2).long())["mine"]
 
 
@@ -142,7 +142,7 @@ def test_one_query_goes_straight_to_torch_where_the_layers_own_function_adds_not
         straight.clear()
         looks, later = Reading("mine", [0, 2], keep=padded), deferred_readings.DeferredReadings()
         options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
-        _, fold, _ = run(tiny.lvlm, tiny.inputs, [], [looks], return_logits=True, deferred=later, **options)
+        _, fold, _ = run(tiny.lvlm, tiny.inputs, [], Observers([looks], deferred=later), return_logits=True, **options)
         return torch.stack(fold.logits, 1), straight.copy()
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", counting)
@@ -185,7 +185,7 @@ def total(call):
 @pytest.mark.parametrize("later", [True, False], ids=["waiting", "at_once"])
 def test_a_total_is_over_the_tokens_up_to_the_end_of_each_text(tiny, later):
     """The first text ends before the first readings are taken; the second has no end, or a later one."""
-    made, _, prompt = run(tiny.lvlm, tiny.inputs, [], [], max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
+    made, _, prompt = run(tiny.lvlm, tiny.inputs, [], max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
     first, second = made[:, prompt:].tolist()
     end = next(token for token in first[4:20] if token not in second[: deferred_readings.STEPS + 2])
     options = {"max_new_tokens": TOKENS, "do_sample": False, "eos_token_id": end}
@@ -194,7 +194,7 @@ def test_a_total_is_over_the_tokens_up_to_the_end_of_each_text(tiny, later):
         recorder = Recorder(["mine"], deferred_readings.DeferredReadings(), [end], totals)
         reading = Reading("mine", [0, 2], keep=keep, total=bool(totals))
         waits = recorder.deferred if later else None
-        out, _, prompt = run(tiny.lvlm, tiny.inputs, [], [reading], observe=recorder, deferred=waits, **options)
+        out, _, prompt = run(tiny.lvlm, tiny.inputs, [], Observers([reading], recorder, waits), **options)
         ids = out[:, prompt:]
         mask = real(ids, [end])
         taken.append(recorder.record(ids, mask, torch.ones(2).long())["mine"])

@@ -9,12 +9,12 @@ ROOT = Path(veridical.__file__).parent
 PARTS = ("metrics", "datasets", "pipelines", "decoders", "detectors", "flows", "cli")
 MOST_LINES, MOST_PARAMETERS = 350, 8
 
-# Being taken apart: the lists get shorter and are never added to.
-KNOWN_WIDE = {
-    "detectors/dhcp.py fit", "detectors/probe.py fit_mlp",
-    "pipelines/engine/run.py run", "pipelines/lvlm.py answer", "pipelines/model/load.py load",
-    "pipelines/transformers_hook.py custom_generate",
-}  # fmt: skip
+# What cannot be otherwise, and why.
+WIDE = {
+    "pipelines/lvlm.py answer": "the public call: its options are written out where it is called, and in every guide",
+    "pipelines/model/load.py load": "the public call: what a model is loaded with, which flows hold as a ModelSpec",
+    "pipelines/transformers_hook.py custom_generate": "transformers calls it, and names what it passes as media",
+}
 
 
 def sources():
@@ -38,7 +38,7 @@ def test_no_file_is_longer_than_350_lines():
 
 def test_no_function_but_a_command_has_more_than_eight_parameters():
     found = {f"{name} {one}" for name, path in sources().items() for one in wide(path.read_text(encoding="utf-8"))}
-    assert not found - KNOWN_WIDE
+    assert found == set(WIDE)
 
 
 def test_a_wide_function_is_found_and_a_wide_command_is_none():

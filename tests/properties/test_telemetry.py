@@ -12,7 +12,7 @@ from veridical.decoders.vcd import VCD
 from veridical.decoders.vista import SLA, VSV
 from veridical.pipelines.engine.declarations import LogitsEdit, ResidualEdit
 from veridical.pipelines.engine.logits import Fold
-from veridical.pipelines.engine.run import run
+from veridical.pipelines.engine.run import Observers, run
 from veridical.pipelines.generate import NeverActed
 
 from ..contract.setting import STEPS, Declares
@@ -65,7 +65,7 @@ def test_flips_and_divergences_are_those_of_the_logits(tiny):
     before = []
     keep = lambda step, logits: before.append(step.branches["main"].clone())
     options = {"max_new_tokens": STEPS, "do_sample": False}
-    _, fold, _ = run(tiny.lvlm, tiny.inputs, [SLA()], return_logits=True, observe=keep, **options)
+    _, fold, _ = run(tiny.lvlm, tiny.inputs, [SLA()], Observers(observe=keep), return_logits=True, **options)
     old, new = torch.stack(before, 1), torch.stack(fold.logits, 1)
     acted = fold.acted(0)
     assert acted.flipped.tolist() == (old.argmax(-1) != new.argmax(-1)).sum(1).tolist()

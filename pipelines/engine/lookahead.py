@@ -27,12 +27,11 @@ from ..inputs.rows import extended
 from ..model import families
 from ..model.compiled import eager
 from ..model.layout import Inputs, Layout
-from .beams import chosen_of
 from .call import AttentionCall, Sequences
 from .declarations import Branch, Declaration, Reading, Step
 from .hooks import applied
 from .plan import Placed
-from .rows import arrange, sequences
+from .rows import arrange, chosen_of, sequences
 
 MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
 

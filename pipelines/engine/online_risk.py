@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .beams import came_from
 from .declarations import Branch, Step
 from .record import Record, by_token, confidence
+from .rows import came_from
 
 
 class RunningRisk:

@@ -15,8 +15,8 @@ from veridical.datasets.world import scene
 from veridical.decoders.gate import Gate
 from veridical.decoders.helpd import HELPD
 from veridical.models import EMBEDDED
-from veridical.pipelines.engine.beams import chosen_of
 from veridical.pipelines.engine.lookahead import Lookahead, twin
+from veridical.pipelines.engine.rows import chosen_of
 
 from ..contract.setting import scale
 from ..families import tiny_families, tiny_more

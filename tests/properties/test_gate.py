@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from veridical.decoders.gate import Gate, gate, running
-from veridical.pipelines.engine.beams import came_from
 from veridical.pipelines.engine.declarations import Branch, Reading
 from veridical.pipelines.engine.online_risk import prefixed
+from veridical.pipelines.engine.rows import came_from
 from veridical.pipelines.generate import NeverActed
 from veridical.pipelines.registry import DECODERS
 

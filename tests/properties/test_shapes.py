@@ -11,9 +11,9 @@ import torch
 from jaxtyping import TypeCheckError
 
 import veridical
-from veridical.pipelines.engine.beams import came_from
 from veridical.pipelines.engine.call import Sequences, softmax
 from veridical.pipelines.engine.record import Record, confidence
+from veridical.pipelines.engine.rows import came_from
 
 from .. import shapes
 
@@ -95,6 +95,6 @@ def test_every_annotated_function_of_the_engine_is_checked():
     root = Path(veridical.__file__).parent / "pipelines" / "engine"
     shaped = re.compile(r"\b(Float|Int|Bool|Shaped)\[Tensor")
     annotated = {path.stem for path in root.glob("*.py") if shaped.search(path.read_text())}
-    assert {"call", "record", "beams", "online_risk", "logits", "choice", "forced", "lookahead"} <= annotated
+    assert {"call", "record", "rows", "online_risk", "logits", "choice", "forced", "lookahead"} <= annotated
     for function in (came_from, softmax, confidence, Sequences.align, Sequences.__init__):
         assert hasattr(function, "__wrapped__"), function

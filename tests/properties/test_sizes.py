@@ -1,13 +1,15 @@
 """Files that fit a reader's head, and functions whose callers need no list of twenty values."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import veridical
 
 ROOT = Path(veridical.__file__).parent
 PARTS = ("metrics", "datasets", "pipelines", "decoders", "detectors", "flows", "cli")
-MOST_LINES, MOST_PARAMETERS = 350, 8
+MOST_LINES, MOST_PARAMETERS, MOST_FILES = 350, 8, 16
+ONE_METHOD_A_FILE = {"decoders", "detectors", "metrics"}
 
 # What cannot be otherwise, and why.
 WIDE = {
@@ -34,6 +36,11 @@ def wide(text):
 def test_no_file_is_longer_than_350_lines():
     long = {name for name, path in sources().items() if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES}
     assert not long
+
+
+def test_no_folder_has_more_than_16_files_of_code_but_those_where_a_file_is_a_method():
+    files = Counter(path.parent.relative_to(ROOT).as_posix() for path in sources().values() if path.stem != "__init__")
+    assert not {name: count for name, count in files.items() if count > MOST_FILES and name not in ONE_METHOD_A_FILE}
 
 
 def test_no_function_but_a_command_has_more_than_eight_parameters():

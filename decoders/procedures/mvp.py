@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from ...datasets.prompts import DETAIL_PROMPT
 from ...pipelines.checks import check_at_least
 from ...pipelines.engine.forced import Forced
 from ...pipelines.engine.record import confidence
+from ...pipelines.inputs.prompts import DETAIL
 from ...pipelines.method import count, number, one_of, ruled, share
 from ...pipelines.procedures import Procedure
 from ...pipelines.results import Answer
@@ -31,7 +31,7 @@ BOTTOM_UP = (
 TOP_DOWN = (
     "Look at this image as a whole first: the scene, its surroundings and context. Then describe the image in detail."
 )
-VIEWS = (BOTTOM_UP, TOP_DOWN, DETAIL_PROMPT)
+VIEWS = (BOTTOM_UP, TOP_DOWN, DETAIL)
 PROMPT = "This is a description of the image: {caption}\nQuestion: {question}"
 
 

@@ -94,7 +94,7 @@ ENTRIES = {
     "vaf": Entry(neutral="vaf:boost=0,suppress=0", faint="vaf:boost=1e-6,suppress=1e-6"),
     "heads_guided": Entry(neutral="heads_guided:alpha=0", faint="heads_guided:alpha=1e-6"),
     "spin": Entry(neutral="spin:factor=1", faint="spin:keep=0.5,factor=1.000001", acting="spin:keep=0.5"),
-    # Open at every step. What it does at some steps and in some samples is in tests/properties/test_gate.py.
+    # Open at every step. What it does at some steps and in some samples is in tests/properties/pipelines/test_gate.py.
     "gate": Entry(neutral="gate:threshold='inf'", faint="gate:threshold=1e9", acting="gate:threshold=0"),
 }
 

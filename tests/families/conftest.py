@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from .models.tiny_families import FAMILIES
 from .setting import Setting, setting
-from .tiny_families import FAMILIES
 
 
 @pytest.fixture(params=FAMILIES, scope="session")

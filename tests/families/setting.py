@@ -16,8 +16,8 @@ from veridical.pipelines.engine.declarations import LogitsEdit, Reading
 from veridical.pipelines.engine.run import run
 
 from ..contract.setting import Declares
-from .tiny_families import FAMILIES, Family
-from .tiny_prompts import batch, two_prompts
+from .models.tiny_families import FAMILIES, Family
+from .models.tiny_prompts import batch, two_prompts
 
 STEPS = 3
 NEW_KIND = {"paligemma": 1}  # token_type_ids of generated tokens; 0 in every other family that has them

@@ -20,11 +20,11 @@ from veridical.pipelines.registry import DECODERS, DETECTORS, PROCEDURES
 
 from ..contract.setting import difference
 from ..contract.table import covered, entry
+from .models.tiny_families import FAMILIES
+from .models.tiny_processors import processor
+from .models.tiny_prompts import batch, prompt
 from .pictures import IMAGES, QUESTIONS
 from .setting import Setting, cast, setting
-from .tiny_families import FAMILIES
-from .tiny_processors import processor
-from .tiny_prompts import batch, prompt
 
 YES = "yes"
 TILED = ("internvl", "smolvlm", "idefics3")  # for pictures of another shape than one tile

@@ -10,9 +10,9 @@ from veridical.flows.checkup.run import check
 from veridical.pipelines.checkup import case as checkup
 from veridical.pipelines.checkup import engine, layout
 
+from .models.tiny_families import FAMILIES
+from .models.tiny_processors import MISSING, processor
 from .setting import setting
-from .tiny_families import FAMILIES
-from .tiny_processors import MISSING, processor
 
 PICTURE = scene("test", 1).image.resize((60, 40), Image.Resampling.BILINEAR)
 ENOUGH = ["vista", "pai"]  # states, readings, scores, a branch; every method on every family: test_methods

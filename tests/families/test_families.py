@@ -16,6 +16,8 @@ from veridical.pipelines.engine.run import Observers, prefill, run
 from veridical.pipelines.model.layout import UnsupportedModel
 
 from ..contract.setting import Declares, difference
+from .models.tiny_prompts import batch, other_picture, text_only
+from .models.tiny_weights import IMAGE, KV_HEADS, LAYERS, SIDE, text
 from .setting import (
     STEPS,
     all_rows,
@@ -28,8 +30,6 @@ from .setting import (
     transformers_logits,
     watch,
 )  # fmt: skip
-from .tiny_prompts import batch, other_picture, text_only
-from .tiny_weights import IMAGE, KV_HEADS, LAYERS, SIDE, text
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 

@@ -5,11 +5,11 @@ import pytest
 import veridical
 from veridical.pipelines.model import families
 
+from .models.tiny_families import FAMILIES
+from .models.tiny_more import MORE
+from .models.tiny_prompts import prompt, rows
+from .models.tiny_weights import END, FAKE, GLOBAL, HIDDEN, IMAGE, ROW, START, WINDOW
 from .setting import setting
-from .tiny_families import FAMILIES
-from .tiny_more import MORE
-from .tiny_prompts import prompt, rows
-from .tiny_weights import END, FAKE, GLOBAL, HIDDEN, IMAGE, ROW, START, WINDOW
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 

@@ -14,8 +14,8 @@ from veridical.pipelines.engine.declarations import Branch, LogitsEdit
 from veridical.pipelines.engine.run import prefill
 
 from ..contract.setting import Declares, difference
+from .models.tiny_prompts import words
 from .setting import forward, setting, transformers_generate, transformers_logits
-from .tiny_prompts import words
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from veridical.pipelines.registry import DETECTORS, PROCEDURES
 from ..contract.setting import difference
 from ..contract.table import covered, entry, neutral
 from . import support
+from .models.tiny_families import FAMILIES
+from .models.tiny_processors import MISSING
 from .setting import STEPS
-from .tiny_families import FAMILIES
-from .tiny_processors import MISSING
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 

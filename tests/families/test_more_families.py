@@ -15,6 +15,9 @@ from veridical.pipelines.model.layout import UnsupportedModel
 
 from ..contract.setting import difference
 from ..contract.table import neutral
+from .models.tiny_more import MORE
+from .models.tiny_prompts import batch, other_picture, two_prompts
+from .models.tiny_weights import HEADS, HIDDEN, IMAGE, LAYERS, VOCAB, vision
 from .setting import (
     STEPS,
     Setting,
@@ -27,9 +30,6 @@ from .setting import (
     watch,
 )  # fmt: skip
 from .support import acting
-from .tiny_more import MORE
-from .tiny_prompts import batch, other_picture, two_prompts
-from .tiny_weights import HEADS, HIDDEN, IMAGE, LAYERS, VOCAB, vision
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 

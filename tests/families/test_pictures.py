@@ -11,9 +11,9 @@ from veridical.decoders.agla_view import MatchedView, around_question
 from veridical.pipelines.inputs.pixel_values import Colours, NoImages, images_of
 from veridical.pipelines.matching.base import Match
 
+from .models.tiny_families import FAMILIES
+from .models.tiny_processors import MISSING, processor
 from .setting import setting
-from .tiny_families import FAMILIES
-from .tiny_processors import MISSING, processor
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 

@@ -6,11 +6,11 @@ import torch
 import veridical
 from veridical.pipelines.model import families
 
+from .models.tiny_families import FAMILIES
+from .models.tiny_processors import MISSING, PICTURES, processor
+from .models.tiny_weights import END, FAKE, GLOBAL, IMAGE, ROW, START
 from .pictures import IMAGES, QUESTIONS, picture
 from .setting import setting
-from .tiny_families import FAMILIES
-from .tiny_processors import MISSING, PICTURES, processor
-from .tiny_weights import END, FAKE, GLOBAL, IMAGE, ROW, START
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 

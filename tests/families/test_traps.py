@@ -14,7 +14,11 @@ from veridical.pipelines.model import families
 from veridical.pipelines.registry import DECODERS
 
 from ..contract.setting import Declares, difference
-from .setting import (
+from .models.tiny_families import FAMILIES, paligemma2
+from .models.tiny_processors import processor
+from .models.tiny_prompts import batch, other_picture, prompt, several_pictures, text_only, two_prompts
+from .models.tiny_weights import WINDOW
+from .setting import (  # fmt: skip
     STEPS,
     Setting,
     appended,
@@ -24,11 +28,7 @@ from .setting import (
     transformers_generate,
     transformers_logits,
     watch,
-)  # fmt: skip
-from .tiny_families import FAMILIES, paligemma2
-from .tiny_processors import processor
-from .tiny_prompts import batch, other_picture, prompt, several_pictures, text_only, two_prompts
-from .tiny_weights import WINDOW
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 

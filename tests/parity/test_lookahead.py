@@ -19,11 +19,11 @@ from veridical.pipelines.engine.lookahead import Lookahead, twin
 from veridical.pipelines.engine.rows import chosen_of
 
 from ..contract.setting import scale
-from ..families import tiny_families, tiny_more
+from ..families.models import tiny_families, tiny_more
+from ..families.models.tiny_prompts import ROW_NAMES, several_pictures, text_only, two_prompts
+from ..families.models.tiny_prompts import batch as family_batch
+from ..families.models.tiny_prompts import prompt as family_prompt
 from ..families.setting import setting
-from ..families.tiny_prompts import ROW_NAMES, several_pictures, text_only, two_prompts
-from ..families.tiny_prompts import batch as family_batch
-from ..families.tiny_prompts import prompt as family_prompt
 from .test_methods import HEADS
 from .tiny import batch, prompt, tiny_llava
 

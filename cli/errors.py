@@ -48,12 +48,12 @@ def explain(error: Exception) -> tuple[str, int]:
     IndexError, and anything else, is our mistake or the machine's. What stops a job says by itself how it goes on.
     """
     text = str(error).strip() or type(error).__name__
+    if type(error).__name__ in _STOPS:
+        return getattr(error, "strerror", None) or text, UNEXPECTED
     if isinstance(error, OSError) and error.errno is not None and text.startswith("[Errno"):
         return _of_the_system(error), BAD_INPUT
     if isinstance(error, UnicodeDecodeError):
         return f"a file is no UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8.", BAD_INPUT
-    if type(error).__name__ in _STOPS:
-        return text, UNEXPECTED
     named = type(error) not in (KeyError, IndexError) and isinstance(error, ValueError | OSError | LookupError)
     if named and not isinstance(error, UnicodeError):
         return text, BAD_INPUT

@@ -52,7 +52,7 @@ def random_llava() -> veridical.LVLM:
 
 
 def random_dhcp(lvlm: veridical.LVLM) -> Any:
-    """DHCP with a random probe for the pictures of `random_inputs`: what it says means nothing, its cost does."""
+    """DHCP with a random probe for the images of `random_inputs`: what it says means nothing, its cost does."""
     size, draw = len(lvlm.layers) * lvlm.heads * 144, torch.Generator().manual_seed(0)
     noise = lambda *shape: torch.randn(*shape, generator=draw)
     probe = MLP(torch.zeros(size), torch.ones(size), noise(HIDDEN, size), noise(HIDDEN), noise(2, HIDDEN), noise(2))
@@ -89,18 +89,18 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
-    if asked.model == "random":
-        lvlm, inputs = random_llava(), random_inputs(asked.batch)
+    if options.model == "random":
+        lvlm, inputs = random_llava(), random_inputs(options.batch)
     else:
         from veridical.datasets.world import scene
 
-        lvlm = veridical.load(asked.model)
-        images = [scene("test", index).image for index in range(asked.batch)]
-        inputs = lvlm.prepare(images, ["Please describe this image in detail."] * asked.batch)
-    made = {"dhcp": random_dhcp(lvlm)} if asked.model == "random" else {}
-    clock, tokens = CLOCKS[asked.clock], asked.tokens
+        lvlm = veridical.load(options.model)
+        images = [scene("test", index).image for index in range(options.batch)]
+        inputs = lvlm.prepare(images, ["Please describe this image in detail."] * options.batch)
+    made = {"dhcp": random_dhcp(lvlm)} if options.model == "random" else {}
+    clock, tokens = CLOCKS[options.clock], options.tokens
 
     def seconds(names: Sequence[str]) -> float:
         detectors = [made.get(name, name) for name in names]
@@ -113,16 +113,16 @@ def main() -> None:
         return clock() - began
 
     count = sum(weight.numel() for weight in lvlm.model.parameters())
-    print(f"{asked.model}, {count / 1e6:.1f} M parameters, on {machine()}; batch {asked.batch}, {tokens} tokens, "
-          f"n = {asked.runs} pairs, {asked.clock} time")  # fmt: skip
-    for name in asked.detector or DETECTORS:
+    print(f"{options.model}, {count / 1e6:.1f} M parameters, on {machine()}; batch {options.batch}, {tokens} tokens, "
+          f"n = {options.runs} pairs, {options.clock} time")  # fmt: skip
+    for name in options.detector or DETECTORS:
         try:
             seconds([name])
         except ValueError as error:
             print(json.dumps({"detector": name, "skipped": str(error)}))
             continue
         pairs = []
-        for run in range(asked.runs):
+        for run in range(options.runs):
             first = seconds([name] if run % 2 else [])
             second = seconds([] if run % 2 else [name])
             pairs.append((second, first) if run % 2 else (first, second))

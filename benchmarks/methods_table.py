@@ -287,14 +287,14 @@ def main() -> None:
     parser.add_argument("--method", action="append", choices=tuple(GRID), help="only these; all if not given")
     parser.add_argument("--without", action="append", default=[], choices=tuple(GRID))
     parser.add_argument("--benchmark", choices=("chair", "pope"), help="of measure: only this")
-    asked = parser.parse_args()
-    methods = [name for name in asked.method or GRID if name not in asked.without]
-    if asked.part == "write":
-        write(asked.out, methods, asked.to)
-    elif asked.part == "measure":
-        measure(asked.out, methods, [asked.benchmark] if asked.benchmark else ("chair", "pope"))
+    arguments = parser.parse_args()
+    methods = [name for name in arguments.method or GRID if name not in arguments.without]
+    if arguments.part == "write":
+        write(arguments.out, methods, arguments.to)
+    elif arguments.part == "measure":
+        measure(arguments.out, methods, [arguments.benchmark] if arguments.benchmark else ("chair", "pope"))
     else:
-        {"choose": choose, "time": take_time}[asked.part](asked.out, methods)
+        {"choose": choose, "time": take_time}[arguments.part](arguments.out, methods)
 
 
 if __name__ == "__main__":

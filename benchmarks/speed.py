@@ -36,21 +36,21 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--runs", type=int, default=20)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
-    lvlm = veridical.load(asked.model)
-    images = [scene("test", index).image for index in range(asked.batch)]
-    inputs = lvlm.prepare(images, ["Please describe this image in detail."] * asked.batch)
-    names = asked.decoder or sorted(DECODERS.names)
-    print(f"{asked.model} on {machine()}, batch {asked.batch}, {asked.tokens} tokens, {asked.runs} paired runs")
+    lvlm = veridical.load(options.model)
+    images = [scene("test", index).image for index in range(options.batch)]
+    inputs = lvlm.prepare(images, ["Please describe this image in detail."] * options.batch)
+    names = options.decoder or sorted(DECODERS.names)
+    print(f"{options.model} on {machine()}, batch {options.batch}, {options.tokens} tokens, {options.runs} paired runs")
     for name in names:
-        seconds(lvlm, inputs, [name], asked.tokens)
+        seconds(lvlm, inputs, [name], options.tokens)
         pairs = [
-            (seconds(lvlm, inputs, [], asked.tokens), seconds(lvlm, inputs, [name], asked.tokens))
-            for _ in range(asked.runs)
+            (seconds(lvlm, inputs, [], options.tokens), seconds(lvlm, inputs, [name], options.tokens))
+            for _ in range(options.runs)
         ]
         ratios = sorted(with_it / plain for plain, with_it in pairs)
-        each = statistics.median(with_it for _, with_it in pairs) / asked.tokens / asked.batch * 1000
+        each = statistics.median(with_it for _, with_it in pairs) / options.tokens / options.batch * 1000
         print(json.dumps({"decoder": name, "ms_per_token": round(each, 3), "ratio": round(statistics.median(ratios), 3),
                           "ratio_low": round(ratios[0], 3), "ratio_high": round(ratios[-1], 3)}))  # fmt: skip
 

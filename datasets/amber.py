@@ -13,22 +13,22 @@ from .examples import Example
 from .seen import Seen, is_there, plural
 
 PROMPT = "Describe this image."
-IMAGES = ("", "image", "images", "AMBER")  # where the pictures may lie, in the folder or beside it
+IMAGES = ("", "image", "images", "AMBER")  # where the images may lie, in the folder or beside it
 _ASKED = 3  # absent objects of each scene
 _BLOCK = 10  # ids of questions about one scene
 
 
 def find_images(folder: Path, name: str) -> Path:
-    """The folder that holds AMBER's pictures.
+    """The folder that holds AMBER's images.
 
     Raises:
-        FileNotFoundError: the picture `name` is in none of the places; says which were looked at.
+        FileNotFoundError: the image `name` is in none of the places; says which were looked at.
     """
     places = [base / part for base in (folder, folder.parent) for part in IMAGES]
     found = next((place for place in places if (place / name).is_file()), None)
     if found is None:
         raise FileNotFoundError(
-            f"no {name} in {', '.join(map(str, dict.fromkeys(places)))}; AMBER's pictures are a download of their own, "
+            f"no {name} in {', '.join(map(str, dict.fromkeys(places)))}; AMBER's images are a download of their own, "
             "linked from its repository: unpack them into one of these."
         )
     return found
@@ -51,21 +51,21 @@ def from_folder(
     for number, item in items.items():
         query = queries[number]
         if query["image"] in chosen:
-            asks = item["type"] != "generative"
+            is_question = item["type"] != "generative"
             found.append(_example(
                 number, str(images / query["image"]), query["image"], query["query"],
-                item["truth"] if asks else None, objects[query["image"]],
-                dimensions[item["type"]] if asks else ("descriptions",),
+                item["truth"] if is_question else None, objects[query["image"]],
+                dimensions[item["type"]] if is_question else ("descriptions",),
             ))  # fmt: skip
     return found
 
 
-def of_pictures(
-    pictures: Iterable[Seen], limit: int, dimensions: Mapping[str, Sequence[str]], vocabulary: Iterable[str]
+def of_images(
+    images: Iterable[Seen], limit: int, dimensions: Mapping[str, Sequence[str]], vocabulary: Iterable[str]
 ) -> tuple[dict[str, Any], list[Example]]:
-    """AMBER's files for pictures whose objects are known, as `metrics.amber.Amber` takes them, and what to ask.
+    """AMBER's files for images whose objects are known, as `metrics.amber.Amber` takes them, and what to ask.
 
-    A description of each picture, judged against its objects and the absent ones that one would expect; three questions
+    A description of each image, judged against its objects and the absent ones that one would expect; three questions
     about existence (always no, as in AMBER), and two about a number, one right and one off by one. Of states, actions
     and contacts nothing is known.
 
@@ -75,19 +75,19 @@ def of_pictures(
     items: dict[int, dict[str, Any]] = {}
     queries: dict[int, dict[str, Any]] = {}
     described: list[Example] = []
-    asked: list[Example] = []
+    questions: list[Example] = []
 
     def add(number: int, seen: Seen, kind: str, query: str, truth: Any, expected: Sequence[str] | None = None) -> None:
-        told = {} if expected is None else {"hallu": list(expected)}
-        items[number] = {"id": number, "type": kind, "truth": truth, **told}
+        hallucinated = {} if expected is None else {"hallu": list(expected)}
+        items[number] = {"id": number, "type": kind, "truth": truth, **hallucinated}
         queries[number] = {"id": number, "image": seen.name, "query": query}
-        asks = expected is None
-        (asked if asks else described).append(_example(
-            number, seen.image, seen.image_id, query, truth if asks else None, seen.objects,
-            dimensions[kind] if asks else ("descriptions",),
+        is_question = expected is None
+        (questions if is_question else described).append(_example(
+            number, seen.image, seen.image_id, query, truth if is_question else None, seen.objects,
+            dimensions[kind] if is_question else ("descriptions",),
         ))  # fmt: skip
 
-    for place, seen in enumerate(islice(pictures, limit), start=1):
+    for place, seen in enumerate(islice(images, limit), start=1):
         add(place, seen, "generative", PROMPT, sorted(seen.counts), seen.expected)
         number = 1_000_000 + place * _BLOCK
         for offset, name in enumerate(seen.expected[:_ASKED]):
@@ -99,10 +99,10 @@ def of_pictures(
         there = seen.counts[name]
         fewer = there > 1 and (seen.rng.random() < 0.5 or there + 1 == len(NUMBERS))
         other = there - 1 if fewer else there + 1
-        for offset, (said, truth) in enumerate(((there, "yes"), (other, "no")), start=_ASKED):
-            add(number + offset, seen, "discriminative-attribute-number", are_there(name, said), truth)
+        for offset, (claim, truth) in enumerate(((there, "yes"), (other, "no")), start=_ASKED):
+            add(number + offset, seen, "discriminative-attribute-number", are_there(name, claim), truth)
     data = {"items": items, "queries": queries, "relations": {name: [] for name in vocabulary}, "safe": frozenset()}
-    return data, described + asked
+    return data, described + questions
 
 
 def are_there(name: str, number: int) -> str:

@@ -32,7 +32,7 @@ def write_coco(
     """Write the first `count` scenes of a split of the embedded world as COCO does; returns the folder.
 
     instances_<split>.json with boxes, areas and masks (compressed RLE), captions_<split>.json with two captions each,
-    and the pictures as PNG in <split>/. Image ids are 10,000,000 times 1 (train), 2 (validation) or 3 (test) plus the
+    and the images as PNG in <split>/. Image ids are 10,000,000 times 1 (train), 2 (validation) or 3 (test) plus the
     scene's index; an annotation's id is ten times its image's plus 1, 2, … The files are the same on every machine.
 
     Args:
@@ -227,15 +227,15 @@ def coco_pope(
         enough = sorted(image for image in ids.values() if len(objects.get(image, ())) >= per_image)
         drawn = random.Random(seed).sample(enough, min(len(enough), max(limit or len(enough), POPE_SAMPLE)))
     truth = named(drawn) if named else {}
-    asked = pope.build(content, strategy, per_image, drawn if images is not None else sorted(drawn) or 0, seed, truth)
-    asked_about = {ids[q["image"]] for q in asked}
-    kept = set([image for image in drawn if image in asked_about][:limit])
+    rows = pope.build(content, strategy, per_image, drawn if images is not None else sorted(drawn) or 0, seed, truth)
+    questioned = {ids[q["image"]] for q in rows}
+    kept = set([image for image in drawn if image in questioned][:limit])
     return [
         pope_example(
             q, str(files.images / q["image"]), image, frozenset({*objects.get(image, ()), *truth.get(image, ())}),
             strategy,
         )
-        for q, image in [(q, ids[q["image"]]) for q in asked]
+        for q, image in [(q, ids[q["image"]]) for q in rows]
         if image in kept
     ]  # fmt: skip
 

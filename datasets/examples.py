@@ -53,7 +53,7 @@ class Example:
         return None if self.image.startswith(WORLD) else Path(self.image)
 
     def open(self) -> Image.Image:
-        """The picture.
+        """The image.
 
         Raises:
             OSError: a file that is missing or no image.
@@ -90,20 +90,20 @@ def world_pope(
     """
     _check_limit(limit)
     sample = _scenes_with(split, max(limit, POPE_SAMPLE), per_image)
-    asked = questions({name: categories for name, _, categories in sample}, strategy, per_image, seed)
+    rows = questions({name: categories for name, _, categories in sample}, strategy, per_image, seed)
     indices = {name: index for name, index, _ in sample[:limit]}
     truth = {name: frozenset(categories) for name, _, categories in sample}
     return [
         pope_example(q, f"{WORLD}{split}/{indices[q['image']]}", q["image"], truth[q["image"]], strategy)
-        for q in asked
+        for q in rows
         if q["image"] in indices
     ]
 
 
-def pope_example(asked: dict, image: str, image_id: str | int, objects: frozenset[str], strategy: str) -> Example:
+def pope_example(row: dict, image: str, image_id: str | int, objects: frozenset[str], strategy: str) -> Example:
     """One of POPE's questions as an example; its id names image and question, and so is the same in every split."""
-    text = asked["text"]
-    return Example(f"{asked['image']}: {text}", image, image_id, text, asked["label"], objects, (strategy,))
+    text = row["text"]
+    return Example(f"{row['image']}: {text}", image, image_id, text, row["label"], objects, (strategy,))
 
 
 def merged(parts: Iterable[Iterable[Example]]) -> list[Example]:

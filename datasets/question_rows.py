@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 
 def image_of(folder: Path, name: str) -> str:
-    """Where a picture of a question file lies: beside it, or in its images/."""
+    """Where an image of a question file lies: beside it, or in its images/."""
     beside = folder / name
     return str(beside if beside.is_file() or not (folder / "images" / name).is_file() else folder / "images" / name)
 

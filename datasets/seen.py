@@ -21,13 +21,13 @@ EXPECTED = 5  # absent objects that one would expect, at most
 
 @dataclass(frozen=True)
 class Seen:
-    """One picture.
+    """One image.
 
     Args:
-        name: of the picture. image, image_id: as in `Example`.
+        name: of the image. image, image_id: as in `Example`.
         counts: category -> how many, the largest or first annotated first.
         expected: absent categories that one would expect beside these, the likeliest first.
-        rng: for what is asked about this picture, the same whatever else is asked.
+        rng: for what is asked about this image, the same whatever else is asked.
     """
 
     name: str
@@ -83,7 +83,7 @@ def from_coco(
 ) -> Iterator[Seen]:  # fmt: skip
     """The images of a COCO folder that `coco.choose` chooses; those without annotations are passed over.
 
-    A category with a crowd in the picture counts as there, and is not counted. Expected is what all annotations have
+    A category with a crowd in the image counts as there, and is not counted. Expected is what all annotations have
     most often beside the objects that are there.
 
     Raises:

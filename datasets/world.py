@@ -39,7 +39,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture of the embedded world and all that is true of it; objects by visible area, largest first."""
+    """One image of the embedded world and all that is true of it; objects by visible area, largest first."""
 
     split: str
     index: int
@@ -161,7 +161,7 @@ def scene(split: str, index: int) -> Scene:
     for _ in range(20):
         canvas, names = background(place, SIZE, rng), _choose(place, rng)
         things = _draw(names, canvas, rng)
-        if len(things) == len(names):  # nothing is in the picture that the truth does not know
+        if len(things) == len(names):  # nothing is in the image that the truth does not know
             break
     things.sort(key=lambda thing: -thing.area)
     made = Scene(split, index, place.name, canvas, tuple(things), ())

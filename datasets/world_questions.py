@@ -84,8 +84,8 @@ def sycophancy(split: str = "test", limit: int = 500, seed: int = 0) -> list[Que
     for made, rng in _scenes(split, seed, SYCOPHANCY):
         kind, names = _absent(made)
         present = made.categories
-        asked = ((names[rng.integers(len(names))], "no", kind), (present[rng.integers(len(present))], "yes", "present"))
-        for name, label, what in asked:
+        pairs = ((names[rng.integers(len(names))], "no", kind), (present[rng.integers(len(present))], "yes", "present"))
+        for name, label, what in pairs:
             for insists in (False, True):
                 text = CONFIDENT.format(_article(name)) + _is_there(name) if insists else _is_there(name)
                 built.append({

@@ -83,5 +83,5 @@ class Margin(Detector):
         if self.spellings is None:
             return risk
         yes = yes_no_margin(record["margin/answers"][:, :, 0]).sigmoid().to(risk)
-        said_yes, said_no = (torch.isin(record.ids, record.ids.new_tensor(one)) for one in self.spellings)
-        return torch.where(said_yes, 1 - yes, torch.where(said_no, yes, risk))
+        is_yes, is_no = (torch.isin(record.ids, record.ids.new_tensor(one)) for one in self.spellings)
+        return torch.where(is_yes, 1 - yes, torch.where(is_no, yes, risk))

@@ -173,8 +173,8 @@ def _folder(where: str) -> Path:
     try:
         return Path([hf_hub_download(where, file) for file in (TENSORS, CONFIG)][1]).parent
     except Exception as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FileNotFoundError(f"no detector {where!r}: it is no folder here, and not on the Hub ({said})") from error
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FileNotFoundError(f"no detector {where!r}: it is no folder here, and not on the Hub ({cause})") from error
 
 
 @lru_cache(maxsize=8)

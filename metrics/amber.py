@@ -221,7 +221,7 @@ class Amber:
         """Answers to the yes/no questions by id (1005 to 15220).
 
         Args:
-            answers: id -> what the model said.
+            answers: id -> text of the model.
             protocol: "official": exactly "Yes" or "No", anything else is wrong, "Yes." and "yes" too.
                 "strict": yes or no as a whole word and not both, in any case (as POPE's `strict`).
 
@@ -236,10 +236,10 @@ class Amber:
         for number, answer in answers.items():
             truth = self._item(number, generative=False)["truth"]
             exact = {"Yes": "yes", "No": "no"}.get(answer, "unparsed")
-            said = exact if protocol == "official" else parse_yes_no(answer, "strict")
+            word = exact if protocol == "official" else parse_yes_no(answer, "strict")
             found[number] = AnswerCounts(
-                1, int(said == truth), int(said == "no"), int(truth == "no"),
-                int(said == truth == "no"), int(said == "unparsed"),
+                1, int(word == truth), int(word == "no"), int(truth == "no"),
+                int(word == truth == "no"), int(word == "unparsed"),
             )  # fmt: skip
         dimensions = {number: DIMENSIONS[self.items[number]["type"]] for number in found}
         return DiscriminativeScore(found, dimensions, self._images(found), protocol)
@@ -277,12 +277,12 @@ def _first(similarity: Callable[[str, str], float], noun: str, names: Sequence[t
     return next((place for word, place in names if similarity(noun, word) > THRESHOLD), None)
 
 
-def _check(said: Mapping[int, str], what: str) -> None:
-    if not said:
+def _check(texts: Mapping[int, str], what: str) -> None:
+    if not texts:
         raise ValueError(f"no {what} to score; needed: {{id: text, …}}.")
-    for number, text in said.items():
+    for number, text in texts.items():
         if not isinstance(text, str):
-            raise TypeError(f"what id {number!r} said is a string; found {type(text).__name__}: {text!r:.80}")
+            raise TypeError(f"the text of id {number!r} is a string; found {type(text).__name__}: {text!r:.80}")
 
 
 def _json(path: Path) -> Any:

@@ -114,7 +114,7 @@ class AnswerCounts(NamedTuple):
 
     questions: int
     correct: int
-    said_no: int
+    no: int
     truth_no: int
     correct_no: int
     unparsed: int
@@ -122,9 +122,9 @@ class AnswerCounts(NamedTuple):
 
 DISCRIMINATIVE: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "accuracy": lambda c: (c.correct, c.questions),
-    "precision": lambda c: (c.correct_no, c.said_no),
+    "precision": lambda c: (c.correct_no, c.no),
     "recall": lambda c: (c.correct_no, c.truth_no),
-    "f1": lambda c: (2 * c.correct_no, c.said_no + c.truth_no),
+    "f1": lambda c: (2 * c.correct_no, c.no + c.truth_no),
     "unparsed": lambda c: (c.unparsed, c.questions),
 }
 
@@ -133,11 +133,11 @@ DISCRIMINATIVE: dict[str, Callable[[Any], tuple[Any, Any]]] = {
 class DiscriminativeScore:
     """AMBER's yes/no questions; the positive class is **no**. 0 to 1, higher is better.
 
-    accuracy = right / questions,   precision = right "No" / "No" said,   recall = right "No" / truth is no,
-    f1 = 2·right "No" / ("No" said + truth is no)
+    accuracy = right / questions,   precision = right "No" / "No" answered,   recall = right "No" / truth is no,
+    f1 = 2·right "No" / ("No" answered + truth is no)
 
     An answer that is neither counts as wrong, as `unparsed`. All existence questions have the truth no: precision is
-    1 there as soon as one "No" is said.
+    1 there as soon as one answer is "No".
     """
 
     per_question: dict[int, AnswerCounts]
@@ -179,11 +179,11 @@ def official_discriminative(counts: AnswerCounts, dimension: str | None = None) 
     Its F1 adds 0.0001 to the denominator, and 0.001 for existence. The denominators of "attribute" are the sums of
     those of state, number and action, and so start at 0.003.
 
-    >>> official_discriminative(AnswerCounts(questions=4, correct=3, said_no=1, truth_no=2, correct_no=1, unparsed=0))
+    >>> official_discriminative(AnswerCounts(questions=4, correct=3, no=1, truth_no=2, correct_no=1, unparsed=0))
     {'accuracy': 75.0, 'precision': 99.9, 'recall': 50.0, 'f1': 66.6}
     """
     start = 3 * START if dimension == "attribute" else START
-    precision = _percent(counts.correct_no, counts.said_no, start)
+    precision = _percent(counts.correct_no, counts.no, start)
     recall = _percent(counts.correct_no, counts.truth_no, start)
     more = 0.001 if dimension == "existence" else 0.0001
     p, r = precision / 100, recall / 100
@@ -202,13 +202,13 @@ def amber_score(generative: GenerativeScore, discriminative: DiscriminativeScore
     """
     wrote = {generative.images[number]: score.counts for number, score in generative.per_response.items()}
     images = dict.fromkeys(discriminative.images[number] for number in discriminative.per_question)
-    said = {image: AnswerCounts(*row) for image, row in zip(images, discriminative.units(), strict=True)}
-    rows = np.zeros((len({**wrote, **said}), 4))
-    for row, image in zip(rows, {**wrote, **said}, strict=True):
+    answered = {image: AnswerCounts(*row) for image, row in zip(images, discriminative.units(), strict=True)}
+    rows = np.zeros((len({**wrote, **answered}), 4))
+    for row, image in zip(rows, {**wrote, **answered}, strict=True):
         if image in wrote:
             row[:2] = wrote[image].hallucinated, wrote[image].nouns
-        if image in said:
-            row[2:] = DISCRIMINATIVE["f1"](said[image])
+        if image in answered:
+            row[2:] = DISCRIMINATIVE["f1"](answered[image])
     if not all(rows.sum(axis=0)[[1, 3]]):
         return Estimate(0.0, 0.0, 1.0, 0)
     return bootstrap(rows, lambda s: (1 - s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3]) / 2, **options)

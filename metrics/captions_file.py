@@ -146,17 +146,17 @@ def in_order(questions: Sequence[Mapping[str, Any]], answers: Predictions) -> li
                 "there must be as many. Write question_id with each answer."
             )
         return list(answers.by_id.values())
-    asked = [as_number(question["question_id"]) for question in questions]
-    missing = [number for number in asked if number not in answers.by_id]
-    other = answers.by_id.keys() - set(asked)
+    ids = [as_number(question["question_id"]) for question in questions]
+    missing = [number for number in ids if number not in answers.by_id]
+    other = answers.by_id.keys() - set(ids)
     if missing or other:
-        told = [f"{len(missing)} have no answer, such as {missing[0]!r}"] if missing else []
-        told += [f"{len(other)} answers are to none of them, such as {min(other, key=str)!r}"] if other else []
+        problems = [f"{len(missing)} have no answer, such as {missing[0]!r}"] if missing else []
+        problems += [f"{len(other)} answers are to none of them, such as {min(other, key=str)!r}"] if other else []
         raise ValueError(
-            f"of {len(asked)} questions {' and '.join(told)}: is it another question file, or a part? Answers in the "
+            f"of {len(ids)} questions {' and '.join(problems)}: is it another question file, or a part? Answers in the "
             "questions' order, but with other ids, can be matched by order (--by-order)."
         )
-    return [answers.by_id[number] for number in asked]
+    return [answers.by_id[number] for number in ids]
 
 
 def _read(
@@ -285,11 +285,11 @@ def _pick(row: Any, what: str, ids: Sequence[str], texts: Sequence[str]) -> tupl
             f"has no {what}; found {', '.join(map(str, row)) or 'nothing'}, looked for {', '.join(texts)}. Another "
             "name can be given (--field)."
         )
-    said = [other for other in texts if other in row and other != "text" and row[other] != row[name]]
-    if said and name != "text":
+    rest = [other for other in texts if other in row and other != "text" and row[other] != row[name]]
+    if rest and name != "text":
         raise ValueError(
-            f"has {name} and {said[0]}, which differ: {row[name]!r:.40} and {row[said[0]]!r:.40}. Say which the model "
-            f"wrote: --field {said[0]}, or field={said[0]!r} in Python."
+            f"has {name} and {rest[0]}, which differ: {row[name]!r:.40} and {row[rest[0]]!r:.40}. Say which the model "
+            f"wrote: --field {rest[0]}, or field={rest[0]!r} in Python."
         )
     if name == "text" and len(texts) > 1 and "label" in row and "question" not in row and "prompt" not in row:
         raise ValueError(f"has a text and a label, as a question has, but no {what}: is this the file of questions?")

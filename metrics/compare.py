@@ -62,8 +62,8 @@ class Comparison:
 
     def __str__(self) -> str:
         d, p = self.difference, "" if self.p is None else f", p={self.p:.3g}"
-        told = f"{self.first:.3f} against {self.second:.3f}: {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-        return f"{told} (n={d.n}{p}), {self.verdict}"
+        values = f"{self.first:.3f} against {self.second:.3f}: {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+        return f"{values} (n={d.n}{p}), {self.verdict}"
 
 
 def verdict(
@@ -194,7 +194,7 @@ def compare_pope(
         ValueError: as `pope.estimates`.
     """
     differences = pope.difference(first, second, labels, images, protocol, level=level, **options)
-    one, two = (pope.score(said, labels, protocol) for said in (first, second))
+    one, two = (pope.score(answers, labels, protocol) for answers in (first, second))
     return _compared(one, two, differences, pope.HIGHER_IS_BETTER, level)
 
 
@@ -293,7 +293,7 @@ def warnings_between(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
     ['token budgets differ (chair.max_new_tokens): 512 against 64.']
     """
     one, two = _watched(first), _watched(second)
-    said: list[str] = []
+    differences: list[str] = []
     alone: dict[tuple[str, str], dict[str, None]] = {}
     for path, (what, a) in one.items():
         if path not in two:
@@ -303,15 +303,15 @@ def warnings_between(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
         if what == "image sets" and _is_list(a) and _is_list(b):
             a, b = set(map(str, a)), set(map(str, b))
             if a != b:
-                said.append(f"{what} differ ({where}): {len(a)} and {len(b)} with {len(a & b)} in common.")
+                differences.append(f"{what} differ ({where}): {len(a)} and {len(b)} with {len(a & b)} in common.")
         elif a != b:
-            said.append(f"{what} differ ({where}): {_short(a)} against {_short(b)}.")
+            differences.append(f"{what} differ ({where}): {_short(a)} against {_short(b)}.")
     for path, (what, _) in two.items():
         if path not in one:
             alone.setdefault(("second", _missing(path, one)), {})[what] = None
     for (which, where), whats in alone.items():
-        said.append(f"only the {which} says {where}: {', '.join(whats)} cannot be compared.")
-    return said
+        differences.append(f"only the {which} says {where}: {', '.join(whats)} cannot be compared.")
+    return differences
 
 
 # Parts of a manifest that may differ: how it was asked for, what was compared, where it ran.

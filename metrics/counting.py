@@ -26,11 +26,11 @@ ARTICLE = re.compile(r"\b(?:a|an|single)\b(?! (?:few|couple|lot|number|group|pai
 
 @dataclass(frozen=True)
 class Claim:
-    """A yes/no question about the number of the same objects, and what the model said to it.
+    """A yes/no question about the number of the same objects, and its answer.
 
     Args:
         number: the number it asks about.
-        answer: what the model said.
+        answer: the text of the model.
         at_least: "Is there a dog?" asks about one or more; "Are there two dogs?" about exactly two.
     """
 
@@ -41,7 +41,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Count:
-    """One counting question: the true number, what the model said, and claims about the same objects."""
+    """One counting question: the true number, the answer, and claims about the same objects."""
 
     answer: str
     number: int
@@ -55,8 +55,8 @@ class Counts(NamedTuple):
     questions: int
     exact: int
     read: int
-    away: int  # |said − true|, 0 where nothing could be read
-    over: int  # said − true
+    away: int  # |answer − truth|, 0 where nothing could be read
+    over: int  # answer − truth
     claims: int
     consistent: int
 
@@ -93,72 +93,72 @@ def parse_count(answer: str) -> int | None:
     return 1 if ARTICLE.search(answer) else None
 
 
-def agrees(said: int | None, claim: Claim, protocol: str = "strict") -> bool:
+def agrees(found: int | None, claim: Claim, protocol: str = "strict") -> bool:
     """Whether a count and the answer to a yes/no question say the same; what cannot be read agrees with nothing.
 
-    yes ⇔ said = number, or said ≥ number where the question asks for at least that many
+    yes ⇔ found = number, or found ≥ number where the question asks for at least that many
 
     >>> agrees(2, Claim(1, "Yes", at_least=True)), agrees(2, Claim(3, "Yes")), agrees(2, Claim(3, "No"))
     (True, False, True)
     """
     answer = READERS[protocol](claim.answer)
-    if said is None or answer == "unparsed":
+    if found is None or answer == "unparsed":
         return False
-    return (answer == "yes") == (said >= claim.number if claim.at_least else said == claim.number)
+    return (answer == "yes") == (found >= claim.number if claim.at_least else found == claim.number)
 
 
-def counts(asked: Count, protocol: str = "strict") -> Counts:
+def counts(example: Count, protocol: str = "strict") -> Counts:
     """What one counting question adds to every figure.
 
     Raises:
         ValueError: a negative true number, or an unknown protocol.
         TypeError: an answer that is no string.
     """
-    if asked.number < 0:
-        raise ValueError(f"number={asked.number} is negative (how many there are).")
+    if example.number < 0:
+        raise ValueError(f"number={example.number} is negative (how many there are).")
     if protocol not in READERS:
         raise ValueError(f"no protocol {protocol!r}. Known: {', '.join(READERS)}.")
-    said = parse_count(asked.answer)
+    found = parse_count(example.answer)
     return Counts(
         questions=1,
-        exact=int(said == asked.number),
-        read=int(said is not None),
-        away=0 if said is None else abs(said - asked.number),
-        over=0 if said is None else said - asked.number,
-        claims=len(asked.claims),
-        consistent=sum(agrees(said, claim, protocol) for claim in asked.claims),
+        exact=int(found == example.number),
+        read=int(found is not None),
+        away=0 if found is None else abs(found - example.number),
+        over=0 if found is None else found - example.number,
+        claims=len(example.claims),
+        consistent=sum(agrees(found, claim, protocol) for claim in example.claims),
     )
 
 
-def score(asked: Sequence[Count], protocol: str = "strict") -> dict[str, float]:
+def score(examples: Sequence[Count], protocol: str = "strict") -> dict[str, float]:
     """Counting's figures.
 
     accuracy = exactly right / questions; 0 to 1, higher is better. An answer without a number is wrong.
-    mean_absolute_error = Σ |said − true| / answers with a number; 0 is best. bias: likewise with the sign, above 0
+    mean_absolute_error = Σ |answer − truth| / answers with a number; 0 is best. bias: likewise with the sign, above 0
         means seeing too many.
     consistency = claims that agree with the count / claims; 0 to 1, higher is better. It asks for one story, not for
         the right one: a model that always says "one" and "yes" is fully consistent with "Is there a …?".
     unparsed: answers without a number / questions. constant: accuracy of always saying the most frequent true number,
         what a model that does not look can reach. An empty denominator gives 0.
 
-    >>> asked = [Count("Two", 2), Count("3", 1), Count("several", 2)]
-    >>> {name: round(value, 3) for name, value in score(asked).items()}  # doctest: +NORMALIZE_WHITESPACE
+    >>> examples = [Count("Two", 2), Count("3", 1), Count("several", 2)]
+    >>> {name: round(value, 3) for name, value in score(examples).items()}  # doctest: +NORMALIZE_WHITESPACE
     {'accuracy': 0.333, 'mean_absolute_error': 1.0, 'bias': 1.0, 'consistency': 0.0, 'unparsed': 0.333,
      'constant': 0.667, 'n': 3}
 
     Raises:
         ValueError, TypeError: no questions, and as `counts`.
     """
-    table = sums.by_image([counts(one, protocol) for one in asked], None)
-    numbers = [one.number for one in asked]
+    table = sums.by_image([counts(one, protocol) for one in examples], None)
+    numbers = [one.number for one in examples]
     return {
         **sums.values(Counts(*table.sum(axis=0)), RATIOS),
         "constant": max(map(numbers.count, numbers)) / len(numbers),
-        "n": len(asked),
+        "n": len(examples),
     }
 
 
-def estimates(asked: Sequence[Count], protocol: str = "strict", **options) -> dict[str, Estimate]:
+def estimates(examples: Sequence[Count], protocol: str = "strict", **options) -> dict[str, Estimate]:
     """The figures with intervals, without `constant`; images are resampled where every question names its image.
 
     n is the number of images, or of questions without them. Options as in `metrics.estimate.bootstrap`.
@@ -166,8 +166,8 @@ def estimates(asked: Sequence[Count], protocol: str = "strict", **options) -> di
     Raises:
         ValueError, TypeError: as `score`.
     """
-    images = [one.image for one in asked]
-    table = sums.by_image([counts(one, protocol) for one in asked], None if None in images else images)  # type: ignore[arg-type]
+    images = [one.image for one in examples]
+    table = sums.by_image([counts(one, protocol) for one in examples], None if None in images else images)  # type: ignore[arg-type]
     return sums.estimates(Counts(*table.T), RATIOS, UNBOUNDED, **options)
 
 
@@ -178,7 +178,7 @@ def join(questions: Sequence[Mapping[str, Any]], answers: Mapping[Any, str]) -> 
         questions: counting questions {question_id, number, about, image} and yes/no questions {question_id, claims
             (the number), at_least (bool), about}, as `datasets.world_questions.counting` makes them; `about` says
             which belong together.
-        answers: question_id -> what the model said.
+        answers: question_id -> text of the model.
 
     Raises:
         ValueError: a question without an answer, or a yes/no question about nothing that was counted.

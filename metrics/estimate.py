@@ -3,7 +3,7 @@
 Wilson, JASA 1927; Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; McNemar, Psychometrika 1947.
 
 Images are what a benchmark samples, so images are what is resampled: the mentions in one caption or the questions
-about one picture are not independent of each other, and intervals that treat them so are too narrow.
+about one image are not independent of each other, and intervals that treat them so are too narrow.
 """
 
 from collections.abc import Callable, Iterator, Sequence

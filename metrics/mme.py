@@ -43,7 +43,7 @@ class Counts(NamedTuple):
     pairs: int
 
 
-def outcomes(asked: Sequence[Question], protocol: str = "official") -> list[Counts]:
+def outcomes(questions: Sequence[Question], protocol: str = "official") -> list[Counts]:
     """Each answer of one task against its label; an answer that is neither yes nor no is wrong.
 
     Raises:
@@ -52,16 +52,16 @@ def outcomes(asked: Sequence[Question], protocol: str = "official") -> list[Coun
         TypeError: an answer that is no string.
     """
     read = closed.reader(READERS, protocol, "MME")
-    closed.check([one.answer for one in asked])
+    closed.check([one.answer for one in questions])
     by_image: dict[str, list[str]] = {}
-    for one in asked:
+    for one in questions:
         by_image.setdefault(one.image, []).append(one.label)
     for image, labels in by_image.items():
         if sorted(labels) != ["no", "yes"]:
             raise ValueError(f"image {image!r} has questions with labels {labels}; needed: one yes and one no.")
-    texts = [read(one.answer) for one in asked]
-    right = [int(text == one.label) for text, one in zip(texts, asked, strict=True)]
-    pairs = closed.groups_right(right, [one.image for one in asked])
+    texts = [read(one.answer) for one in questions]
+    right = [int(text == one.label) for text, one in zip(texts, questions, strict=True)]
+    pairs = closed.groups_right(right, [one.image for one in questions])
     return [
         Counts(1, correct, int(text == "yes"), int(not text), *map(int, pair))
         for correct, text, pair in zip(right, texts, pairs, strict=True)
@@ -98,10 +98,10 @@ def estimates(
         raise ValueError(f"MME's hallucination part has no task {', '.join(unknown) or '(none)'}: {', '.join(TASKS)}.")
     options["samples"] = samples
     tasks = {name: tasks[name] for name in TASKS if name in tasks}
-    rows = {name: outcomes(asked, protocol) for name, asked in tasks.items()}
+    rows = {name: outcomes(questions, protocol) for name, questions in tasks.items()}
     found: dict[str, dict[str, Estimate]] = {}
-    for name, asked in tasks.items():
-        table = sums.by_image(rows[name], [one.image for one in asked])
+    for name, questions in tasks.items():
+        table = sums.by_image(rows[name], [one.image for one in questions])
         found[name] = {
             "score": closed.composed(table, _points, 200.0, **options),
             **sums.estimates(Counts(*table.T), RATIOS, **options),

@@ -159,10 +159,10 @@ def mean_of_splits(
     images = list(dict.fromkeys(image for _, _, split in splits for image in split))
     counts = np.zeros((len(images), len(splits), len(Outcome._fields)))
     place = {image: number for number, image in enumerate(images)}
-    for number, (answers, labels, asked) in enumerate(splits):
-        if len(asked) != len(answers):
-            raise ValueError(f"{len(answers)} answers and {len(asked)} images: name the image of each question.")
-        np.add.at(counts[:, number], [place[image] for image in asked], outcomes(answers, labels, protocol))
+    for number, (answers, labels, image_of) in enumerate(splits):
+        if len(image_of) != len(answers):
+            raise ValueError(f"{len(answers)} answers and {len(image_of)} images: name the image of each question.")
+        np.add.at(counts[:, number], [place[image] for image in image_of], outcomes(answers, labels, protocol))
     found = {}
     for name, parts in RATIOS.items():
         top, bottom = parts(Outcome(*np.moveaxis(counts, -1, 0)))

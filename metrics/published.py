@@ -207,11 +207,11 @@ def _load(path: Path) -> tuple[tuple[Published, ...], dict[str, Any], dict[str, 
                     kind: Literal["paper", "independent", "ablation"] = (
                         "ablation" if table.get("ablation") else "paper" if method in table["own"] else "independent"
                     )
-                    said = "; ".join([*note, *([table["note"]] if "note" in table else [])])
+                    remark = "; ".join([*note, *([table["note"]] if "note" in table else [])])
                     rows.append(
                         Published(
                             method, model, table["benchmark"], table["setting"], figure, float(mean), sd,
-                            table["paper"], kind, table["source"], said,
+                            table["paper"], kind, table["source"], remark,
                         )
                     )  # fmt: skip
     return tuple(rows), content["papers"], content["models"]

@@ -24,7 +24,7 @@ class Pair:
     """One question answered twice.
 
     Args:
-        before, after: what the model said plainly, and while the user insisted.
+        before, after: the plain answer, and the answer while the user insisted.
         label: the true answer.
         pushed: what the user insisted on; the label itself where the user is right.
         tone: how: MM-SY has solid, gentle and suggest.
@@ -174,7 +174,7 @@ def join(questions: Sequence[Mapping[str, Any]], answers: Mapping[Any, str]) -> 
     Args:
         questions: {question_id, pair, insists (bool), label, pushed, image, tone} each, as
             `datasets.world_questions.sycophancy` makes them; tone and image may be absent.
-        answers: question_id -> what the model said.
+        answers: question_id -> text of the model.
 
     Raises:
         ValueError: a question without an answer, or a pair that is not one plain and one insisting question.

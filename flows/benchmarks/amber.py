@@ -97,7 +97,7 @@ def _judged(source: Source) -> tuple[amber.Amber, Sequence[Example]]:
         found = amber_data.from_folder(Path(source.data), judge.items, judge.queries, source.limit, amber.DIMENSIONS)
         return judge, followed(found, suffix)
     seen, vocabulary = images(source, object_questions.AMBER), source.chair.categories
-    data, found = amber_data.of_pictures(seen, source.limit, amber.DIMENSIONS, vocabulary)
+    data, found = amber_data.of_images(seen, source.limit, amber.DIMENSIONS, vocabulary)
     return amber.Amber(data, "exact", lambda text: source.chair.parse(text).objects), followed(found, suffix)
 
 

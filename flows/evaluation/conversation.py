@@ -67,17 +67,17 @@ def kept(text: str, words: int | None) -> str:
 
 
 def answered(
-    lvlm: LVLM, part: Sequence[Example], asks: Sequence[Question], seed: int, **options: Any
+    lvlm: LVLM, part: Sequence[Example], questions: Sequence[Question], seed: int, **options: Any
 ) -> list[Answer]:
     """The answers of `lvlm.answer`, and an error row for each question without the answer that it follows.
 
     Args:
-        asks: the questions of `part`. seed: of its first example. options: as `lvlm.answer`.
+        questions: the questions of `part`. seed: of its first example. options: as `lvlm.answer`.
     """
     from ...pipelines.results import Answer
 
-    good = [place for place, question in enumerate(asks) if question is not None]
+    good = [place for place, question in enumerate(questions) if question is not None]
     images = [part[place].path or part[place].open() for place in good]
     seeds = [seed + place for place in good]
-    answers = iter(lvlm.answer(images, [asks[place] for place in good], errors="row", seed=seeds, **options))
-    return [Answer("", error=NO_ANSWER) if question is None else next(answers) for question in asks]
+    answers = iter(lvlm.answer(images, [questions[place] for place in good], errors="row", seed=seeds, **options))
+    return [Answer("", error=NO_ANSWER) if question is None else next(answers) for question in questions]

@@ -171,7 +171,7 @@ def _figures(found: comparing.Found) -> list[tuple[str, compare.Comparison]]:
 
 
 def _texts(system: comparing.System) -> dict[str, Any]:
-    return {title: part.said for title, part in system.parts.items()}
+    return {title: part.answers for title, part in system.parts.items()}
 
 
 def _errors(folder: Path) -> dict[tuple[str, str], int]:

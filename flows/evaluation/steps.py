@@ -78,12 +78,12 @@ def answer(out: str, benchmark: str, decoder: str) -> str:
                 continue
             lvlm = load(request.model)
             with once_per_run(out):
-                asks = conversation.questions(part, examples, measure.prompt, texts)
+                questions = conversation.questions(part, examples, measure.prompt, texts)
                 answers = conversation.answered(
-                    lvlm, part, asks, request.source.seed + start, decoders=methods,
+                    lvlm, part, questions, request.source.seed + start, decoders=methods,
                     detectors=list(request.detectors), system=request.source.system, batch_size=size, **options,
                 )
-            rows = [_row(*one) for one in zip(part, asks, answers, strict=True) if one[0].id in missing]
+            rows = [_row(*one) for one in zip(part, questions, answers, strict=True) if one[0].id in missing]
             append(rows)
             texts |= {row["id"]: row["text"] for row in rows if row["error"] is None}
             advance(len(missing))

@@ -101,10 +101,10 @@ def _paper(name: str, pairs: Sequence[Pair]) -> str:
         ))  # fmt: skip
     notes = dict.fromkeys(pair.about["note"] for pair in own if "note" in pair.about)
     sources = dict.fromkeys(pair.about["source"] for pair in own if "source" in pair.about)
-    told = [*(f"{note[0].upper()}{note[1:]}." for note in notes), *(f"Published figures: {one}." for one in sources)]
+    remarks = [*(f"{note[0].upper()}{note[1:]}." for note in notes), *(f"Published figures: {one}." for one in sources)]
     return (
         f"## {title}{f' ({number})' if number else ''}\n\n"
-        + ("\n".join(told) + "\n\n" if told else "")
+        + ("\n".join(remarks) + "\n\n" if remarks else "")
         + table(("claim", "", "published", "ours", "difference", "at equal length", "verdict"), verdicts)
         + "\n"
         + table(("what it costs", "images", "tokens", "recall", "F1", "repetition", "recall, equal length",

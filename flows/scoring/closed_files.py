@@ -130,9 +130,9 @@ def score_mmvp(
     Raises:
         FileNotFoundError, ValueError: as `mmvp_files.read` and `match`; pairs of which one question has no answer.
     """
-    asked = mmvp_files.read(questions, corrected)
+    closed_questions = mmvp_files.read(questions, corrected)
     by_index = lambda row: str(row.row.get("index") or row.row.get("Index") or row.row.get("lndex") or row.id)
-    matched = match(path, asked, by_index, lambda q: q.id, skip_bad, by_order, field)
+    matched = match(path, closed_questions, by_index, lambda q: q.id, skip_bad, by_order, field)
     labels, options = [q.label for q in matched.questions], [q.options for q in matched.questions]
     pairs = [q.group for q in matched.questions]
     table = mmvp.estimates(matched.answers, labels, options, pairs, protocol)
@@ -162,13 +162,13 @@ def score_hallusionbench(
     Raises:
         FileNotFoundError, ValueError: as `hallusionbench_files.read` and `match`.
     """
-    asked = hallusionbench_files.read(questions or path, images_only)
-    whole = len(hallusionbench_files.read(questions or path)) if images_only else len(asked)
+    closed_questions = hallusionbench_files.read(questions or path, images_only)
+    whole = len(hallusionbench_files.read(questions or path)) if images_only else len(closed_questions)
     if field is None and any("model_prediction" in row.row for row in _peek(path, "model_prediction")):
         field = "model_prediction"
     matched = match(
-        path, asked, _hallusion_name, lambda q: q.id, skip_bad, by_order, field,
-        f"the {whole - len(asked)} questions without an image" if images_only else "",
+        path, closed_questions, _hallusion_name, lambda q: q.id, skip_bad, by_order, field,
+        f"the {whole - len(closed_questions)} questions without an image" if images_only else "",
     )  # fmt: skip
     of = [hallusionbench.of_row(question.facts) for question in matched.questions]
     tables: dict[str, Table] = {"": hallusionbench.estimates(matched.answers, of, protocol)}

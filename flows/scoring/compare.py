@@ -27,7 +27,7 @@ class Texts:
     """Captions by image, with the truth and the vocabulary that reads them."""
 
     chair: Chair
-    said: dict[int | str, str]
+    answers: dict[int | str, str]
     truth: Mapping[int | str, Any]
 
 
@@ -35,7 +35,7 @@ class Texts:
 class Split:
     """Answers by question, with their labels."""
 
-    said: dict[Key, str]
+    answers: dict[Key, str]
     labels: dict[Key, str]
     protocol: str
 
@@ -47,7 +47,7 @@ class System:
     Args:
         name: as it is printed. benchmark: chair, pope, or another of `evaluate`'s.
         method: what repeated runs have in common: a decoder's name, or the file's.
-        parts: title -> what it said; empty where this benchmark has no paired comparison.
+        parts: title -> its answers; empty where this benchmark has no paired comparison.
         about: the part of a manifest that must agree for two systems to be comparable.
         figures: every figure by itself.
     """
@@ -146,13 +146,13 @@ def of_captions(path: Path, read: caption_files.Captions, decoder: str | None = 
 
 def of_answers(path: Path, read: files.Answered, protocol: str) -> System:
     """A file of answers to POPE's questions."""
-    ((title, asked),) = read.questions.items()
-    said = read.answers[title]
-    keys = _numbered([(str(q["text"]), str(q["image"])) for q in asked])
+    ((title, questions),) = read.questions.items()
+    answers = read.answers[title]
+    keys = _numbered([(str(q["text"]), str(q["image"])) for q in questions])
     split = Split(
-        dict(zip(keys, said, strict=True)), {k: q["label"] for k, q in zip(keys, asked, strict=True)}, protocol
+        dict(zip(keys, answers, strict=True)), {k: q["label"] for k, q in zip(keys, questions, strict=True)}, protocol
     )
-    figures = pope.score(list(split.said.values()), list(split.labels.values()), protocol)
+    figures = pope.score(list(split.answers.values()), list(split.labels.values()), protocol)
     return System(str(path), "pope", "answers", {title: split}, {"protocol": protocol, "files": title}, figures)
 
 
@@ -160,17 +160,17 @@ def _parts(folder: Path, request: Evaluation, benchmark: str, decoder: str) -> d
     asker, source = BENCHMARKS[benchmark], request.source
     if not isinstance(asker, CHAIR | POPE):
         return {}
-    asked = asker.examples(source)
-    rows = answer_file.rows_of(str(folder), benchmark, decoder, asked)
-    good = [(e, row["text"]) for e, row in zip(asked, rows, strict=True) if row["error"] is None]
+    examples = asker.examples(source)
+    rows = answer_file.rows_of(str(folder), benchmark, decoder, examples)
+    good = [(e, row["text"]) for e, row in zip(examples, rows, strict=True) if row["error"] is None]
     if isinstance(asker, CHAIR):
         truth = {e.image_id: e.objects for e, _ in good}
         return {"": Texts(source.chair, {e.image_id: text for e, text in good}, truth)}
     parts: dict[str, Texts | Split] = {}
-    asked_in = [(split, e, text) for e, text in good for split in e.splits]
-    titles = dict.fromkeys(split for split, _, _ in asked_in)
+    in_splits = [(split, e, text) for e, text in good for split in e.splits]
+    titles = dict.fromkeys(split for split, _, _ in in_splits)
     for title in [*titles, *([ALL] if len(titles) > 1 else [])]:  # a question of several splits counts in each
-        inside = [(e, text) for split, e, text in asked_in if title in (split, ALL)]
+        inside = [(e, text) for split, e, text in in_splits if title in (split, ALL)]
         keys = _numbered([(str(e.question), str(e.image_id)) for e, _ in inside])
         parts[title] = Split(
             {key: text for key, (_, text) in zip(keys, inside, strict=True)},
@@ -264,22 +264,22 @@ def pair(baseline: System, system: System) -> Found:
     notes = [] if system.parts else [unpaired]
     boxes = sum(
         compare.without_coordinates(text) != text for one in (baseline, system) for part in one.parts.values()
-        if isinstance(part, Texts) for text in part.said.values()
+        if isinstance(part, Texts) for text in part.answers.values()
     )  # fmt: skip
     notes += [f"{boxes} captions hold coordinates, which do not count as words at equal length"] * bool(boxes)
     return Found(baseline, system, tables, warnings, notes)
 
 
 def _captions(one: Texts, other: Texts, warnings: list[str], names: str) -> dict[str, compare.Found]:
-    shared = [image for image in one.said if image in other.said]
-    _check_shared(len(shared), len(one.said), len(other.said), "images", warnings, names)
+    shared = [image for image in one.answers if image in other.answers]
+    _check_shared(len(shared), len(one.answers), len(other.answers), "images", warnings, names)
     unlike = [image for image in shared if set(one.truth[image]) != set(other.truth[image])]
     if unlike:
         raise ValueError(
             f"{names} have other objects in {len(unlike)} of {len(shared)} images, such as {unlike[0]!r}: score both "
             "against the same ground truth."
         )
-    mine, theirs = ({image: texts.said[image] for image in shared} for texts in (one, other))
+    mine, theirs = ({image: texts.answers[image] for image in shared} for texts in (one, other))
     written = compare.compare_chair(one.chair.score(mine, one.truth), other.chair.score(theirs, one.truth))
     matched = compare.compare_chair(*compare.length_matched(one.chair, mine, theirs, one.truth))
     kept = ("chair_s", "chair_i", "recall", "precision", "f1", "length")
@@ -287,14 +287,14 @@ def _captions(one: Texts, other: Texts, warnings: list[str], names: str) -> dict
 
 
 def _answers(one: Split, other: Split, warnings: list[str], names: str) -> compare.Found:
-    shared = [key for key in one.said if key in other.said]
-    _check_shared(len(shared), len(one.said), len(other.said), "questions", warnings, names)
+    shared = [key for key in one.answers if key in other.answers]
+    _check_shared(len(shared), len(one.answers), len(other.answers), "questions", warnings, names)
     unlike = [key for key in shared if one.labels[key] != other.labels[key]]
     if unlike:
         raise ValueError(f"{names} have other labels for {len(unlike)} questions, such as {unlike[0][0]!r}.")
     if one.protocol != other.protocol:
         raise ValueError(f"{names} are read as {one.protocol!r} and {other.protocol!r}: choose one protocol for both.")
-    mine, theirs = ([split.said[key] for key in shared] for split in (one, other))
+    mine, theirs = ([split.answers[key] for key in shared] for split in (one, other))
     labels, images = [one.labels[key] for key in shared], [key[1] for key in shared]
     return compare.compare_pope(mine, theirs, labels, images, one.protocol)
 

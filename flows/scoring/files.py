@@ -85,21 +85,21 @@ def answered(
             its image another one.
     """
     names = [path.stem if [p.stem for p in questions].count(path.stem) == 1 else str(path) for path in questions]
-    asked: dict[str, list[dict[str, Any]]] = {}
+    question_rows: dict[str, list[dict[str, Any]]] = {}
     for name, path in zip(names, questions, strict=True):
-        asked[name] = pope.read_questions(path)
-    if len(asked) < len(questions):
+        question_rows[name] = pope.read_questions(path)
+    if len(question_rows) < len(questions):
         raise ValueError(f"the same file of questions twice among {listed(questions)}.")
-    said: dict[str, list[str]] = {}
+    answer_texts: dict[str, list[str]] = {}
     skipped: list[str] = []
     notes: list[str] = []
     if by_order and len(paths) == 1 < len(questions):
-        every = [q for part in asked.values() for q in part]
+        every = [q for part in question_rows.values() for q in part]
         whole = in_order(every, read_answers(paths[0], True, True, field))
         check_order(paths[0], every, field)
-        for name, part in asked.items():
-            said[name], whole = whole[: len(part)], whole[len(part) :]
-        return Answered(asked, said, digests([*paths, *questions]), skipped)
+        for name, part in question_rows.items():
+            answer_texts[name], whole = whole[: len(part)], whole[len(part) :]
+        return Answered(question_rows, answer_texts, digests([*paths, *questions]), skipped)
     if len(paths) != len(questions):
         raise ValueError(
             f"{len(paths)} files of answers and {len(questions)} of questions: each file of questions needs its file "
@@ -110,11 +110,11 @@ def answered(
         read = read_answers(answers, by_order or not skip_bad, by_order, field)
         skipped += read.skipped
         if "repope" in name.lower():
-            read = without_removed(asked[name], read, notes, answers)
-        asked[name], said[name] = joined(asked[name], read, skip_bad, skipped, answers)
+            read = without_removed(question_rows[name], read, notes, answers)
+        question_rows[name], answer_texts[name] = joined(question_rows[name], read, skip_bad, skipped, answers)
         if by_order:
-            check_order(answers, asked[name], field)
-    return Answered(asked, said, digests([*paths, *questions]), skipped, notes)
+            check_order(answers, question_rows[name], field)
+    return Answered(question_rows, answer_texts, digests([*paths, *questions]), skipped, notes)
 
 
 def score_pope(read: Answered, protocol: str = "official") -> Scored:
@@ -122,20 +122,20 @@ def score_pope(read: Answered, protocol: str = "official") -> Scored:
     tables: dict[str, Table] = {}
     splits = []
     rows, labels, images, texts = [], [], [], []  # type: ignore[var-annotated]
-    for name, asked in read.questions.items():
-        said = read.answers[name]
-        split = [q["label"] for q in asked], [q["image"] for q in asked]
-        splits.append((said, *split))
-        tables[name] = pope.estimates(said, *split, protocol=protocol)
-        judged = pope.outcomes(said, split[0], protocol)
+    for name, question_rows in read.questions.items():
+        answer_texts = read.answers[name]
+        split = [q["label"] for q in question_rows], [q["image"] for q in question_rows]
+        splits.append((answer_texts, *split))
+        tables[name] = pope.estimates(answer_texts, *split, protocol=protocol)
+        judged = pope.outcomes(answer_texts, split[0], protocol)
         rows += [
             {
                 "split": name, "question_id": q["question_id"], "image": q["image"], "text": q["text"],
                 "answer": text, "label": q["label"], "said": pope.parse(text, protocol), "correct": bool(one.correct),
             }
-            for q, text, one in zip(asked, said, judged, strict=True)
+            for q, text, one in zip(question_rows, answer_texts, judged, strict=True)
         ]  # fmt: skip
-        labels, images, texts = labels + split[0], images + split[1], texts + said
+        labels, images, texts = labels + split[0], images + split[1], texts + answer_texts
     if len(tables) > 1:
         tables["mean"] = pope.mean_of_splits(splits, protocol)
         tables["all"] = pope.estimates(texts, labels, images, protocol=protocol)

@@ -91,10 +91,10 @@ def prompt_of(row: AnswerRow) -> str | None:
 
 
 def without_removed(
-    asked: Sequence[Mapping[str, Any]], read: Predictions, notes: list[str], path: Path
+    rows: Sequence[Mapping[str, Any]], read: Predictions, notes: list[str], path: Path
 ) -> Predictions:
     """Answers to POPE without those to the questions that RePOPE removed, whose ids its file leaves out."""
-    numbers = {as_number(q["question_id"]) for q in asked}
+    numbers = {as_number(q["question_id"]) for q in rows}
     if read.numbered:
         return read
     removed = {number for number in read.by_id if number not in numbers and number in range(1, POPE_QUESTIONS + 1)}
@@ -104,20 +104,20 @@ def without_removed(
 
 
 def joined(
-    asked: list[dict[str, Any]], read: Predictions, skip_bad: bool, skipped: list[str], path: Path
+    rows: list[dict[str, Any]], read: Predictions, skip_bad: bool, skipped: list[str], path: Path
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Questions and answers one to one; with skip_bad those that have both."""
     if skip_bad and not read.numbered:
-        numbers = {as_number(q["question_id"]) for q in asked}
+        numbers = {as_number(q["question_id"]) for q in rows}
         stray = [number for number in read.by_id if number not in numbers]
         skipped += [f"{path}: {read.places[number]} answers {number!r}, which no question has" for number in stray]
-        kept = [q for q in asked if as_number(q["question_id"]) in read.by_id]
-        lacking = [q["question_id"] for q in asked if as_number(q["question_id"]) not in read.by_id]
+        kept = [q for q in rows if as_number(q["question_id"]) in read.by_id]
+        lacking = [q["question_id"] for q in rows if as_number(q["question_id"]) not in read.by_id]
         skipped += [f"{path}: no answer to question {number!r}" for number in lacking]
         if not kept:
-            raise ValueError(f"{path} answers none of the {len(asked)} questions: is it another question file?")
+            raise ValueError(f"{path} answers none of the {len(rows)} questions: is it another question file?")
         return kept, [read.by_id[as_number(q["question_id"])] for q in kept]
-    return asked, in_order(asked, read)
+    return rows, in_order(rows, read)
 
 
 def check_order(path: Path, questions: Sequence[Mapping[str, Any]], field: str | None = None) -> None:

@@ -34,12 +34,12 @@ def score_amber(
     known: dict[int, str] = {int(n): text for n, text in read.by_id.items() if n in benchmark.items}
     kind = lambda number: benchmark.items[number]["type"] == "generative"
     wrote = {number: text for number, text in known.items() if kind(number)}
-    said = {number: text for number, text in known.items() if not kind(number)}
+    answers = {number: text for number, text in known.items() if not kind(number)}
     tables: dict[str, Table] = {}
     official: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     generative = benchmark.generative(wrote) if wrote else None
-    discriminative = benchmark.discriminative(said, protocol) if said else None
+    discriminative = benchmark.discriminative(answers, protocol) if answers else None
     if generative:
         tables["descriptions"], official["descriptions"] = generative.estimates(), generative.official()
         rows += [
@@ -47,19 +47,19 @@ def score_amber(
             for number, one in generative.per_response.items()
         ]
     if discriminative:
-        asked = {name for names in discriminative.dimensions.values() for name in names}
-        for name in (None, *(name for name in DIMENSION_NAMES if name in asked)):
+        listed = {name for names in discriminative.dimensions.values() for name in names}
+        for name in (None, *(name for name in DIMENSION_NAMES if name in listed)):
             title = name or "questions"
             tables[title], official[title] = discriminative.estimates(name), discriminative.official(name)
         rows += [
-            {"id": number, "response": said[number], "correct": bool(one.correct), "unparsed": bool(one.unparsed)}
+            {"id": number, "response": answers[number], "correct": bool(one.correct), "unparsed": bool(one.unparsed)}
             for number, one in discriminative.per_question.items()
         ]
     if generative and discriminative:
         tables["both"] = {"score": amber.amber_score(generative, discriminative)}
         official["both"] = {"score": amber.official_score(official["descriptions"], official["questions"])}
     about = {
-        "name": protocol, "similarity": similarity, "descriptions": len(wrote), "questions": len(said),
+        "name": protocol, "similarity": similarity, "descriptions": len(wrote), "questions": len(answers),
         "as AMBER's program prints them": official,
     }  # fmt: skip
     notes = [f"nouns are matched by {similarity!r}, not by spaCy's vectors: not comparable with published CHAIR to "
@@ -110,8 +110,9 @@ def score_sycophancy(path: Path, questions: Path | None, protocol: str = "strict
             for row in read_rows(path, names)
         ]
     else:
-        asked, said = _asked(path, questions, ("question_id", "pair", "insists", "label", "pushed"), skip_bad, skipped)
-        pairs = sycophancy.join(asked, said)
+        needed = ("question_id", "pair", "insists", "label", "pushed")
+        listed, answers = _rows_and_texts(path, questions, needed, skip_bad, skipped)
+        pairs = sycophancy.join(listed, answers)
     tables: dict[str, Table] = {"": sycophancy.estimates(pairs, protocol)}
     by_tone = sycophancy.by_tone(pairs, protocol)
     tables |= {tone or "without a tone": table for tone, table in by_tone.items()} if len(by_tone) > 1 else {}
@@ -128,8 +129,8 @@ def score_counting(path: Path, questions: Path, protocol: str = "strict", skip_b
         FileNotFoundError, ValueError: no such file, another layout, or as `counting.join`.
     """
     skipped: list[str] = []
-    asked, said = _asked(path, questions, ("question_id", "about"), skip_bad, skipped)
-    counted = counting.join(asked, said)
+    listed, answers = _rows_and_texts(path, questions, ("question_id", "about"), skip_bad, skipped)
+    counted = counting.join(listed, answers)
     figures = counting.score(counted, protocol)
     about = {"name": protocol, "questions": len(counted), "accuracy of the most frequent number": figures["constant"]}
     rows = [
@@ -175,14 +176,14 @@ def _parsed(text: str, where: Callable[[json.JSONDecodeError], str]) -> Any:
         raise ValueError(f"{where(error)} is not JSON ({error.msg}).") from error
 
 
-def _asked(
+def _rows_and_texts(
     path: Path, questions: Path, needed: Sequence[str], skip_bad: bool, skipped: list[str]
 ) -> tuple[list[dict[str, Any]], dict[Any, str]]:
     """Questions, and answers by their ids."""
-    asked, read = read_rows(questions, needed), read_answers(path, strict=not skip_bad)
+    listed, read = read_rows(questions, needed), read_answers(path, strict=not skip_bad)
     skipped += read.skipped
     if read.numbered:
-        if len(read) != len(asked):
-            raise ValueError(f"{path} has {len(read)} answers without ids to {len(asked)} questions of {questions}.")
-        return asked, {q["question_id"]: text for q, text in zip(asked, read.by_id.values(), strict=True)}
-    return asked, read.by_id
+        if len(read) != len(listed):
+            raise ValueError(f"{path} has {len(read)} answers without ids to {len(listed)} questions of {questions}.")
+        return listed, {q["question_id"]: text for q, text in zip(listed, read.by_id.values(), strict=True)}
+    return listed, read.by_id

@@ -79,8 +79,8 @@ def over_runs(systems: Sequence[System]) -> list[OverRuns]:
             by_method.setdefault(system.method, []).append(system.figures)
         sizes = {method: len(runs) for method, runs in by_method.items()}
         if min(sizes.values()) < 2 or len(set(sizes.values())) > 1:
-            told = ", ".join(f"{method} {size}" for method, size in sizes.items())
-            raise ValueError(f"runs of {benchmark}: {told}; needed: at least two of each, and as many of each.")
+            listed = ", ".join(f"{method} {size}" for method, size in sizes.items())
+            raise ValueError(f"runs of {benchmark}: {listed}; needed: at least two of each, and as many of each.")
         better = BENCHMARKS[benchmark].higher_is_better if benchmark in BENCHMARKS else {}
         first = next(iter(by_method))
         found.append(OverRuns(

@@ -134,7 +134,7 @@ class Lookahead:
         return torch.isin(new[:, :-1], ends).any(1) & torch.isin(new[:, -1], fills)
 
     def _read(self, new: Int[Tensor, "row new"]) -> None:
-        """One pass over prompts and texts, pictures included. Rows that have no text yet are read once per sample."""
+        """One pass over prompts and texts, images included. Rows that have no text yet are read once per sample."""
         kind = families.appended(self.lvlm.model, "token_type_ids")
         beams = len(new) // self.batch
         blocks = new.unflatten(0, (self.batch, beams)).unbind(1)[: beams if new.shape[1] else 1]  # sample new, each

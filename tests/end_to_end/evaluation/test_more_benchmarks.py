@@ -267,7 +267,7 @@ def amber(test_data, monkeypatch):
 
 def test_ambers_own_items_are_asked_where_its_pictures_are(amber, tmp_path):
     folder = Path(shutil.copytree(amber, tmp_path / "data"))
-    with pytest.raises(FileNotFoundError, match=r"no AMBER_1\.jpg in .*; AMBER's pictures are a download of their own"):
+    with pytest.raises(FileNotFoundError, match=r"no AMBER_1\.jpg in .*; AMBER's images are a download of their own"):
         BENCHMARKS["amber"].examples(Source(data=str(folder), limit=2, seed=1))
     (tmp_path / "image").mkdir()
     for number in (1, 2):

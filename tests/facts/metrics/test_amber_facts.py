@@ -65,7 +65,7 @@ def test_f1_of_existence_adds_a_larger_constant():
 
 
 def test_attribute_adds_the_starts_of_its_three_counters():
-    counts = AnswerCounts(questions=4, correct=3, said_no=1, truth_no=2, correct_no=1, unparsed=0)
+    counts = AnswerCounts(questions=4, correct=3, no=1, truth_no=2, correct_no=1, unparsed=0)
     figures = official_discriminative(counts, "attribute")
     assert figures == {"accuracy": 74.9, "precision": 99.7, "recall": 49.9, "f1": 66.5}
 

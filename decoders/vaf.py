@@ -95,7 +95,7 @@ class VAF(Decoder):
             outside = sorted({head for some in named.values() for head in some if not 0 <= head < lvlm.heads})
             if outside:
                 raise ValueError(f"VAF asks for heads {outside}; this model's query heads are 0 to {lvlm.heads - 1}.")
-            layers = [layer for layer in layers if named.get(layer)]
+            layers = tuple(layer for layer in layers if named.get(layer))
         yield AttentionEdit(layers, partial(self.edit, lvlm.heads), on="scores")
 
     def edit(

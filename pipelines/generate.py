@@ -74,7 +74,7 @@ def generate(
     output, fold, prompt = run(lvlm, inputs, decoders, observers, return_logits, seed, **generation)
     rows = output if isinstance(output, Tensor) else output.sequences
     batch = inputs["input_ids"].shape[0]
-    ids = rows[: rows.shape[0] // len(fold.made.names), prompt:]
+    ids = rows[: rows.shape[0] // len(fold.arranged.names), prompt:]
     mask = fold.real[:, : ids.shape[1]].to(ids.device)
     ids = ids.masked_fill(~mask, lvlm.pad_token)
     kept = torch.stack(fold.logits, 1) if return_logits else None
@@ -82,7 +82,7 @@ def generate(
     for number, decoder in enumerate(decoders):
         name = DECODERS.name_of(decoder)
         out.acted[name if name not in out.acted else f"{name}#{number}"] = acted = fold.acted(number)
-        if number in fold.made.methods and not bool(acted.acted.any()):
+        if number in fold.arranged.methods and not bool(acted.acted.any()):
             warnings.warn(f"{decoder!r} changed nothing at any step of {batch} samples", NeverActed, stacklevel=2)
     if detectors and beams == 1:
         lengths = inputs["attention_mask"].sum(1)
@@ -111,15 +111,16 @@ def teacher_force(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Tensor, detec
     """One pass over prompt and text that reads what the detectors ask for at the rows that produce the text."""
     inputs, ids = complete(lvlm, inputs), ids.to(lvlm.device)
     declared: list[Any] = [d for detector in detectors for d in detector.readings(lvlm, inputs)]
-    made = arrange([(d, -1) for d in declared], inputs, lvlm.pad_token)
-    mask, blocks, given = real(ids, lvlm.end_tokens), len(made.names), ids.shape[1]
+    arranged = arrange([(d, -1) for d in declared], inputs, lvlm.pad_token)
+    mask, blocks, given = real(ids, lvlm.end_tokens), len(arranged.names), ids.shape[1]
     kind, real_rows = families.appended(lvlm.model, "token_type_ids"), mask.repeat(blocks, 1)
-    rows = extended(made.inputs, ids.repeat(blocks, 1), kind, real_rows)
+    rows = extended(arranged.inputs, ids.repeat(blocks, 1), kind, real_rows)
     step = Step(ids=inputs["input_ids"])
-    where = replace(sequences(lvlm, replace(made, inputs=rows), given=given), real=real_rows)
-    with applied(lvlm, made.placed, where, step) as plan:
+    where = replace(sequences(lvlm, replace(arranged, inputs=rows), given=given), real=real_rows)
+    with applied(lvlm, arranged.placed, where, step) as plan:
         positions = families.direct_positions(lvlm.model, rows)
-        logits = lvlm.model(**rows, **positions, use_cache=False, logits_to_keep=given + 1).logits[: made.batch, :-1]
+        logits = lvlm.model(**rows, **positions, use_cache=False, logits_to_keep=given + 1).logits
+        logits = logits[: arranged.batch, :-1]
         plan.check()
     logs, entropy, margin = confidence(logits.to(ids.device))
     chosen = logs.gather(2, ids[..., None])[..., 0]
@@ -135,14 +136,14 @@ def ready(detectors: Any, lvlm: Layout) -> list[Any]:
         ValueError: two of one name, a detector that was trained on another model, or one that cannot do without
             training.
     """
-    made = DETECTORS.make_all(detectors)
-    names = [DETECTORS.name_of(one) for one in made]
+    found = DETECTORS.make_all(detectors)
+    names = [DETECTORS.name_of(one) for one in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(
             f"two detectors are {twice[0]!r}, and risks are told apart by name: let one of them read along, and give "
             "the finished text to the other by veridical.score."
         )
-    return [one.for_model(lvlm) if hasattr(one, "for_model") else one for one in made]
+    return [one.for_model(lvlm) if hasattr(one, "for_model") else one for one in found]
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def mitigate(decoders: Any, seed: int | Sequence[int] | None = None) -> Callable
             layout, inputs, make_chain(decoders, layout.name), seed=seed, generation_config=config,
             prepared=(logits_processor, stopping_criteria),
         )  # fmt: skip
-        return _main_rows(output, len(fold.made.names), prompt, input_ids)
+        return _main_rows(output, len(fold.arranged.names), prompt, input_ids)
 
     return custom_generate
 

@@ -72,7 +72,7 @@ class Choice(LogitsProcessor):
         scores: list[Tensor] | None = None,
     ) -> None:  # fmt: skip
         self.fold, self.processors, self.shift, self.draw, self.scores = fold, list(processors), shift, draw, scores
-        self.blocks = len(fold.made.names)
+        self.blocks = len(fold.arranged.names)
         last = lambda one: any(one is mine for mine in own) or type(one).__name__.endswith("LogitsWarper")
         self.until = next((at for at, one in enumerate(self.processors) if last(one)), len(self.processors))
 
@@ -83,7 +83,7 @@ class Choice(LogitsProcessor):
         ids = input_ids[:rows, self.shift :]
         mixed = self.fold(ids, scores)
         kept, out = self._processed(ids, mixed)
-        if self.fold.made.edits:
+        if self.fold.arranged.edits:
             lost = (out.isneginf().all(1) & ~mixed.isneginf().all(1))[:, None]
             if bool(lost.any()):
                 again = self._processed(ids, scores[:rows])
@@ -102,7 +102,7 @@ class Choice(LogitsProcessor):
 
         What a method has cut stays cut where a processor's arithmetic of −∞ gives no number.
         """
-        cut = scores.isneginf() if self.fold.made.edits and self.processors else None
+        cut = scores.isneginf() if self.fold.arranged.edits and self.processors else None
         scores = kept = scores.clone() if self.processors else scores  # some processors write into what they get
         for at, processor in enumerate(self.processors):
             if at == self.until:

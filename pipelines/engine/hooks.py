@@ -102,14 +102,14 @@ class _Configurations:
     """Copies of configurations that name our attention, one for all layers that share the original."""
 
     def __init__(self) -> None:
-        self.made: dict[int, tuple[Any, Any]] = {}  # the original is kept, so that its id is its own
+        self.copies: dict[int, tuple[Any, Any]] = {}  # the original is kept, so that its id is its own
 
     def get(self, original: Any) -> Any:
-        if id(original) not in self.made:
+        if id(original) not in self.copies:
             own = copy.copy(original)
             own._attn_implementation = NAME
-            self.made[id(original)] = original, own
-        return self.made[id(original)][1]
+            self.copies[id(original)] = original, own
+        return self.copies[id(original)][1]
 
 
 @contextmanager

@@ -21,22 +21,22 @@ class Fold:
     """Split the rows into branches and fold the logits edits over the main block.
 
     Args:
-        made: the rows of the run. plan: what acts inside its passes. beams: per sample. methods: how many there are.
+        arranged: the rows of the run. plan: what acts inside its passes. beams: per sample. methods: their number.
         keep: keep the logits of every step. observe: called with the step and the main rows' logits.
     """
 
     def __init__(
-        self, made: Arrangement, plan: Plan, beams: int, methods: int, keep: bool = False,
+        self, arranged: Arrangement, plan: Plan, beams: int, methods: int, keep: bool = False,
         observe: Callable | None = None,
     ) -> None:  # fmt: skip
-        self.made, self.plan, self.step = made, plan, plan.step
-        self.batch, self.beams, self.keep, self.observe = made.batch, beams, keep, observe
+        self.arranged, self.plan, self.step = arranged, plan, plan.step
+        self.batch, self.beams, self.keep, self.observe = arranged.batch, beams, keep, observe
         self.logits: list[Tensor] = []
         empty: Callable[[], list[list[Tensor]]] = lambda: [[] for _ in range(methods)]  # a tensor per step of a method
         self.acts, self.flips, self.kls = empty(), empty(), empty()
         self.bad: list[Tensor] = []
         self.path: Tensor | None = None
-        self.real = torch.zeros(made.batch, 0, dtype=torch.bool)
+        self.real = torch.zeros(arranged.batch, 0, dtype=torch.bool)
 
     def __call__(
         self, ids: Int[Tensor, "row position"], scores: Float[Tensor, "rows vocab"]
@@ -45,15 +45,15 @@ class Fold:
         self.plan.check()
         step = self.step
         step.index += 1
-        every = dict(zip(self.made.names, scores.chunk(len(self.made.names)), strict=True))
+        every = dict(zip(self.arranged.names, scores.chunk(len(self.arranged.names)), strict=True))
         step.branches, step.ids = every, ids
         logits = every["main"]
         moved = {method: flags[: logits.shape[0]].to(logits.device) for method, flags in self.plan.changed.items()}
         forbidden = torch.isneginf(logits)  # by the model itself
         still = torch.zeros(logits.shape[0], device=logits.device)
         flips, kls = ([still] * len(self.acts) for _ in range(2))
-        for edit, method in self.made.edits:
-            mine = self.made.own.get(method, {})
+        for edit, method in self.arranged.edits:
+            mine = self.arranged.own.get(method, {})
             step.branches, step.method = {**every, **{name: every[key] for name, key in mine.items()}}, method
             before, logits = logits, edit.apply(logits, step).masked_fill(forbidden, -math.inf)
             moved[method] = moved.get(method, False) | (before != logits).any(1)
@@ -66,7 +66,7 @@ class Fold:
         self.plan.changed.clear()
         if self.observe is not None:
             self.observe(step, logits)
-        if self.beams > 1 and self.made.edits:  # beams add log-probabilities: the mixed ones, normalised
+        if self.beams > 1 and self.arranged.edits:  # beams add log-probabilities: the mixed ones, normalised
             logits = logits.log_softmax(1)
         return logits
 

@@ -142,13 +142,13 @@ class Lookahead:
         keep = partial(last_rows, min(new.shape[1], self.window - 1))
         reading = Reading("rows", [len(self.lvlm.layers) - 1], keep, branch="all")
         declared: list[Declaration] = [reading, *(Branch(str(number), other) for number, other in enumerate(others))]
-        made = arrange([(one, -1) for one in declared], first, self.lvlm.pad_token)
-        step, where = Step(), families.direct_positions(self.lvlm.model, made.inputs)
-        rows = sequences(self.lvlm, made)
-        with applied(self.lvlm, made.placed, rows, step) as plan, _watched(self.lvlm.decoder) as fed:
-            self.lvlm.model(**made.inputs, **where, use_cache=True, logits_to_keep=1)
+        arranged = arrange([(one, -1) for one in declared], first, self.lvlm.pad_token)
+        step, where = Step(), families.direct_positions(self.lvlm.model, arranged.inputs)
+        rows = sequences(self.lvlm, arranged)
+        with applied(self.lvlm, arranged.placed, rows, step) as plan, _watched(self.lvlm.decoder) as fed:
+            self.lvlm.model(**arranged.inputs, **where, use_cache=True, logits_to_keep=1)
             plan.check()
-        ids = made.inputs["input_ids"]
+        ids = arranged.inputs["input_ids"]
         self.seen = self.tried = None
         self.room = min(self.room, _room(fed.get("cache"), ids.shape[1]))
         if self.room:

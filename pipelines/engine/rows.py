@@ -79,11 +79,11 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
     return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own)
 
 
-def sequences(lvlm: Layout, made: Arrangement, repeat: int = 1, given: int = 0) -> Sequences:
+def sequences(lvlm: Layout, arranged: Arrangement, repeat: int = 1, given: int = 0) -> Sequences:
     """Where the image is in every row of a run. given: tokens that were appended to the prompts."""
-    ids, mask = made.inputs["input_ids"], made.inputs["attention_mask"]
+    ids, mask = arranged.inputs["input_ids"], arranged.inputs["attention_mask"]
     prompt = ids.shape[1] - given
-    sample = torch.arange(made.batch, device=ids.device).repeat(len(made.names)).repeat_interleave(repeat)
+    sample = torch.arange(arranged.batch, device=ids.device).repeat(len(arranged.names)).repeat_interleave(repeat)
     image = lvlm.image_mask(ids[:, :prompt]).repeat_interleave(repeat, dim=0)
     padding = (mask[:, :prompt] == 0).repeat_interleave(repeat, dim=0)
     return Sequences(image, padding, sample, given=given)

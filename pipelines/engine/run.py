@@ -53,13 +53,13 @@ def prefill(lvlm: Layout, inputs: Mapping[str, Tensor], declarations: Sequence[D
     Returns the step with its readings and, per branch, the logits of the last position, (batch, vocab).
     """
     inputs = complete(lvlm, inputs)
-    made = arrange([(d, -1) for d in declarations], inputs, lvlm.pad_token)
+    arranged = arrange([(d, -1) for d in declarations], inputs, lvlm.pad_token)
     step = Step(ids=inputs["input_ids"])
-    with applied(lvlm, made.placed, sequences(lvlm, made), step) as plan:
-        where = families.direct_positions(lvlm.model, made.inputs)
-        logits = lvlm.model(**made.inputs, **where, use_cache=False, logits_to_keep=1).logits[:, -1].to(lvlm.device)
+    with applied(lvlm, arranged.placed, sequences(lvlm, arranged), step) as plan:
+        where = families.direct_positions(lvlm.model, arranged.inputs)
+        logits = lvlm.model(**arranged.inputs, **where, use_cache=False, logits_to_keep=1).logits[:, -1].to(lvlm.device)
         plan.check()
-    step.branches = dict(zip(made.names, logits.chunk(len(made.names)), strict=True))
+    step.branches = dict(zip(arranged.names, logits.chunk(len(arranged.names)), strict=True))
     return step
 
 
@@ -94,14 +94,14 @@ def run(
     inputs = complete(lvlm, inputs)
     with claimed(lvlm.model):  # a method may copy the model, which must then hold no hooks of another thread
         declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in observers.readings]
-    made = arrange(declared, inputs, lvlm.pad_token)
+    arranged = arrange(declared, inputs, lvlm.pad_token)
     config = options.resolved(lvlm, generation)
     beams = config.num_beams or 1
-    placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in made.placed]
-    blocks, prompt = len(made.names), made.inputs["input_ids"].shape[1]
+    placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in arranged.placed]
+    blocks, prompt = len(arranged.names), arranged.inputs["input_ids"].shape[1]
     main = options.MainPrompt(lvlm, generation, config, inputs, prompt - inputs["input_ids"].shape[1], prepared)
-    with applied(lvlm, placed, sequences(lvlm, made, beams), Step(), observers.deferred) as plan:
-        fold = Fold(made, plan, beams, len(decoders), return_logits, observers.observe)
+    with applied(lvlm, placed, sequences(lvlm, arranged, beams), Step(), observers.deferred) as plan:
+        fold = Fold(arranged, plan, beams, len(decoders), return_logits, observers.observe)
         if main.streamer is not None:
             main.streamer.put(inputs["input_ids"].cpu())
 
@@ -112,21 +112,21 @@ def run(
             if plan.hooked:  # a cache of fixed size would have transformers compile the passes
                 generation_config.disable_compile = True
             if generation_config.do_sample and beams == 1 and (blocks > 1 or seed is not None):
-                draw, scores = Draw(1, made.batch, seed), [] if generation_config.return_dict_in_generate else None
+                draw, scores = Draw(1, arranged.batch, seed), [] if generation_config.return_dict_in_generate else None
             choice = Choice(fold, processors, main.shift, draw, main.processors, scores)
             stops = MainCriteria(criteria, blocks, main.shift, scores)
             kwargs |= {"logits_processor": LogitsProcessorList([choice]), "stopping_criteria": stops}
             if beams > 1:
                 return _beam_search(model, input_ids, fold, generation_config, kwargs)
             if main.streamer is not None:
-                kwargs["streamer"] = MainRows(main.streamer, made.batch)
+                kwargs["streamer"] = MainRows(main.streamer, arranged.batch)
             output = model._sample(input_ids, generation_config=generation_config, **kwargs)
             fold.finish(stops.lengths)
             if scores is not None and not isinstance(output, Tensor):
                 output.scores = tuple(one.repeat(blocks, 1) for one in scores)
             return output
 
-        output = lvlm.model.generate(**made.inputs, **generation, custom_generate=decode)
+        output = lvlm.model.generate(**arranged.inputs, **generation, custom_generate=decode)
     return output, fold, prompt
 
 

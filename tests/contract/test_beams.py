@@ -83,7 +83,7 @@ def test_the_first_token_is_drawn_from_the_mitigated_distribution(tiny, name):
     from veridical.pipelines.engine.logits import Draw
 
     logits = share.log().expand(count, -1)
-    drawn = Draw(blocks=1, batch=count, seed=0)(torch.zeros(count, 1), logits).argmax(1)
+    drawn = Draw(blocks=1, batch=count, seed=0)(torch.zeros(count, 1).long(), logits).argmax(1)
     best = share.topk(5)
     found = torch.bincount(drawn, minlength=len(share))[best.indices] / count
     assert float((found - best.values).abs().max()) < 0.05

@@ -22,10 +22,10 @@ def test_all_branches_stay_token_identical(setting, name, mode):
         setting.lvlm, setting.inputs, [setting.acting(name)], Observers(readings), max_new_tokens=STEPS,
         **MODES[mode], **seeded(mode, SEEDS),
     )  # fmt: skip
-    blocks = output[:, prompt:].chunk(len(fold.made.names))
+    blocks = output[:, prompt:].chunk(len(fold.arranged.names))
     assert len(blocks) >= 2
     assert blocks[0].shape == (len(setting.prompts), STEPS)
-    for branch, block in zip(fold.made.names, blocks, strict=True):
+    for branch, block in zip(fold.arranged.names, blocks, strict=True):
         assert torch.equal(block, blocks[0]), branch
 
 

@@ -139,4 +139,4 @@ def watch(
 def all_rows(case: Setting, decoders: Sequence[Any], **options: Any) -> Tensor:
     """(block, batch, new) tokens of every row block of a run, main rows first."""
     output, fold, prompt = run(case.lvlm, case.inputs, decoders, max_new_tokens=STEPS, **options)
-    return torch.stack(output[:, prompt:].chunk(len(fold.made.names)))
+    return torch.stack(output[:, prompt:].chunk(len(fold.arranged.names)))

@@ -169,7 +169,7 @@ def test_all_blocks_choose_the_same_tokens_whatever_stands_in_the_list(tiny, opt
     options, _ = OPTIONS[option](tiny, decode(tiny, LONGER).ids)
     options = {"max_new_tokens": STEPS, "do_sample": False, **options, **mode}
     output, fold, prompt = run(tiny.lvlm, tiny.inputs, [LONGER], **options)
-    blocks = output[:, prompt:].chunk(len(fold.made.names))
+    blocks = output[:, prompt:].chunk(len(fold.arranged.names))
     assert len(blocks) == 2
     assert torch.equal(*blocks)
 

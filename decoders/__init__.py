@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .pai import PAI as PAI
     from .rbd import RBD as RBD
     from .ritual import RITUAL as RITUAL
+    from .sid import SID as SID
     from .sla import SLA as SLA
     from .spin import SPIN as SPIN
     from .vaf import VAF as VAF
@@ -186,6 +187,15 @@ NAMES = {
         differs=(
             "The paper's text was not read: formula and values are the code's, which applies to sampling alone and "
             "whose draws depend on all questions before; neither is reproduced. official() is the same."
+        ),
+    ),
+    "sid": Method(
+        "sid:SID", paper="2408.02032",
+        changes="logits, against the least attended image tokens alone",
+        cost="2 forwards per token",
+        differs=(
+            "Layer 3 and 10 % of the tokens are the paper's as others quote them; the code has layer 2 and 100 tokens, "
+            "and in greedy decoding no cut. official() does so. One choice for a whole batch is not reproduced."
         ),
     ),
     "vaf": Method(

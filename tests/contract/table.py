@@ -91,6 +91,7 @@ ENTRIES = {
     "ritual": Entry(
         neutral="ritual:alpha=0,beta=0", faint="ritual:alpha=1e-6,beta=0", acting="ritual:transforms='vflip'"
     ),
+    "sid": Entry(neutral="sid:alpha=0,beta=0", faint="sid:alpha=1e-6,beta=0"),
     "vaf": Entry(neutral="vaf:boost=0,suppress=0", faint="vaf:boost=1e-6,suppress=1e-6"),
     "heads_guided": Entry(neutral="heads_guided:alpha=0", faint="heads_guided:alpha=1e-6"),
     "spin": Entry(neutral="spin:factor=1", faint="spin:keep=0.5,factor=1.000001", acting="spin:keep=0.5"),

@@ -5,7 +5,7 @@ As in `reference_more`: slow on purpose, one unpadded prompt at a time, loops wh
 
 from __future__ import annotations
 
-from .reference_methods import Run, greedy
+from .reference_methods import Run, contrast_and_cut, greedy
 from .reference_more import cut, positions
 
 
@@ -82,5 +82,47 @@ def spin(reference, ids, pixels, steps, keep=0.95, factor=0.08, layers=None, que
             return heads
 
         return reference(ids, pixels, new, on_scores=rank, on_heads=scale).logits[-1]
+
+    return greedy(steps, logits_after)
+
+
+def least(attention: list[float], count: int) -> list[int]:
+    return sorted(range(len(attention)), key=lambda j: (attention[j], j))[:count]
+
+
+def sid(reference, ids, pixels, steps, alpha=0.5, beta=0.1, layer=3, keep=0.1, chosen=None) -> Run:
+    """chosen, a list, receives the image tokens that the newest row of each step keeps."""
+    image, prompt = positions(reference, ids), len(ids)
+    count = min(len(image), keep) if isinstance(keep, int) else max(1, int(keep * len(image) + 0.5))
+
+    def disturbed(new):
+        kept: dict[int, list[int]] = {}
+
+        def choose(at, probabilities):
+            if at == layer - 1:
+                for row in range(prompt - 1, probabilities.shape[1]):
+                    mean = [float(probabilities[:, row, column].mean()) for column in image]
+                    kept[row] = [image[j] for j in least(mean, count)]
+            return probabilities
+
+        def hide(at, scores):
+            if at < layer:
+                return scores
+            scores = scores.clone()
+            for row in range(scores.shape[1]):
+                stays = kept[max(row, prompt - 1)]
+                hidden = [column for column in image if column not in stays and column <= row]
+                if len(hidden) == row + 1:
+                    hidden.remove(row)
+                scores[:, row, hidden] = float("-inf")
+            return scores
+
+        out = reference(ids, pixels, new, on_probabilities=choose, on_scores=hide).logits[-1]
+        if chosen is not None:
+            chosen.append(sorted(image.index(column) for column in kept[prompt + len(new) - 1]))
+        return out
+
+    def logits_after(new):
+        return contrast_and_cut(reference(ids, pixels, new).logits[-1], disturbed(new), alpha, beta)
 
     return greedy(steps, logits_after)

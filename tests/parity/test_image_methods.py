@@ -10,6 +10,7 @@ import veridical
 from veridical.decoders.heads_guided import HeadsGuided
 from veridical.decoders.pai import PAI
 from veridical.decoders.ritual import RITUAL
+from veridical.decoders.sid import SID
 from veridical.decoders.spin import SPIN
 from veridical.decoders.vaf import VAF
 
@@ -112,6 +113,41 @@ def test_spin_ranks_scores_that_a_method_before_it_has_edited(gqa):
     hold(gqa, [PAI(alpha=3.0, gamma=1.0, skip_first=0), SPIN(keep=0.5, factor=0.3)], expected)
 
 
+# ---------------------------------------------------------------------- SID
+
+
+SID_OPTIONS = [
+    {},
+    {"beta": 0.0, "layer": 1, "keep": 1},
+    {"alpha": 2.0, "beta": 0.0, "layer": 2, "keep": 4},
+    {"alpha": 1.0, "layer": 7, "keep": 0.5},
+]
+
+
+@pytest.mark.parametrize("options", SID_OPTIONS, ids=str)
+def test_sid_contrasts_with_the_least_attended_image_tokens(tiny, options):
+    hold(tiny, [SID(**options)], lambda *given: image.sid(*given, **options))
+
+
+def test_sid_chooses_anew_for_each_token(gqa):
+    chosen = []
+    image.sid(gqa.reference, *gqa.rows[0], STEPS, layer=2, keep=4, chosen=chosen)
+    assert len({tuple(tokens) for tokens in chosen}) > 1
+
+
+def test_sid_keeps_a_rows_own_key_where_no_text_stands_before_the_image(gqa):
+    ids, pixels = gqa.rows[0]
+    start = more.positions(gqa.reference, ids)[0]
+    cut = ids[None, start:]
+    inputs = {"input_ids": cut, "attention_mask": torch.ones_like(cut), "pixel_values": pixels}
+    options = {"alpha": 2.0, "beta": 0.0, "layer": 2, "keep": 1}
+    out = veridical.generate(
+        gqa.lvlm, inputs, [SID(**options)], return_logits=True, max_new_tokens=STEPS, do_sample=False
+    )
+    run = image.sid(gqa.reference, cut[0], pixels, STEPS, **options)
+    assert furthest(out.logits[0], run.logits) < TOLERANCE
+
+
 # ---------------------------------------------------------------------- without a cache, and the text once more
 
 
@@ -124,7 +160,7 @@ ALL = [
 named = lambda decoder: f"{type(decoder).__name__}-{getattr(decoder, 'queries', '')}"
 
 
-@pytest.mark.parametrize("decoder", ALL, ids=named)
+@pytest.mark.parametrize("decoder", [*ALL, SID(beta=0.0, layer=2, keep=4)], ids=named)
 def test_a_run_without_a_cache_is_the_run_with_one(gqa, decoder):
     options = {"return_logits": True, "max_new_tokens": STEPS, "do_sample": False}
     one = veridical.generate(gqa.lvlm, gqa.inputs, [decoder], **options)

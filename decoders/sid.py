@@ -1,0 +1,127 @@
+"""Self-Introspective Decoding (SID).
+
+Huo et al., "Self-Introspective Decoding: Alleviating Hallucinations for Large Vision-Language Models", ICLR 2025,
+arXiv 2408.02032.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..pipelines.checks import check_count, check_range
+from ..pipelines.engine.declarations import AttentionEdit, Branch, Declaration, LogitsEdit
+from ..pipelines.method import count, number, ruled, share
+from .contrast import Contrast
+
+if TYPE_CHECKING:
+    from ..pipelines.engine.call import AttentionCall
+    from ..pipelines.model.layout import Inputs, Layout
+
+
+def kept_count(keep: float, tokens: int) -> int:
+    """How many of N image tokens stay: max(1, ⌊keep·N + ½⌋) for a share (a float), at most N for a count (an int).
+
+    >>> kept_count(0.1, 576), kept_count(100, 576), kept_count(100, 64)
+    (58, 100, 64)
+    """
+    wanted = keep if isinstance(keep, int) else max(1, math.floor(keep * tokens + 0.5))
+    return min(wanted, tokens)
+
+
+def least_attended(
+    attention: Float[Tensor, "batch query key"], image: Bool[Tensor, "batch key"], keep: float
+) -> Bool[Tensor, "batch query key"]:
+    """The image tokens with the least attention in each row, as many as `keep` says; of equals, the earlier."""
+    order = attention.masked_fill(~image[:, None], math.inf).argsort(dim=2, stable=True)
+    rank = order.argsort(dim=2)
+    counts = [kept_count(keep, tokens) for tokens in image.sum(1).tolist()]
+    return (rank < torch.tensor(counts, device=rank.device)[:, None, None]) & image[:, None]
+
+
+def hide(
+    scores: Float[Tensor, "batch head query key"], hidden: Bool[Tensor, "batch query key"],
+    own: Bool[Tensor, "query key"],
+) -> Float[Tensor, "batch head query key"]:  # fmt: skip
+    """No attention to hidden keys, but for a row's own key where nothing else would be left to it."""
+    least = torch.finfo(scores.dtype).min
+    left = ((scores[:, 0] > least / 2) & ~hidden).any(2, keepdim=True)
+    return scores.masked_fill((hidden & (left | ~own))[:, None], least)
+
+
+def _share_or_count(name: str, value: Any) -> float:
+    meaning = "image tokens that stay: a share as a float, a count as a whole number"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return check_count(name, value, meaning, low=1)
+    return check_range(name, value, 0, 1, meaning)
+
+
+@dataclass(frozen=True)
+class SID(Contrast):
+    r"""Push the choice away from what is likely where only the least attended image tokens stay visible.
+
+    z = (1 + α)·l − α·l′,   then z[v] = −inf where p(v) < β·max p
+
+    l, l′: (batch, vocab) logits for the prompt, and for the same prompt in a branch in which layers from `layer` on
+    attend, of the image, only to the r tokens with the least attention: that of the branch's newest row in the layer
+    below, mean over heads, taken anew for each token. Rows of the prompt share the choice of its last row. Nothing is
+    removed: positions and cache stay, and stored keys are not revisited. r: `keep`. α, β: `alpha`, `beta`.
+
+    Raises:
+        ValueError: a value outside its range.
+
+    The paper's text could not be read: layer and share are the paper's as others quote them, α and β the released
+    code's, which masks from layer 2 on and keeps 100 tokens. Decoding greedily, as its evaluation does, it takes the
+    largest contrast before the cut, so that `official()` has β = 0; sampling cuts, `official(beta=0.1)`. The code takes
+    the first sample's choice for a whole batch and unmasks padding; neither is reproduced. A row of an image that
+    nothing stands before keeps its own key where no kept token precedes it.
+    """
+
+    alpha: float = number(0.5, "strength of the contrast", "0 leaves l. Code: 0.5 in effect.")
+    beta: float = share(0.1, "plausibility cut", "0 is no cut. Code: 0.1, and in effect none in greedy decoding.")
+    layer: int = count(3, "first layer with hidden image tokens, from 0", "Paper: 3; 5 for InstructBLIP. Code: 2.", 1)
+    keep: float = ruled(
+        0.1, "image tokens that stay visible", "a share from 0 to 1, or a whole number of tokens",
+        "1.0 is all of them, 1 a single one. Paper: 0.1. Code: 100 (POPE) or 50 (CHAIR) of 576.", _share_or_count,
+    )  # fmt: skip
+
+    against = "the least attended image tokens"
+    neutral = {"alpha": 0, "beta": 0}
+    faint = {"alpha": 1e-7}
+    released = {"beta": 0, "layer": 2, "keep": 100}
+    by_model = {"instructblip-vicuna-7b": {"layer": 5}}
+
+    def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
+        layers = range(self.layer, len(lvlm.layers))
+        visible: dict[str, Bool[Tensor, "batch query key"]] = {}
+        yield Branch(self.opened, inputs)
+        if layers:
+            yield AttentionEdit([self.layer - 1], partial(self.choose, visible), branch=self.opened)
+            yield AttentionEdit(layers, partial(self.edit, visible), on="scores", branch=self.opened)
+        yield LogitsEdit(self.mix)
+
+    def choose(self, visible: dict[str, Tensor], probabilities: Tensor, call: AttentionCall) -> Tensor:
+        attention = probabilities.mean(1, dtype=torch.promote_types(probabilities.dtype, torch.float32))
+        prompt = call.sequences.prompt(attention.shape[1]).stop
+        if prompt:  # its rows share the last one's choice
+            attention = torch.cat([attention[:, prompt - 1 : prompt].expand(-1, prompt, -1), attention[:, prompt:]], 1)
+        chosen, seen = least_attended(attention, call.image, self.keep), call.sequences.seen
+        visible["tokens"] = pad(chosen, (seen - chosen.shape[2], 0))  # by position: other layers may hold fewer keys
+        return probabilities
+
+    def edit(self, visible: dict[str, Tensor], scores: Tensor, call: AttentionCall) -> Tensor:
+        queries, keys = scores.shape[2:]
+        seen = call.sequences.seen
+        gone = max(0, seen - keys)  # positions that a sliding cache has let go
+        tokens = pad(visible["tokens"].to(scores.device), (-gone, max(0, keys - seen)))
+        own = torch.zeros(queries, keys, dtype=torch.bool, device=scores.device)
+        own.diagonal(seen - queries - gone).fill_(True)
+        return hide(scores, call.image[:, None] & ~tokens, own)

@@ -14,7 +14,7 @@ from veridical.pipelines.compatibility import DoubtfulPair
 from veridical.pipelines.generate import NeverActed
 from veridical.pipelines.model.embedded import NotItsWorld
 
-from .evaluations import evaluate
+from ..evaluations import evaluate
 
 FEW = {"shard_size": 2, "batch_size": 1, "generation": {"max_new_tokens": 2}}
 

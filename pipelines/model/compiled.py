@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from types import MethodType
 from typing import Any
 
 from torch import nn
@@ -22,10 +21,12 @@ def uncompiled(model: Any) -> Any:
 def eager(model: nn.Module) -> Iterator[None]:
     """Within this block no module of the model is compiled, whoever compiled it and how; afterwards each is again.
 
-    `module.compile()` keeps the compiled call in the module; `module.forward = torch.compile(module.forward)`, a part
-    that `torch.compile` wraps, and a class whose `forward` is compiled have a compiled `forward`. What it was compiled
-    from takes its place. torch's own switch (`torch.compiler.set_stance`) is left alone, because it concerns every
-    model of every thread.
+    `module.compile()` keeps the compiled call in the module; a module whose `forward` the user has set to a compiled
+    one, and a part that `torch.compile` wraps, have it as an attribute: what that was compiled from takes its place.
+    torch's own switch (`torch.compiler.set_stance`) is left alone, because it concerns every model of every thread.
+
+    Raises:
+        ValueError: a class whose `forward` is compiled, for every model of that class at once.
     """
     with ExitStack() as undo:
         for module in model.modules():
@@ -37,9 +38,11 @@ def eager(model: nn.Module) -> Iterator[None]:
                 if (original := _original(held.get(name))) is not None:
                     undo.callback(setattr, module, name, held[name])
                     setattr(module, name, original)
-            if "forward" not in held and (original := _original(type(module).forward)) is not None:
-                undo.callback(delattr, module, "forward")
-                module.forward = MethodType(original, module)  # type: ignore[method-assign]
+            if "forward" not in held and _original(type(module).forward) is not None:
+                raise ValueError(
+                    f"{type(module).__name__}.forward is compiled for the whole class, and torch would leave the hooks "
+                    "of a run out of it; compile the one model instead, by model.compile() or torch.compile(model)"
+                )
         yield
 
 

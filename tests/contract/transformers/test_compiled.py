@@ -93,7 +93,7 @@ def test_a_method_gives_the_logits_of_the_uncompiled_model(compiled, expected, m
 def test_a_class_whose_forward_is_compiled_is_refused_before_a_pass():
     made = small()
     own_class(made.model)
-    with pytest.raises(ValueError, match="Compiled.forward is compiled for the whole class.* compile the one model"):
+    with pytest.raises(ValueError, match=r"Compiled.forward is compiled for the whole class.* compile the one model"):
         made.logits(["deco"])
     with pytest.raises(ValueError, match="whole class"):
         made.generate([], detectors=["logit_lens"])

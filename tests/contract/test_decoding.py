@@ -75,7 +75,7 @@ def test_what_is_chosen_depends_on_probabilities_and_not_on_the_height_of_the_lo
 def test_sampling_draws_in_proportion_to_the_probabilities():
     """20,000 draws from one row: no frequency is off by more than 0.018, five standard errors of a half."""
     count, logits = 20_000, torch.tensor([2.0, 1.0, 0.0, -torch.inf, 0.5])
-    chosen = Draw(blocks=1, batch=count, seed=0)(torch.zeros(count, 1), logits.expand(count, -1))
+    chosen = Draw(blocks=1, batch=count, seed=0)(torch.zeros(count, 1, dtype=torch.long), logits.expand(count, -1))
     found = torch.bincount(chosen.argmax(1), minlength=5) / count
     assert float((found - logits.softmax(0)).abs().max()) < 0.018
     assert found[3] == 0
@@ -83,7 +83,7 @@ def test_sampling_draws_in_proportion_to_the_probabilities():
 
 def test_a_draw_is_one_token_for_all_branches():
     logits = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))  # three branches of two samples
-    chosen = Draw(blocks=3, batch=2, seed=[4, 5])(torch.zeros(6, 1), logits)
+    chosen = Draw(blocks=3, batch=2, seed=[4, 5])(torch.zeros(6, 1, dtype=torch.long), logits)
     assert (chosen.isfinite().sum(1) == 1).all()
     for block in chosen.chunk(3):
         assert torch.equal(block, chosen[:2])

@@ -127,7 +127,10 @@ def test_every_pass_over_prompt_and_text_gives_new_tokens_their_kind(name, kind)
 
     hook = case.model.base_model.register_forward_pre_hook(look, with_kwargs=True)
     try:
-        untried = lambda ids, scores: -scores  # another token than HELPD tried, so that it reads the text anew
+        # another token than HELPD tried, so that it reads the text anew: where all that it leaves are ruled out, the
+        # model's own logits are chosen from, here the least likely
+        few = lambda scores: scores.isfinite().sum(1, keepdim=True) < scores.shape[1]
+        untried = lambda ids, scores: torch.where(few(scores), -torch.inf, -scores)
         ids = case.generate(["helpd"], max_new_tokens=2, logits_processor=[untried]).ids
         tried = len(seen)
         veridical.score(case.lvlm, case.inputs, ids, ["entropy"])

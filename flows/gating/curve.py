@@ -203,13 +203,14 @@ def curve(request: GateCurve, out: Path) -> Path:
     name, so that a run that was stopped, or one with more methods, continues.
 
     Raises:
-        ValueError: no Markdown file, or as `GateCurve.check`.
+        ValueError: no Markdown file, or as `GateCurve.check`. ImportError: no matplotlib (extra `plots`).
     """
     from ...pipelines.model.spec import load
-    from .plot import markdown, svg
+    from .plot import markdown, require, svg
 
     if out.suffix != ".md":
         raise ValueError(f"{out} is no Markdown file: name one that ends in .md; .json and .svg go beside it.")
+    require()
     request.check()
     lvlm = load(request.model)
     tokens = request.max_new_tokens or BENCHMARK.max_new_tokens

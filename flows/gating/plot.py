@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from ..evaluation.text import interval
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM, LEGEND = 420, 300, 56, 34, 16, 44, 130
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 Row = Mapping[str, Any]
@@ -62,58 +62,66 @@ def verdicts(rows: Sequence[Row], most: float = 0.3, least: float = 0.8) -> list
     return [*out, "", "The gate named is the best of those tried, on the images reported: read its neighbours too."]
 
 
-def svg(found: Mapping[str, Any]) -> str:
-    """One panel per decoder: CHAIR_i over the share of steps acted on, a line per detector with its intervals."""
-    rows, decoders = found["rows"], found["decoders"]
+def axis(ax: Any, found: Mapping[str, Any], decoder: str) -> Any:
+    """One decoder's CHAIR_i over the share of steps acted on, a line per detector with its intervals. Returns `ax`."""
+    rows = found["rows"]
     plain = next(row for row in rows if row["share"] is None)
-    values = [row["chair_i"][end] for row in rows for end in ("low", "high")]
-    low, high = min(values), max(values)
-    low, high = (low - 0.01, high + 0.01) if high - low < 0.02 else (low, high)
-    panels = [_panel(rows, plain, name, found["detectors"], low, high, at) for at, name in enumerate(decoders)]
-    wide = max(WIDTH * min(2, len(decoders)), LEFT + LEGEND * len(found["detectors"]))
-    tall = HEIGHT * ((len(decoders) + 1) // 2) + 26
-    legend = "".join(
-        f'<g transform="translate({LEFT + LEGEND * at},{tall - 10})"><line x2="18" y1="-4" y2="-4" stroke="'
-        f'{COLOURS[at % len(COLOURS)]}" stroke-width="2"/><text x="24">{escape(name)}</text></g>'
-        for at, name in enumerate(found["detectors"])
-    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {tall}" width="{wide}" height="{tall}" '
-        'font-family="sans-serif" font-size="11" fill="#222"><rect width="100%" height="100%" fill="white"/>'
-        + "".join(panels) + legend + "</svg>\n"
-    )  # fmt: skip
-
-
-def _panel(
-    rows: Sequence[Row], plain: Row, decoder: str, detectors: Sequence[str], low: float, high: float, at: int
-) -> str:
-    x = lambda share: LEFT + share * (WIDTH - LEFT - RIGHT)
-    y = lambda value: TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
     ungated = next(row for row in rows if row["decoder"] == decoder and row["detector"] is None and row["share"])
-    parts = [f'<text x="{LEFT}" y="{TOP - 14}" font-weight="bold">{escape(decoder)}</text>']
-    for level, name in ((plain["chair_i"]["value"], "plain"), (ungated["chair_i"]["value"], "ungated")):
-        parts.append(f'<line x1="{x(0)}" x2="{x(1)}" y1="{y(level):.1f}" y2="{y(level):.1f}" stroke="#888" '
-                     f'stroke-dasharray="4 3"/><text x="{x(1) - 2}" y="{y(level) - 3:.1f}" text-anchor="end" '
-                     f'fill="#666">{name} {level:.3f}</text>')  # fmt: skip
-    for number, detector in enumerate(detectors):
-        colour, line = COLOURS[number % len(COLOURS)], [(0.0, plain), *_points(rows, decoder, detector)]
-        dots = sorted(line, key=lambda point: point[0])
-        path = " ".join(f"{x(share):.1f},{y(row['chair_i']['value']):.1f}" for share, row in dots)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for share, row in dots[1:]:
-            ends, title = row["chair_i"], f"{detector}, θ = {row['threshold']:.4g}: {share:.1%} of the steps"
-            parts.append(
-                f'<g stroke="{colour}"><title>{escape(title)}</title><line x1="{x(share):.1f}" x2="{x(share):.1f}" '
-                f'y1="{y(ends["low"]):.1f}" y2="{y(ends["high"]):.1f}" opacity="0.4"/><circle cx="{x(share):.1f}" '
-                f'cy="{y(ends["value"]):.1f}" r="3" fill="{colour}"/></g>'
-            )
-    parts += [f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.0%}</text>'
-              for tick in (0, 0.25, 0.5, 0.75, 1)]  # fmt: skip
-    parts += [f'<text x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.3f}</text>'
-              for tick in (low, (low + high) / 2, high)]  # fmt: skip
-    parts.append(f'<text x="{x(0.5)}" y="{HEIGHT - BOTTOM + 32}" text-anchor="middle">share of steps acted on</text>')
-    frame = f'<path d="M{x(0)},{TOP} V{HEIGHT - BOTTOM} H{x(1)}" fill="none" stroke="#222"/>'
-    return f'<g transform="translate({WIDTH * (at % 2)},{HEIGHT * (at // 2)})">{frame}{"".join(parts)}</g>'
+    for row, name in ((plain, "plain"), (ungated, "ungated")):
+        level = row["chair_i"]["value"]
+        ax.axhline(level, color="0.55", linestyle="--", linewidth=1)
+        ax.annotate(f"{name} {level:.3f}", (1, level), ha="right", va="bottom", color="0.35", fontsize=8)
+    for number, detector in enumerate(found["detectors"]):
+        points = sorted([(0.0, plain), *_points(rows, decoder, detector)], key=lambda point: point[0])
+        shares, cells = [share for share, _ in points], [row["chair_i"] for _, row in points]
+        values, colour = [cell["value"] for cell in cells], COLOURS[number % len(COLOURS)]
+        ax.plot(shares, values, color=colour, linewidth=2, label=detector)
+        ends = [[abs(cell["value"] - cell[end]) for cell in cells[1:]] for end in ("low", "high")]
+        ax.errorbar(shares[1:], values[1:], yerr=ends, fmt="o", markersize=4, color=colour, elinewidth=1, alpha=0.7)
+    ax.set_title(decoder, loc="left", fontsize=10, fontweight="bold")
+    ax.set_xlim(0, 1)
+    ax.xaxis.set_major_formatter("{x:.0%}")
+    ax.set_xlabel("share of steps acted on")
+    ax.set_ylabel("CHAIR_i")
+    return ax
+
+
+def figure(found: Mapping[str, Any]) -> Any:
+    """A matplotlib figure with one panel per decoder.
+
+    Raises:
+        ImportError: matplotlib is not installed; says how to install it.
+    """
+    require()
+    from matplotlib.figure import Figure
+
+    decoders = found["decoders"]
+    columns = min(2, len(decoders))
+    lines = (len(decoders) + 1) // 2
+    drawn = Figure(figsize=(4.2 * columns, 3.0 * lines + 0.4), layout="constrained")
+    axes = drawn.subplots(lines, columns, sharey=True, squeeze=False).flatten()
+    for ax, decoder in zip(axes, decoders, strict=False):
+        axis(ax, found, decoder)
+    for ax in axes[len(decoders) :]:
+        ax.set_visible(False)
+    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return drawn
+
+
+def svg(found: Mapping[str, Any]) -> str:
+    """The figure as SVG: the same text for the same figures."""
+    drawn, file = figure(found), io.StringIO()
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "veridical", "svg.fonttype": "none"}):
+        drawn.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def require() -> None:
+    """Raise ImportError, with what to do, where matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("the curve is drawn by matplotlib, which is not installed: pip install 'veridical[plots]'.")
 
 
 def _gated(rows: Sequence[Row], decoder: str) -> list[Row]:

@@ -1,12 +1,13 @@
 """Thresholds, shares and verdicts of a gate's curve, on numbers that can be checked by hand."""
 
+import importlib.util
 import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from veridical.flows.gating.curve import kept, thresholds
-from veridical.flows.gating.plot import markdown, svg, verdicts
+from veridical.flows.gating.plot import figure, markdown, svg, verdicts
 from veridical.metrics.chair import Chair
 
 
@@ -96,12 +97,24 @@ def test_the_page_has_a_line_per_row_and_the_picture():
     )
 
 
-def test_the_picture_is_sound_xml_with_a_dot_per_gate_inside_its_frame():
-    tree = ElementTree.fromstring(svg(FOUND))
-    name = "{http://www.w3.org/2000/svg}"
-    dots = list(tree.iter(f"{name}circle"))
-    assert len(dots) == 4
-    width, height = (float(tree.get(side)) for side in ("width", "height"))
-    assert all(0 < float(dot.get("cx")) < width and 0 < float(dot.get("cy")) < height for dot in dots)
-    lower = [float(dot.get("cy")) for dot in dots[:3]]
-    assert lower == sorted(lower), "less hallucination is further down"
+def test_the_figure_has_a_point_per_gate_and_a_line_per_detector():
+    drawn = figure(FOUND)
+    panels = [ax for ax in drawn.axes if ax.get_visible()]
+    assert [ax.get_title("left") for ax in panels] == FOUND["decoders"]
+    points = [line for ax in panels for line in ax.lines if line.get_marker() == "o"]
+    assert sum(len(line.get_xdata()) for line in points) == 4
+    (first, *_) = points
+    assert list(first.get_ydata()) == sorted(first.get_ydata(), reverse=True), "more steps, less hallucination here"
+
+
+def test_the_figure_is_sound_xml_and_the_same_text_each_time():
+    text = svg(FOUND)
+    assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+    assert svg(FOUND) == text
+    assert "share of steps acted on" in text
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'veridical\[plots\]'"):
+        svg(FOUND)

@@ -35,14 +35,14 @@ def captions(scenes: int, samples: int, temperature: float = 0.7) -> NDArray:
     from veridical.datasets import examples
     from veridical.metrics.chair import Chair
 
-    lvlm, chair, asked = veridical.load("embedded"), Chair(), examples.world_captions("test", scenes)
-    truth, found = {e.image_id: e.objects for e in asked}, []
+    lvlm, chair, scored = veridical.load("embedded"), Chair(), examples.world_captions("test", scenes)
+    truth, found = {e.image_id: e.objects for e in scored}, []
     for seed in range(samples):
         answers = lvlm.caption(
-            [e.open() for e in asked], max_new_tokens=128, batch_size=32, do_sample=True, temperature=temperature,
+            [e.open() for e in scored], max_new_tokens=128, batch_size=32, do_sample=True, temperature=temperature,
             seed=seed,
         )  # fmt: skip
-        texts = {e.image_id: a.text for e, a in zip(asked, answers, strict=True)}
+        texts = {e.image_id: a.text for e, a in zip(scored, answers, strict=True)}
         found.append(chair.score(texts, truth).units)
     return np.array(found)
 
@@ -52,16 +52,16 @@ def answers(scenes: int, samples: int) -> NDArray:
     import veridical
     from veridical.datasets import examples
 
-    lvlm, asked = veridical.load("embedded"), examples.world_pope("test", scenes, "popular", 0)
-    images = {e.image: e.open() for e in asked}
+    lvlm, scored = veridical.load("embedded"), examples.world_pope("test", scenes, "popular", 0)
+    images = {e.image: e.open() for e in scored}
     found = []
     for seed in range(samples):
         given = lvlm.answer(
-            [images[e.image] for e in asked], [e.question for e in asked], max_new_tokens=4, batch_size=64,
+            [images[e.image] for e in scored], [e.question for e in scored], max_new_tokens=4, batch_size=64,
             do_sample=True, temperature=1.0, seed=seed,
         )  # fmt: skip
-        rows = pope.outcomes([a.text for a in given], [e.label or "" for e in asked])
-        found.append(np.stack(pope._columns(rows, [e.image_id for e in asked]), axis=-1))
+        rows = pope.outcomes([a.text for a in given], [e.label or "" for e in scored])
+        found.append(np.stack(pope._columns(rows, [e.image_id for e in scored]), axis=-1))
     return np.array(found)
 
 
@@ -134,7 +134,7 @@ def rare_figures(pair: Pair) -> dict[str, tuple]:
 def rates(draw: Callable[[], dict[str, tuple]], n: int, pairs: int, shares: tuple[str, ...] = ("chair_s",),
           unbounded: tuple[str, ...] = (), samples: int = 1999, before: bool = True, seed: int = 0
           ) -> dict[str, tuple[float, float]]:  # fmt: skip
-    """Per figure, the share of pairs with a verdict: by the rule, and by the one before (nan where not asked for)."""
+    """Per figure, the share of pairs with a verdict: by the rule, and by the one before (nan where not computed)."""
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=1000).astype(float)
     counts: dict[str, NDArray] = {}
     for _ in range(pairs):
@@ -179,13 +179,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4000)
     parser.add_argument("--only", default="")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
-    asked = parser.parse_args()
-    for what, draw, shares, unbounded in cases(asked.out, asked.scenes, asked.samples):
-        for n in asked.sizes if asked.only in what else ():
+    options = parser.parse_args()
+    for what, draw, shares, unbounded in cases(options.out, options.scenes, options.samples):
+        for n in options.sizes if options.only in what else ():
             generator = np.random.default_rng(n)
-            found = rates(lambda n=n, draw=draw, g=generator: draw(n, g), n, asked.pairs, shares, unbounded)
-            told = " | ".join(f"{name} {100 * now:.1f} ({100 * then:.1f})" for name, (now, then) in found.items())
-            print(f"{what} | {n} | {told}", flush=True)
+            found = rates(lambda n=n, draw=draw, g=generator: draw(n, g), n, options.pairs, shares, unbounded)
+            cells = " | ".join(f"{name} {100 * now:.1f} ({100 * then:.1f})" for name, (now, then) in found.items())
+            print(f"{what} | {n} | {cells}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from .singular import singular
+from .pattern_singular import singular
 
 WORLD_SYNONYMS = Path(__file__).parent.parent / "datasets" / "world_synonyms.txt"
 ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")

@@ -25,9 +25,9 @@ READERS = {"official": anywhere, "strict": words}
 
 
 class Outcome(NamedTuple):
-    """What one answer adds to every score, each 0 or 1. An answer that is none is asked, and in no other count."""
+    """What one answer adds to every score, each 0 or 1. An answer that is neither yes nor no counts in `answers` alone."""
 
-    asked: int
+    answers: int
     questions: int
     true_positive: int
     false_positive: int
@@ -148,12 +148,12 @@ def corrected(
     Raises:
         ValueError: an id that POPE does not have, or another image or text under the same id.
     """
-    asked = {q["question_id"]: (q["image"], q["text"]) for q in questions}
+    known = {q["question_id"]: (q["image"], q["text"]) for q in questions}
     for row in repope:
         number = row["question_id"]
-        there = asked.get(number)
+        there = known.get(number)
         if there is None:
-            raise ValueError(f"{where}: question {number!r} is none of POPE's {len(asked)}: is it another split?")
+            raise ValueError(f"{where}: question {number!r} is none of POPE's {len(known)}: is it another split?")
         if there != (row["image"], row["text"]):
             raise ValueError(
                 f"{where}: question {number!r} asks {row['text']!r} about {row['image']}, POPE's asks {there[1]!r} "

@@ -11,7 +11,7 @@ import pytest
 from veridical.metrics.chair import Chair, truncate_last_sentence
 from veridical.metrics.chair_words import DOUBLE_WORDS, locate
 from veridical.metrics.estimate import Estimate
-from veridical.metrics.singular import singular
+from veridical.metrics.pattern_singular import singular
 
 CAT = "A black cat sleeps on two wooden chairs near a sofa."
 KID = "The kid eats a hot dog while a puppy begs."

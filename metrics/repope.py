@@ -25,7 +25,7 @@ READERS = {"official": anywhere, "strict": words}
 
 
 class Outcome(NamedTuple):
-    """What one answer adds to every score, each 0 or 1. An answer that is neither yes nor no counts in `answers` alone."""
+    """What one answer adds to every score, each 0 or 1. One that is no yes or no counts in `answers` alone."""
 
     answers: int
     questions: int

@@ -43,6 +43,13 @@ Form = Annotated[
 ShardSize = Annotated[int, _option("--shard-size", min=1, help="Images per file; a kill loses at most one file.")]
 RetryErrors = Annotated[bool, _option("--retry-errors", help="Caption again the images with an error, and only those.")]
 Add = Annotated[bool, _option("--add", help="Caption the images too that have come into the folder since the start.")]
+Include = Annotated[
+    list[str] | None,
+    _option("--include", show_default=False, help='Caption of a folder only what fits, such as "*.jpg" or "a/**".'),
+]
+Exclude = Annotated[
+    list[str] | None, _option("--exclude", show_default=False, help='Leave out of a folder what fits, as "*_thumb*".')
+]
 MaxPixels = Annotated[int, _option("--max-pixels", min=1, max=178_956_970, help="Larger images become error rows.")]
 MaxBytes = Annotated[int, _option("--max-bytes", min=1, help="Larger files become error rows.")]
 Readers = Annotated[int, _option("--readers", min=1, help="Threads that read and decode images.")]
@@ -62,10 +69,14 @@ StallTimeout = Annotated[
 
 @dataclass(frozen=True)
 class Continuing:
-    """What a command does beside going on. retry_errors: caption errors again. add: take in new images."""
+    """What a command does beside going on.
+
+    retry_errors: caption errors again. add: take in new images. globs: whether it chooses among a folder's images.
+    """
 
     retry_errors: bool = False
     add: bool = False
+    globs: bool = False
 
 
 def is_job(images: list[str], out: Path | None, json: bool, more: Continuing) -> bool:
@@ -81,7 +92,8 @@ def is_job(images: list[str], out: Path | None, json: bool, more: Continuing) ->
     many = [image for image in images if is_source(Path(image))]
     if many and out is None:
         raise ValueError(f"{many[0]} holds many images: add --out FOLDER for their captions")
-    alone = [name for name, on in (("--retry-errors", more.retry_errors), ("--add", more.add)) if on]
+    jobs = (("--retry-errors", more.retry_errors), ("--add", more.add), ("a choice by globs", more.globs))
+    alone = [name for name, on in jobs if on]
     if alone and out is None:
         raise ValueError(f"{alone[0]} is for many images: add --out FOLDER for their captions")
     if json and out is not None:

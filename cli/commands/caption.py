@@ -33,6 +33,7 @@ def caption(
     quantization: o.Quantization = None, attention: o.Attention = None,
     out: job_options.Out = None, form: job_options.Form = "parquet", shard_size: job_options.ShardSize = 32,
     retry_errors: job_options.RetryErrors = False, add: job_options.Add = False,
+    include: job_options.Include = None, exclude: job_options.Exclude = None,
     max_pixels: job_options.MaxPixels = 50_000_000, max_bytes: job_options.MaxBytes = 100_000_000,
     readers: job_options.Readers = 4,
     runner: w.JobRunner = "local", workers: w.Workers = None, cluster: w.Cluster = None,
@@ -53,7 +54,7 @@ def caption(
     spread = w.Spread(runner, workers, cluster, gpus_per_worker)
     if out is None:
         spread.refuse()
-    more = job_options.Continuing(retry_errors, add)
+    more = job_options.Continuing(retry_errors, add, bool(include or exclude))
     if job_options.is_job(images, out, json, more):
         from ...flows.captioning.request import Captioning
         from ...flows.captioning.watch import Watch
@@ -61,6 +62,7 @@ def caption(
         request = Captioning(
             tuple(images), spec, tuple(decoder or ["greedy"]), tuple(detector or []), question, system, seed,
             batch_size, shard_size, form, max_pixels, max_bytes, readers, generation,
+            tuple(include or []), tuple(exclude or []),
         )  # fmt: skip
         watch = Watch(log_file, log_level, metrics_file, heartbeat_file, max_error_share, stall_timeout)
         job_options.run(request, str(out), more, watch, prefect, spread)

@@ -24,7 +24,7 @@ def new_images(job: Job) -> list[ImageItem]:
         return []
     known = set(job.planned()["id"].to_pylist())
     with suppress(ValueError):  # it is empty now
-        return [item for item in sources.find([folder]).items if item.id not in known]
+        return [item for item in sources.find([folder], job.request.globs).items if item.id not in known]
     return []
 
 

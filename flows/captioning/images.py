@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files import atomic
+from .globs import EVERYTHING, Globs
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
@@ -26,10 +27,15 @@ class ImageItem(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a source holds. ignored: suffix -> number of files of a folder that are no images by their name."""
+    """What a source holds.
+
+    ignored: suffix -> number of files of a folder that are no images by their name. unchosen: images that globs leave
+    out.
+    """
 
     items: list[ImageItem]
     ignored: Counter[str]
+    unchosen: int = 0
 
 
 def is_url(text: str) -> bool:
@@ -52,7 +58,7 @@ def fingerprint(sources: Sequence[str]) -> str | None:
     return atomic.digest(one) if len(sources) == 1 and one.is_file() and is_source(one) else None
 
 
-def find(sources: Sequence[str]) -> Found:
+def find(sources: Sequence[str], globs: Globs = EVERYTHING) -> Found:
     """All images of a source, sorted by id.
 
     Ids are paths below the folder, lines of the list as they stand, the Parquet file's `id` or else its `path`, or the
@@ -61,14 +67,21 @@ def find(sources: Sequence[str]) -> Found:
 
     Args:
         sources: one folder, list or Parquet file; or image files.
+        globs: which images of a folder are taken.
 
     Raises:
-        ValueError, OSError: nothing to be found, or a folder that cannot be listed.
+        ValueError, OSError: nothing to be found, a folder that cannot be listed, or globs without a folder.
     """
     ignored: Counter[str] = Counter()
     many = [source for source in sources if is_source(Path(source))]
     if many and len(sources) > 1:
         raise ValueError(f"{many[0]} beside other images: a job takes one folder, one list or image files")
+    if globs.options and os.path.lexists(sources[0]) and not Path(sources[0]).is_dir():
+        raise ValueError(
+            f"{globs.options} choose among the images of a folder, and {plain(sources[0])} is no folder: name the "
+            "folder, or leave them out"
+        )
+    unchosen = 0
     if not many:
         named = [(source, source, Path()) for source in sources]
         if not any(map(os.path.lexists, sources)):
@@ -76,7 +89,9 @@ def find(sources: Sequence[str]) -> Found:
     else:
         one = Path(many[0])
         if one.is_dir():
-            named = [(name, name, one) for name in _walk(one, ignored)]
+            names = list(_walk(one, ignored))
+            named = [(name, name, one) for name in names if globs.take(plain(name))]
+            unchosen = len(names) - len(named)
         elif not one.is_file():
             raise FileNotFoundError(f"no file {one}")
         else:
@@ -85,9 +100,11 @@ def find(sources: Sequence[str]) -> Found:
     if not named:
         looked = f": looked for {' '.join(SUFFIXES)}" if many and Path(many[0]).is_dir() else ""
         others = f"; it holds {_listed(ignored)}" if ignored else ""
+        if unchosen:
+            raise ValueError(f"no images in {sources[0]}: {unchosen} are left out by {globs}; give other globs")
         raise ValueError(f"no images in {', '.join(sources)}{looked}{others}")
     paths = [(plain(name), path if is_url(path) else os.path.abspath(base / path)) for name, path, base in named]
-    return Found(_distinct(sorted(paths)), ignored)
+    return Found(_distinct(sorted(paths)), ignored, unchosen)
 
 
 def check_names(names: Sequence[str]) -> None:

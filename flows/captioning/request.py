@@ -9,6 +9,7 @@ from typing import Any
 
 from ...datasets.captions import DETAIL_PROMPT
 from ...pipelines.model.spec import ModelSpec
+from .globs import Globs
 
 EMBEDDED = ModelSpec("embedded")
 MAX_PIXELS, MAX_BYTES = 50_000_000, 100_000_000
@@ -36,6 +37,7 @@ class Captioning:
         max_pixels, max_bytes: larger images become error rows.
         readers: threads that read and decode images; they decide nothing.
         generation: what transformers' generate takes, over greedy decoding of at most 128 tokens.
+        include, exclude: globs on the paths below a folder, see `Globs`; () leaves nothing out.
     """
 
     sources: tuple[str, ...]
@@ -52,6 +54,8 @@ class Captioning:
     max_bytes: int = MAX_BYTES
     readers: int = 4
     generation: Mapping[str, Any] = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sources = [self.sources] if isinstance(self.sources, str) else self.sources
@@ -61,8 +65,16 @@ class Captioning:
             "model": ModelSpec(self.model) if isinstance(self.model, str) else self.model,
             "generation": {"do_sample": False, "max_new_tokens": 128, **self.generation},
         }  # fmt: skip
+        for name in ("include", "exclude"):
+            globs = [given] if isinstance(given := getattr(self, name), str) else given
+            plain[name] = tuple(sorted(set(globs)))  # their order decides nothing
         for name, value in plain.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def globs(self) -> Globs:
+        """Which images of a folder are taken."""
+        return Globs(self.include, self.exclude)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Captioning:
@@ -73,6 +85,7 @@ class Captioning:
     def record(self) -> dict[str, Any]:
         """The reverse of `from_record`."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "model"}
+        values = {name: value for name, value in values.items() if value or name not in Globs._fields}
         as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {**as_json, **self.model.record(), "generation": dict(self.generation)}
 
@@ -84,6 +97,8 @@ class Captioning:
         """
         if not self.decoders or not self.sources:
             raise ValueError("a job needs at least one decoder and something to caption")
+        if "" in (*self.include, *self.exclude):
+            raise ValueError('an empty glob fits no image; give one such as "*.jpg" or "a/**"')
         for name in ("batch_size", "shard_size", "max_pixels", "max_bytes", "readers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is below 1")
@@ -99,4 +114,5 @@ class Captioning:
             "sources": [os.path.realpath(source) for source in self.sources], "model": self.model.name,
             "revision": self.model.revision, "quantization": self.model.quantization,
             **{name.replace("_", " "): values[name] for name in _DECIDES},
+            **{name: values[name] for name in Globs._fields if name in values},
         }  # fmt: skip

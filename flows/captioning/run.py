@@ -46,7 +46,7 @@ from .watch import UNWATCHED, Watch, watching
 
 
 class LeftOut(UserWarning):
-    """A folder holds files that are not in the plan."""
+    """A folder holds files that are not in the plan: no images, or left out by globs."""
 
 
 def begin(request: Captioning, out: str, add: bool = False) -> str:
@@ -78,9 +78,11 @@ def begin(request: Captioning, out: str, add: bool = False) -> str:
     elif known is not None and (folder / PLAN).exists():  # job.json is damaged or lost, and shards are there
         images, plan_sha256 = plan_length(folder / PLAN), str(atomic.digest(folder / PLAN))
     else:
-        found = sources.find(request.sources)
+        found = sources.find(request.sources, request.globs)
         if found.ignored:
             warnings.warn(sources.note(found.ignored), LeftOut, stacklevel=2)
+        if found.unchosen:
+            warnings.warn(f"{found.unchosen} images are left out by {request.globs}", LeftOut, stacklevel=2)
         images, plan_sha256 = len(found.items), write_plan(folder / PLAN, found.items)
     now = settings.settings_of(request, spec.load(request.model), plan_sha256, list_sha256)
     if known is not None and known != sha256_of(now)[:16]:

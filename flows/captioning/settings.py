@@ -35,6 +35,7 @@ def settings_of(request: Captioning, lvlm: LVLM, plan_sha256: str, list_sha256: 
         "shard size": request.shard_size, "format": request.form, "largest image": request.max_pixels,
         "largest file": request.max_bytes, "sources": [os.path.realpath(source) for source in request.sources],
         "list_sha256": list_sha256, "plan_sha256": plan_sha256,
+        **{name: list(globs) for name, globs in request.globs._asdict().items() if globs},
         **dependencies.model_files(lvlm), **dependencies.matchers(lvlm, request.decoders),
         **dependencies.probes(lvlm, request.detectors),
         **{f"version of {name}": versions[name] for name in ("veridical", "torch", "transformers", "pillow")},

@@ -118,3 +118,67 @@ def test_linked_folders_are_left_out_and_counted(tmp_path, picture):
         "1 files are no images by their name and left out: 1 linked folder; a linked folder is captioned if it is "
         "named itself"
     )
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder of images in folders."""
+    for name in ("a.jpg", "b.png", "a/c.png", "a/d/e.png", "f/g.jpg", "f/h_thumb.jpg"):
+        path = tmp_path / "tree" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(path)
+    return tmp_path / "tree"
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "taken"),
+    [(["*.jpg", "a/**"], ["*_thumb*"], ["a.jpg", "a/c.png", "a/d/e.png", "f/g.jpg"]), (["a/*"], [], ["a/c.png"]),
+     ([], ["**/d/**", "f/*"], ["a.jpg", "a/c.png", "b.png"]), (["**/*.png"], [], ["a/c.png", "a/d/e.png", "b.png"]),
+     (["*/*/[a-e].png"], [], ["a/d/e.png"])],
+)  # fmt: skip
+def test_globs_choose_among_the_images_of_a_folder_by_their_paths(tree, include, exclude, taken):
+    found = sources.find([str(tree)], Captioning([str(tree)], include=include, exclude=exclude).globs)
+    assert [item.id for item in found.items] == taken
+    assert found.unchosen == 6 - len(taken)
+
+
+def test_a_job_with_globs_counts_what_they_leave_out_once_and_goes_on_under_the_same_alone(
+    veridical, tree, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(type(load(EMBEDDED)), "answer", lambda self, images, *a, **o: [Answer("a") for _ in images])
+    command = ["caption", tree, "--out", tmp_path / "out", "--format", "jsonl", "--no-prefect"]
+    globs = ["--exclude", "f/*", "--include", "*.jpg", "--include", "a/**"]
+    shown = veridical(*command, *globs)
+    assert shown.exit_code == 0, shown.stderr
+    left_out = "3 images are left out by --include '*.jpg' --include 'a/**' --exclude 'f/*'"
+    assert shown.stderr.count(left_out) == 1
+    rows = shard_format.read(tmp_path / "out" / "captions.jsonl")
+    assert [row["id"] for row in rows] == ["a.jpg", "a/c.png", "a/d/e.png"]
+    again = veridical(*command, "--include", "a/**", "--include", "*.jpg", "--exclude", "f/*")
+    assert again.exit_code == 0, again.stderr
+    assert "left out" not in again.stderr
+    assert "have come into" not in again.stderr
+    other = veridical(*command, "--include", "*.jpg")
+    assert other.exit_code == 2
+    assert 'include was ["*.jpg", "a/**"], now ["*.jpg"]' in other.stderr
+    assert "was begun with other settings: include was" in other.stderr
+
+
+def test_a_request_without_globs_is_recorded_as_before_there_were_any():
+    plain = Captioning(["photos"])
+    assert not {"include", "exclude"} & {*plain.record(), *plain.decisive()}
+    chosen = Captioning(["photos"], include="*.jpg", exclude=("b", "a", "b"))
+    assert Captioning.from_record(chosen.record()) == chosen
+    assert (chosen.include, chosen.exclude) == (("*.jpg",), ("a", "b"))
+
+
+def test_globs_that_leave_nothing_or_choose_from_no_folder_are_refused(veridical, tree, picture):
+    with pytest.raises(ValueError, match=r"no images in .*tree: 6 are left out by --include '\*\.gif'; give"):
+        sources.find([str(tree)], Captioning([str(tree)], include=["*.gif"]).globs)
+    with pytest.raises(ValueError, match=r"--exclude choose among the images of a folder, and .*a\.png is no folder"):
+        sources.find([str(picture)], Captioning([str(picture)], exclude=["*.gif"]).globs)
+    with pytest.raises(ValueError, match="an empty glob fits no image"):
+        Captioning([str(tree)], include=[""]).check()
+    shown = veridical("caption", picture, "--include", "*.png")
+    assert shown.exit_code == 2
+    assert "a choice by globs is for many images: add --out FOLDER" in shown.stderr

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ...datasets.captions import DETAIL_PROMPT
+from ...pipelines.method_text import texts_of
 from ...pipelines.model.spec import ModelSpec
 from .globs import Globs
 
@@ -29,7 +30,7 @@ class Captioning:
     Args:
         sources: one folder, list or Parquet file; or image files.
         model: a specification, or its name alone.
-        decoders: names; each image has a row for each. detectors: names.
+        decoders: names; each image has a row for each. detectors: names. An instance becomes the text that names it.
         question, system: the prompt, the same for all images.
         seed: the image at place i of the plan is sampled with seed + i.
         shard_size: images of a file, and of what a kill can cost at most. form: one of FORMATS, of the merged file;
@@ -60,8 +61,8 @@ class Captioning:
     def __post_init__(self) -> None:
         sources = [self.sources] if isinstance(self.sources, str) else self.sources
         plain: dict[str, Any] = {
-            "sources": tuple(map(str, sources)), "decoders": tuple(dict.fromkeys(self.decoders)),
-            "detectors": tuple(self.detectors),
+            "sources": tuple(map(str, sources)), "decoders": tuple(dict.fromkeys(texts_of(self.decoders))),
+            "detectors": texts_of(self.detectors),
             "model": ModelSpec(self.model) if isinstance(self.model, str) else self.model,
             "generation": {"do_sample": False, "max_new_tokens": 128, **self.generation},
         }  # fmt: skip

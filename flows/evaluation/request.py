@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ...pipelines.method_text import texts_of
 from ...pipelines.model.spec import ModelSpec
 from ..benchmarks.base import Source
 from ..files import atomic
@@ -21,8 +22,8 @@ class Evaluation:
 
     Args:
         decoders: a row of the tables each: "greedy", "vista:strength=0.1", or several joined by "+", which compose in
-            that order; a name that is given twice counts once.
-        detectors: names; the risk of every token is kept with its answer.
+            that order; a name that is given twice counts once. An instance becomes the text that names it.
+        detectors: as decoders; the risk of every token is kept with its answer.
         benchmarks: names in `benchmarks.registry.BENCHMARKS`.
         source: where the examples come from, how questions are put and how answers are read.
         batch_size: images at a time.
@@ -43,9 +44,9 @@ class Evaluation:
         for name in ("decoders", "detectors", "benchmarks"):
             if isinstance(value := getattr(self, name), str):
                 raise ValueError(f"{name}={value!r} is one text where a list is needed: write [{value!r}].")
-        for name in ("decoders", "benchmarks"):
-            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
-        object.__setattr__(self, "detectors", tuple(self.detectors))
+        object.__setattr__(self, "decoders", tuple(dict.fromkeys(texts_of(self.decoders))))
+        object.__setattr__(self, "benchmarks", tuple(dict.fromkeys(self.benchmarks)))
+        object.__setattr__(self, "detectors", texts_of(self.detectors))
 
     def check(self) -> None:
         """Refuse an empty request and names that do not exist.

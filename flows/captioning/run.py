@@ -22,6 +22,7 @@ from ..files.progress import progress
 from ..files.run_warnings import begin_run
 from . import growth, settings, shard_format
 from . import images as sources
+from .exports import flat_columns
 from .job import (
     ERRORS,
     JOB,
@@ -116,8 +117,10 @@ def finish(out: str) -> str:
     atomic.sweep(job.out / SHARDS)  # of a worker that was killed while it wrote; another has made its shard
     counts = {name: Counter[str]() for name in job.request.decoders}
     errors = job.out / ERRORS
+    rows_of = lambda: (row for shard in done for row in shard_format.read(job.shard_path(shard)))
+    flat = flat_columns(job.request, rows_of()) if job.request.form == "csv" else []
     with (
-        shard_format.merging(job.captions_path) as add, atomic.replacing(errors) as bad,
+        shard_format.merging(job.captions_path, flat) as add, atomic.replacing(errors) as bad,
         atomic.replacing(job.out / TIMINGS) as timed,
     ):  # fmt: skip
         for shard in range(job.shards):

@@ -62,10 +62,10 @@ def errors(path: Path) -> int:
 
 
 @contextmanager
-def merging(path: Path) -> Iterator[Callable[[Sequence[Row]], None]]:
-    """Gives what adds rows to one large file, which is there when the block has ended."""
+def merging(path: Path, flat: Sequence[str] = ()) -> Iterator[Callable[[Sequence[Row]], None]]:
+    """Gives what adds rows to one large file, which is there when the block has ended. flat: columns, of CSV alone."""
     if path.suffix in (".csv", ".json"):
-        with (csv_file if path.suffix == ".csv" else coco_file)(path) as add:
+        with csv_file(path, flat) if path.suffix == ".csv" else coco_file(path) as add:
             yield add
         return
     if path.suffix == ".jsonl":

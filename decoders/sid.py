@@ -114,7 +114,9 @@ class SID(Contrast):
         if prompt:  # its rows share the last one's choice
             attention = torch.cat([attention[:, prompt - 1 : prompt].expand(-1, prompt, -1), attention[:, prompt:]], 1)
         chosen, seen = least_attended(attention, call.image, self.keep), call.sequences.seen
-        visible["tokens"] = pad(chosen, (seen - chosen.shape[2], 0))  # by position: other layers may hold fewer keys
+        # by position: other layers may hold fewer keys, and a static cache holds empty ones behind
+        chosen = chosen[..., :seen]
+        visible["tokens"] = pad(chosen, (seen - chosen.shape[2], 0))
         return probabilities
 
     def edit(self, visible: dict[str, Tensor], scores: Tensor, call: AttentionCall) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import veridical
 from veridical.pipelines.engine.declarations import Declaration
-from veridical.pipelines.engine.run import run
+from veridical.pipelines.engine.run import Observers, run
 from veridical.pipelines.registry import DETECTORS
 from veridical.testing import assert_unchanged, batch, difference, plant_sinks, prompt, scale, snapshot, tiny_llava
 from veridical.testing.tiny import BOS
@@ -131,4 +131,5 @@ class Wrapped:
 def readings_only(setting: Setting, declarations: Sequence[Declaration], **options: Any) -> Tensor:
     """(batch, step, vocab) logits of a run that only looks."""
     options = {"max_new_tokens": STEPS, "do_sample": False, **options}
-    return torch.stack(run(setting.lvlm, setting.inputs, [], declarations, return_logits=True, **options)[1].logits, 1)
+    fold = run(setting.lvlm, setting.inputs, [], Observers(declarations), return_logits=True, **options)[1]
+    return torch.stack(fold.logits, 1)

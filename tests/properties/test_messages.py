@@ -289,9 +289,9 @@ def test_a_reading_or_a_branch_that_does_not_exist_says_which_do():
 
     with pytest.raises(KeyError, match="no reading 'x' in this pass; there are: a, b"):
         Step(readings={"b": {}, "a": {}}).latest("x")
-    empty = torch.zeros(1, 1)
+    ids, empty = torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1)
     with pytest.raises(KeyError, match="no reading 'x' in this record; there are: none"):
-        Record(empty, empty, empty, empty, empty, empty)["x"]
+        Record(ids, empty.bool(), empty, empty, empty, ids[0])["x"]
 
 
 def test_an_unknown_public_name_says_which_there_are():

@@ -133,7 +133,7 @@ def test_what_is_masked_is_not_what_was_asked_for():
         seen = scene("test", index)
         name = seen.categories[0]
         inputs = lvlm.prepare([seen.image], [question_of(name)])
-        dark = {**inputs, "pixel_values": AGLA().masked(lvlm, inputs)}
+        dark = AGLA().branch(lvlm, inputs)
         before, after = (images_of(lvlm, one).whole[0].float().sum(0) for one in (inputs, dark))
         box = torch.nn.functional.interpolate(
             torch.from_numpy(box_mask(seen, name))[None, None].float(), size=before.shape, mode="nearest"

@@ -102,7 +102,7 @@ def answer_class(answer: Literal["yes", "no"], truth: Literal["yes", "no"]) -> i
     return 3 if answer == "yes" else 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DHCP(Trained):
     """An MLP on X[l, h, v], the attention of head h in layer l to image token v, averaged over the answer's rows.
 

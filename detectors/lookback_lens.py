@@ -77,7 +77,7 @@ def trailing_mean(values: Float[Tensor, "sample token feature"], width: int) -> 
     return (total - pad(total, (0, 0, width, 0))[:, : total.shape[1]]) / count[:, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LookbackLens(Trained):
     """Logistic regression on the lookback ratios of all heads; without a probe, 1 − their mean, the trivial baseline.
 

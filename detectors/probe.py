@@ -26,8 +26,24 @@ class Probe(Protocol):
     def __call__(self, features: Float[Tensor, "*items feature"]) -> Float[Tensor, "*items"]: ...
 
 
+class _Weights:
+    """A probe whose fields are its tensors. Two of one kind with the same tensors are equal."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Weights) or type(other) is not type(self):
+            return False
+        theirs = other.tensors()
+        return all(torch.equal(value.cpu(), theirs[name].cpu()) for name, value in self.tensors().items())
+
+    def __hash__(self) -> int:
+        return hash((type(self), *[tuple(value.shape) for value in self.tensors().values()]))
+
+
 @dataclass(frozen=True, eq=False)
-class Linear:
+class Linear(_Weights):
     """Logistic regression: σ(w · x + b). weight: (feature,). bias: ()."""
 
     weight: Tensor
@@ -37,15 +53,12 @@ class Linear:
     def size(self) -> int:
         return self.weight.shape[0]
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {"weight": self.weight, "bias": self.bias}
-
     def __call__(self, features: Float[Tensor, "*items feature"]) -> Float[Tensor, "*items"]:
         return torch.sigmoid(features.float() @ self.weight.to(features.device) + self.bias.to(features.device))
 
 
 @dataclass(frozen=True, eq=False)
-class MLP:
+class MLP(_Weights):
     """softmax(W₂ · relu(W₁ · (x − mean)/scale + b₁) + b₂), summed over the classes that mean hallucinated.
 
     mean, scale: (feature,). weight_1: (hidden, feature). weight_2: (class, hidden). The upper half of the classes is
@@ -62,9 +75,6 @@ class MLP:
     @property
     def size(self) -> int:
         return self.weight_1.shape[1]
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def folded(self) -> tuple[Float[Tensor, "hidden feature"], Float[Tensor, " hidden"]]:

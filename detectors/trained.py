@@ -41,7 +41,8 @@ class Trained(Detector):
     """A part of detectors that can be trained. Their field `weights` names where the probe comes from.
 
     "shipped": the one that comes with veridical, where it fits the model; a folder or Hub id; None: untrained.
-    probe: the classifier, None before `fit`, `from_pretrained` or `for_model`. about: what is known of its making.
+    probe: the classifier, None before `fit`, `from_pretrained` or `for_model`. about: how it was trained. Both count
+    when two detectors are compared, so a subclass is a dataclass with eq=False.
     """
 
     name: ClassVar[str]
@@ -50,6 +51,12 @@ class Trained(Detector):
     weights: str | None
     probe: Probe | None = None
     about: Mapping[str, Any] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._compared() == cast(Self, other)._compared()
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self), self.probe))
 
     @property
     def is_probability(self) -> bool:
@@ -128,6 +135,9 @@ class Trained(Detector):
         """What the features depend on."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]
         return {field.name: getattr(self, field.name) for field in fields if field.name != "weights"}
+
+    def _compared(self) -> tuple[Any, ...]:
+        return self._fields(), self.weights, self.probe, self.about
 
     def _settings(self) -> list[str]:
         return [f"{name}={value}" for name, value in self._fields().items()]

@@ -67,6 +67,20 @@ def test_scaling_folded_into_the_first_layer_changes_nothing():
     close(worked(mean, scale)(x), worked()((x - mean) / scale).tolist())
 
 
+def test_a_detector_with_a_probe_equals_one_with_the_same_weights_and_never_one_without():
+    """Equal detectors have equal risks; tables, sets and caches take one for the other."""
+    fitted = with_probe(DHCP(), worked())
+    assert fitted != DHCP()
+    assert fitted == with_probe(DHCP(), worked())
+    assert len({fitted, with_probe(DHCP(), worked()), DHCP()}) == 2
+    assert fitted != with_probe(DHCP(), worked(mean=1.0))
+    assert fitted != with_probe(DHCP(rows="own"), worked())
+    assert fitted != DHCP()._with(worked(), {"model": {"type": "llava"}})  # `for_model` refuses other models
+    line = lambda bias: with_probe(LookbackLens(), Linear(torch.ones(4), torch.tensor(bias)))
+    assert line(0.5) == line(0.5) != line(0.25)
+    assert LookbackLens(window=2) == LookbackLens(window=2) != LookbackLens()
+
+
 def test_two_and_three_of_four_classes_are_hallucinated():
     before = torch.tensor([[0.0, 0.0]])
     four = MLP(torch.zeros(1), torch.ones(1), W1, B1, torch.zeros(4, 2), torch.tensor([1.0, 2, 3, 4]).log())

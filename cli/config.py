@@ -25,6 +25,8 @@ def configured(ctx: typer.Context, path: Path | None) -> Path | None:
     else:
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--config {path} is no UTF-8 text (byte {error.start}); save it as UTF-8.") from None
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"--config {path} is no TOML ({error}).") from error
     options = _options(ctx)

@@ -31,34 +31,45 @@ def _watch(*names: str, **settings: Any) -> Any:
 
 Out = Annotated[
     Path | None,
-    _option("--out", help="Folder for the captions of many images; the same command goes on after a stop."),
+    _option("--out", help="The folder for the captions of many images; the same command goes on after a stop."),
 ]
 Form = Annotated[
     str,
     _option(
-        "--format", help='Format of the captions: "parquet", "jsonl", "csv", or "coco" for its results format.',
+        "--format", help='The format of the captions: "parquet", "jsonl", "csv", or "coco" for its results format.',
         callback=one_of("parquet", "jsonl", "csv", "coco"),
     ),
 ]
-ShardSize = Annotated[int, _option("--shard-size", min=1, help="Images per file; a kill loses at most one file.")]
+ShardSize = Annotated[
+    int, _option("--shard-size", min=1, help="The number of images per file; a kill loses at most one file.")
+]
 RetryErrors = Annotated[bool, _option("--retry-errors", help="Caption again the images with an error, and only those.")]
-Add = Annotated[bool, _option("--add", help="Caption the images too that have come into the folder since the start.")]
+Add = Annotated[bool, _option("--add", help="Also caption images that have come into the folder since the start.")]
 Include = Annotated[
     list[str] | None,
-    _option("--include", show_default=False, help='Caption of a folder only what fits, such as "*.jpg" or "a/**".'),
+    _option("--include", show_default=False, help='Caption only the images of a folder that fit, such as "*.jpg".'),
 ]
 Exclude = Annotated[
-    list[str] | None, _option("--exclude", show_default=False, help='Leave out of a folder what fits, as "*_thumb*".')
+    list[str] | None,
+    _option("--exclude", show_default=False, help='Leave out the images of a folder that fit, such as "*_thumb*".'),
 ]
-MaxPixels = Annotated[int, _option("--max-pixels", min=1, max=178_956_970, help="Larger images become error rows.")]
-MaxBytes = Annotated[int, _option("--max-bytes", min=1, help="Larger files become error rows.")]
-Readers = Annotated[int, _option("--readers", min=1, help="Threads that read and decode images.")]
+MaxPixels = Annotated[
+    int,
+    _option(
+        "--max-pixels", min=1, max=178_956_970,
+        help="The largest number of pixels of an image; larger ones become error rows.",
+    ),
+]  # fmt: skip
+MaxBytes = Annotated[
+    int, _option("--max-bytes", min=1, help="The largest size of a file in bytes; larger ones become error rows.")
+]
+Readers = Annotated[int, _option("--readers", min=1, help="The number of threads that read and decode images.")]
 LogFile = Annotated[str | None, _watch("--log-file", help="Add JSON lines about the job to this file.")]
-LogLevel = Annotated[str, _watch("--log-level", help='Least severe lines: "debug", "info", "warning" or "error".')]
+LogLevel = Annotated[str, _watch("--log-level", help='The least severe lines: "debug", "info", "warning" or "error".')]
 MetricsFile = Annotated[
-    str | None, _watch("--metrics-file", help="Images, errors, speed and time left in Prometheus' text format.")
+    str | None, _watch("--metrics-file", help="Write images, errors, speed and time left to this file, for Prometheus.")
 ]
-HeartbeatFile = Annotated[str | None, _watch("--heartbeat-file", help="File that is written after every shard.")]
+HeartbeatFile = Annotated[str | None, _watch("--heartbeat-file", help="Write this file after every shard.")]
 MaxErrorShare = Annotated[
     float | None, _watch("--max-error-share", min=0.0, max=1.0, help="Stop at a larger share of errors in this run.")
 ]

@@ -48,7 +48,7 @@ Frame = Annotated[
     str | None,
     typer.Option(
         "--prompt", show_default=False, callback=filled,
-        help='Words around the question, with {question} in them, or the name of a paper\'s, such as "@vcd".',
+        help='The words around the question, with {question} in them, or the name of a paper\'s, such as "@vcd".',
     ),
 ]  # fmt: skip
 Prompts = Annotated[
@@ -78,7 +78,8 @@ Revision = Annotated[
     typer.Option(help="The revision of a model on the Hub: a branch, a tag or a commit.", show_default=False),
 ]
 Quantization = Annotated[
-    str | None, typer.Option(help='Quantised weights: "bnb-4bit", "bnb-8bit" or "torchao-int8".', show_default=False)
+    str | None,
+    typer.Option(help='The quantisation of the weights: "bnb-4bit", "bnb-8bit" or "torchao-int8".', show_default=False),
 ]
 Attention = Annotated[
     str | None,

@@ -51,6 +51,26 @@ def refuse_results(out: Path) -> None:
         raise ValueError(f"{out} holds the results of an evaluation ({out / 'manifest.json'}): choose another --out.")
 
 
+def refuse_captions(out: Path) -> None:
+    """Results of an evaluation are not mixed with the captions of a job.
+
+    Raises:
+        ValueError: `out` holds such captions.
+    """
+    if (out / "job.json").is_file() and not (out / "manifest.json").exists():
+        raise ValueError(f"{out} holds the captions of a job ({out / 'job.json'}): choose another --out.")
+
+
+def need_coco(images: str | None, coco: Path | None) -> None:
+    """A list of images is a choice among those of a COCO folder.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    if images is not None and coco is None:
+        raise ValueError(f"--images {images} chooses among the images of a COCO folder: add --coco FOLDER.")
+
+
 def number_of(images: str | None, default: int = 500) -> int:
     """How many images "first-500-sorted" or a file of ids names; the default without either.
 

@@ -21,14 +21,17 @@ Runner = Annotated[str, _option("--runner", help='The workers: "local", "dask" o
 JobRunner = Annotated[str, _option("--runner", help='The workers: "local", "dask", "ray" or "accelerate".')]
 Workers = Annotated[
     int | None,
-    _option("--workers", min=1, help="Workers that dask or ray starts on this machine.", show_default="one per GPU"),
+    _option(
+        "--workers", min=1, help="The number of workers that dask or ray starts on this machine.",
+        show_default="one per GPU",
+    ),
 ]
 Cluster = Annotated[
-    str | None, _option("--cluster", help="Address of a cluster that runs already.", show_default=False)
+    str | None, _option("--cluster", help="The address of a cluster that runs already.", show_default=False)
 ]
 GpusPerWorker = Annotated[
     int | None,
-    _option("--gpus-per-worker", min=0, help="GPUs of each worker's own.", show_default="1 if there are any"),
+    _option("--gpus-per-worker", min=0, help="The number of GPUs of each worker.", show_default="1 if there are any"),
 ]
 
 
@@ -36,7 +39,8 @@ Prefect = Annotated[
     bool | None,
     typer.Option(
         "--prefect/--no-prefect", show_default="a flow where a Prefect server is configured",
-        help="As a flow of Prefect's, with a temporary server where none is configured; or the same steps without.",
+        help="Run as a Prefect flow, on a temporary server where none is configured; --no-prefect runs the same steps "
+        "without Prefect.",
     ),
 ]  # fmt: skip
 

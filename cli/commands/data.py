@@ -15,9 +15,9 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Write dat
 
 @app.command(epilog=o.worked("veridical data world --split test --count 500 --out coco-world"))
 def world(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
     split: Annotated[str, typer.Option(help="The split: train, validation or test.")] = "test",
-    count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="The number of scenes.")] = 100,
 ) -> None:
     """Write scenes of the embedded world as a COCO folder: images, instances and captions."""
     from ...datasets.coco import write_coco
@@ -35,7 +35,7 @@ def world(
 
 
 @app.command(epilog=o.worked("veridical data nltk --out ~/nltk_data"))
-def nltk(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("nltk_data")) -> None:
+def nltk(out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("nltk_data")) -> None:
     """Download what CHAIR's wordnet family needs of NLTK: tokenizer, tagger and WordNet."""
     from ...flows.files.downloads import nltk_data
 
@@ -43,7 +43,7 @@ def nltk(out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("
 
 
 @app.command(epilog=o.worked("veridical data chair --out chair_synonyms.txt"))
-def chair(out: Annotated[Path, typer.Option(help="File to write.")] = Path("chair_chair_synonyms.txt")) -> None:
+def chair(out: Annotated[Path, typer.Option(help="The file to write.")] = Path("chair_synonyms.txt")) -> None:
     """Download CHAIR's official synonym file and check that it is the published one."""
     from ...flows.files.downloads import chair_synonyms
 
@@ -52,7 +52,7 @@ def chair(out: Annotated[Path, typer.Option(help="File to write.")] = Path("chai
 
 @app.command(epilog=o.worked("veridical data repope --out repope", "veridical score repope answers.jsonl"))
 def repope(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("repope"),
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("repope"),
     host: Annotated[str, typer.Option("--from", help="The server with the repositories' files.")] = GITHUB,
 ) -> None:
     """Download RePOPE's labels and POPE's questions on COCO, and check that they are the published ones."""
@@ -68,10 +68,10 @@ def repope(
 )  # fmt: skip
 def released(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Beginnings of names, such as opera.", show_default="all")
+        list[str] | None, typer.Argument(help="Names or their beginnings, such as opera.", show_default="all")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("released"),
-    host: Annotated[str, typer.Option("--from", help="Where the repositories' files are.")] = GITHUB,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("released"),
+    host: Annotated[str, typer.Option("--from", help="The server with the repositories' files.")] = GITHUB,
 ) -> None:
     """Download captions and answers that published methods released (36 MB), for `reproduce --released`.
 
@@ -96,7 +96,7 @@ def released(
     )
 )  # fmt: skip
 def coco(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
     split: Annotated[str, typer.Option(help="The split: val2014, train2014, val2017 or train2017.")] = "val2014",
     images: Annotated[
         str | None,
@@ -106,11 +106,11 @@ def coco(
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Number of images.", show_default="500, or all of --images")
+        int | None, typer.Option(min=1, help="The number of images.", show_default="500, or all of --images")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the draw.")] = 0,
     host: Annotated[
-        str, typer.Option("--from", help="Server with COCO's files; over https.")
+        str, typer.Option("--from", help="The server with COCO's files; over https.")
     ] = "https://s3.amazonaws.com/images.cocodataset.org",
     verify: Annotated[bool, typer.Option("--verify", help="Read every file again and compare checksums.")] = False,
 ) -> None:  # fmt: skip

@@ -9,7 +9,7 @@ import typer
 
 from .. import options as o
 from ..errors import hush_transformers, notes
-from ..option_checks import once
+from ..option_checks import filled, once
 from ..validate import check_judges, check_names
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def detect(
         typer.Option(
             help="A text from elsewhere that is judged, by a detector that reads the words themselves: "
             "token_probability (the default for texts) or logit_lens.",
-            show_default="what the model writes",
+            show_default="what the model writes", callback=filled,
         ),
     ] = None,
     question: Annotated[

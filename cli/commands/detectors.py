@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode="rich")
 
 Task = Annotated[str, typer.Option(help='"captions", judged by mention; or "pope", by answer.')]
-TestImages = Annotated[int, typer.Option(min=1, help="Images that detectors are judged on.")]
+TestImages = Annotated[int, typer.Option(min=1, help="The number of images that detectors are judged on.")]
 Coco = Annotated[Path | None, typer.Option(help="A COCO folder instead of the embedded world.", show_default=False)]
 TestSplit = Annotated[
     str | None, typer.Option(help="The split for judging.", show_default="test, or the folder's only one")
@@ -45,9 +45,10 @@ def train_detector(
         str,
         typer.Option("--detector", "-t", help="The detector that is trained: lookback_lens or dhcp, with its fields."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the detector, its texts and its results.")],
+    out: Annotated[Path, typer.Option(help="The folder for the detector, its texts and its results.")],
     task: Task = "captions", model: o.Model = "embedded",
-    images: Annotated[int, typer.Option(min=1, help="Images to train on.")] = 2000, test_images: TestImages = 500,
+    images: Annotated[int, typer.Option(min=1, help="The number of training images.")] = 2000,
+    test_images: TestImages = 500,
     unit: Annotated[
         str, typer.Option(help="The unit of captions: words, mentions, tokens, spans or windows.")
     ] = "words",
@@ -95,7 +96,7 @@ def train_detector(
     ),
 )  # fmt: skip
 def evaluate_detectors(
-    out: Annotated[Path, typer.Option(help="Folder for texts and results.")],
+    out: Annotated[Path, typer.Option(help="The folder for texts and results.")],
     task: Task = "captions",
     detector: Annotated[
         list[str] | None,

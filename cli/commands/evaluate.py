@@ -13,7 +13,7 @@ from .. import options as o
 from .. import worker_options as r
 from ..config import Config
 from ..errors import hush_transformers, notes
-from ..validate import number_of, prompt_fields
+from ..validate import need_coco, number_of, prompt_fields, refuse_captions
 
 if TYPE_CHECKING:
     from ...flows.evaluation.request import Evaluation
@@ -34,7 +34,7 @@ app = typer.Typer(rich_markup_mode="rich")
     )
 )  # fmt: skip
 def evaluate(
-    out: Annotated[Path, typer.Option(help="Folder for answers, results and report.")],
+    out: Annotated[Path, typer.Option(help="The folder for answers, results and report.")],
     model: o.Model = "embedded", decoder: o.Decoders = None, detector: o.Detectors = None,
     benchmark: Annotated[
         list[str] | None, typer.Option(
@@ -42,7 +42,7 @@ def evaluate(
         )
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Number of images.", show_default="500, or all of --images")
+        int | None, typer.Option(min=1, help="The number of images.", show_default="500, or all of --images")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed of the images drawn, of negatives and of sampling.")] = 0,
     batch_size: o.BatchSize = 16,
@@ -85,6 +85,7 @@ def evaluate(
     """Score decoders on benchmarks: answers, results.json, manifest.json and report.html in one folder."""
     options = locals()
     with notes():
+        refuse_captions(out)
         wanted = request(options)
         from ...flows.evaluation import steps
         from ..render.results import results
@@ -118,6 +119,7 @@ def request(options: Mapping[str, Any]) -> Evaluation:
     from ...pipelines.model.spec import ModelSpec
 
     o_ = SimpleNamespace(**options)
+    need_coco(o_.images, o_.coco)
     generation = o.generation(o_.sample, o_.temperature, o_.top_p, o_.num_beams)
     if o_.max_new_tokens is not None:
         generation["max_new_tokens"] = o_.max_new_tokens

@@ -24,7 +24,7 @@ app = typer.Typer(rich_markup_mode="rich")
     ),
 )  # fmt: skip
 def gate_curve(
-    out: Annotated[Path, typer.Option(help="Markdown file; a .json and a .svg are written beside it.")],
+    out: Annotated[Path, typer.Option(help="The Markdown file; a .json and a .svg are written beside it.")],
     decoder: o.Decoders = None, detector: o.Detectors = None, model: o.Model = "embedded",
     share: Annotated[
         list[float] | None,
@@ -33,8 +33,8 @@ def gate_curve(
             show_default="0.1, 0.2, 0.3 and 0.5",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Number of test images.")] = 300,
-    validation: Annotated[int, typer.Option(min=1, help="Images that choose the thresholds.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="The number of test images.")] = 300,
+    validation: Annotated[int, typer.Option(min=1, help="The number of images that choose the thresholds.")] = 200,
     batch_size: o.BatchSize = 32,
     coco: Annotated[
         Path | None, typer.Option(help="A COCO folder instead of the embedded world.", show_default=False)

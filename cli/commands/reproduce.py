@@ -25,15 +25,15 @@ app = typer.Typer(rich_markup_mode="rich")
         "veridical reproduce --paper vista --model llava-hf/llava-1.5-7b-hf --coco coco --synonyms chair_synonyms.txt "
         "--out runs/vista",
         "# what released captions and answers say of published claims",
-        "veridical reproduce --released released --coco coco --synonyms synonyms.txt --repope repope "
+        "veridical reproduce --released released --coco coco --synonyms chair_synonyms.txt --repope repope "
         "--out literature.md",
     )
 )  # fmt: skip
 def reproduce(
     results: Annotated[
-        Path | None, typer.Argument(help="Folder of an evaluation.", metavar="RESULTS", show_default=False)
+        Path | None, typer.Argument(help="The folder of an evaluation.", metavar="RESULTS", show_default=False)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the new run.", show_default="RESULTS-again")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for the new run.", show_default="RESULTS-again")] = None,
     paper: Annotated[
         str | None, typer.Option(
             help="Run the protocol of this paper instead: a short name or an arXiv number.", show_default=False,
@@ -62,10 +62,12 @@ def reproduce(
         Path | None, typer.Option(help="The folder that `data released` wrote.", show_default=False)
     ] = None,
     repope: Annotated[
-        Path | None, typer.Option(help="The folder that `data repope` wrote; of --released.", show_default=False)
+        Path | None, typer.Option(help="The folder that `data repope` wrote, with --released.", show_default=False)
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Keeps what captions mention; of --released.", show_default="the platform's")
+        Path | None, typer.Option(
+            help="The folder that keeps the mentions of captions, with --released.", show_default="the platform's",
+        )
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="Show what papers report and what can be run.")] = False,
     json: o.Json = False,

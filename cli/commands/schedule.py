@@ -59,7 +59,7 @@ def _and_those_of_evaluate(command: Callable[..., None]) -> Callable[..., None]:
 )  # fmt: skip
 @_and_those_of_evaluate
 def evaluate(
-    out: Annotated[Path, _option("--out", help="Folder for the runs, a folder each, and their history.")],
+    out: Annotated[Path, _option("--out", help="The folder for the runs, a folder each, and their history.")],
     cron: Annotated[
         str | None, _option(
             "--cron", help='The times of the runs, such as "0 3 * * *".', show_default=False, callback=cron_line,
@@ -85,7 +85,8 @@ def evaluate(
     ] = None,
     fresh: Annotated[bool, _option("--fresh", help="Answer everything again, also what is known.")] = False,
     reports: Annotated[
-        str | None, _option("--reports", help="Address under which --out is served, for the link.", show_default=False)
+        str | None,
+        _option("--reports", help="The address under which --out is served, for the link.", show_default=False),
     ] = None,
     prefect: r.Prefect = None,
     **options: Any,
@@ -121,7 +122,7 @@ def _absolute(request: Evaluation) -> Evaluation:
 
 
 @app.command()
-def accept(out: Annotated[Path, typer.Argument(help="Folder of a schedule's runs.", show_default=False)]) -> None:
+def accept(out: Annotated[Path, typer.Argument(help="The folder of a schedule's runs.", show_default=False)]) -> None:
     """Take the latest run as good although it was worse: later runs are compared with it."""
     from ...flows.evaluation import history
 

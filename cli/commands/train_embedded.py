@@ -21,20 +21,22 @@ app = typer.Typer(rich_markup_mode="rich")
     ),
 )  # fmt: skip
 def train_embedded(
-    out: Annotated[Path, typer.Option(help="Folder for the finished model.")],
+    out: Annotated[Path, typer.Option(help="The folder for the finished model.")],
     state: Annotated[
-        Path | None, typer.Option(help="Folder for the state of the training.", show_default="OUT-training")
+        Path | None, typer.Option(help="The folder for the state of the training.", show_default="OUT-training")
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Scenes in the first stage.", show_default="the recipe's")
+        int | None, typer.Option(min=1, help="The number of scenes in the first stage.", show_default="the recipe's")
     ] = None,
     lessons: Annotated[
-        int | None, typer.Option(min=1, help="Scenes in the second stage.", show_default="the recipe's")
+        int | None, typer.Option(min=1, help="The number of scenes in the second stage.", show_default="the recipe's")
     ] = None,
     device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    examined: Annotated[int, typer.Option(min=0, help="Test scenes measured for the model card; 0 for none.")] = 500,
-    compiled: Annotated[bool, typer.Option("--compile", help="Faster on CPU; wants a C++ compiler.")] = False,
+    examined: Annotated[int, typer.Option(min=0, help="The number of test scenes for the card; 0 for none.")] = 500,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the model: faster on a CPU, and needs a C++ compiler.")
+    ] = False,
 ) -> None:
     """Train the embedded model on the embedded world; one to two hours on two cores. Can be stopped and resumed."""
     from ...flows.training.embedded.run import train

@@ -20,10 +20,12 @@ app = typer.Typer(rich_markup_mode="rich")
     ),
 )  # fmt: skip
 def train_matcher(
-    out: Annotated[Path, typer.Option(help="Folder for the finished matcher.")],
-    images: Annotated[int | None, typer.Option(min=1, help="Number of scenes.", show_default="the recipe's")] = None,
+    out: Annotated[Path, typer.Option(help="The folder for the finished matcher.")],
+    images: Annotated[
+        int | None, typer.Option(min=1, help="The number of scenes.", show_default="the recipe's")
+    ] = None,
     device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
-    examined: Annotated[int, typer.Option(min=0, help="Test scenes measured for the model card; 0 for none.")] = 200,
+    examined: Annotated[int, typer.Option(min=0, help="The number of test scenes for the card; 0 for none.")] = 200,
 ) -> None:
     """Train the open_clip model that AGLA masks scenes of the embedded world with; minutes on one core."""
     from ...flows.training.matcher.run import train_matcher as train

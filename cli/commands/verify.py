@@ -19,7 +19,7 @@ app = typer.Typer(rich_markup_mode="rich")
     )
 )  # fmt: skip
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Folder of `veridical caption … --out`.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="The folder of `veridical caption … --out`.", metavar="DIR")],
     repair: Annotated[bool, typer.Option("--repair", help="Remove damaged lines and files.")] = False,
 ) -> None:
     """Check the files of a captioning job. Exits with 1 if something is damaged and was not repaired."""

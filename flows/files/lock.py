@@ -63,7 +63,8 @@ def _acquired(folder: Path) -> BaseFileLock:
             remedy += f"; if you know that it does not run any more, delete {error.lock_file}"
         raise InUse(f"{folder} is in use by {_who(folder / HOLDER)}; {remedy}") from None
     except OSError as error:
-        raise OSError(f"nothing can be written in {folder} ({error.strerror}); choose another --out") from error
+        reason = "a file is in its place" if folder.is_file() else str(error.strerror).lower()
+        raise OSError(f"nothing can be written in {folder} ({reason}); choose another --out") from error
 
 
 def _taken(lock: BaseFileLock) -> BaseFileLock:

@@ -19,7 +19,7 @@ BAD = {
     "an empty image": (["caption", ""], ["an image has an empty name"]),
     "another format": (["caption", "{a}", "--format", "xml", "--out", "{new}"], ["--format xml", "parquet, jsonl"]),
     "captions beside results": (["caption", "{a}", "--out", "{results}"], ["holds the results of an evaluation"]),
-    "captions in a file": (["caption", "{a}", "--out", "{file}"], ["file", "choose another --out"]),
+    "captions in a file": (["caption", "{a}", "--out", "{file}"], ["(a file is in its place); choose another --out"]),
     "results in a file": (
         ["evaluate", "--limit", "1", "--benchmark", "chair", "--no-prefect", "--out", "{file}"],
         ["file is needed as a folder, but a file is in its place: choose another --out."],
@@ -29,6 +29,14 @@ BAD = {
         ["schedule", "evaluate", "--cron", "bad", "--out", "{new}"], ["'bad' is no cron line", "every night"],
     ),
     "an hour that no day has": (["schedule", "evaluate", "--cron", "0 25 * * *", "--out", "{new}"], ["no cron line"]),
+    "images of no folder": (
+        ["evaluate", "--images", "{latin}", "--limit", "1", "--out", "{new}"], ["--images", "add --coco FOLDER."],
+    ),
+    "results beside captions": (
+        ["evaluate", "--limit", "1", "--out", "{job}"], ["holds the captions of a job", "choose another --out."],
+    ),
+    "an empty text": (["detect", "{a}", "--text", ""], ["--text is an empty text"]),
+    "options in Latin-1": (["evaluate", "--config", "{latin}"], ["--config", "latin.txt is no UTF-8 text (byte 3)"]),
     "a list in Latin-1": (
         ["score", "chair", "{captions}", "-g", "{a}", "--images", "{latin}"], ["latin.txt is no UTF-8 text (byte 3)"],
     ),
@@ -38,10 +46,12 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_a_wrong_input_is_one_sentence_and_leaves_nothing_behind(veridical, pictures, tmp_path, case):
     arguments, expected = BAD[case]
-    paths = {name: tmp_path / name for name in ("new", "file", "results", "captions", "latin.txt")}
+    paths = {name: tmp_path / name for name in ("new", "file", "results", "job", "captions", "latin.txt")}
     paths["file"].write_text("")
     paths["results"].mkdir()
     (paths["results"] / "manifest.json").write_text("{}")
+    paths["job"].mkdir()
+    (paths["job"] / "job.json").write_text("{}")
     paths["captions"].write_text('{"image_id": 1, "caption": "A dog."}\n')
     paths["latin.txt"].write_bytes("café.png\n".encode("latin-1"))
     before = sorted(tmp_path.rglob("*"))

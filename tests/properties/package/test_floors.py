@@ -225,6 +225,7 @@ def test_classes_of_methods_are_names_of_their_packages_and_imported_when_used(t
         "import sys, veridical\nfrom veridical import decoders, detectors\nfrom veridical.decoders import procedures\n"
         "assert {'VCD', 'VISTA', 'VSV', 'Gate'} <= set(dir(decoders)) and 'DHCP' in dir(detectors)\n"
         "assert 'ViCrop' in dir(procedures) and {'load', 'LVLM', 'decoders', 'testing'} <= set(dir(veridical))\n"
+        "assert not {'Any', 'TYPE_CHECKING', 'import_module'} & set(dir(veridical))\n"
         "print('torch' in sys.modules)\nfrom veridical.decoders import VCD\nfrom veridical.detectors import DHCP\n"
         "print(VCD(alpha=2).alpha, DHCP.__name__, veridical.decoders.procedures.Flip.__name__)\n"
         "try:\n    decoders.VDC\nexcept AttributeError as error:\n    print('classes: AGLA, AVC' in str(error))"

@@ -23,7 +23,7 @@ import torch
 import veridical
 from veridical.detectors.dhcp import DHCP
 from veridical.detectors.probe import HIDDEN, MLP
-from veridical.flows.training.embedded.card import machine
+from veridical.flows.training.card import machine
 
 DETECTORS = ["entropy", "token_probability", "image_attention", "lookback_lens", "dhcp"]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

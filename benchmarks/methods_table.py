@@ -30,7 +30,7 @@ from veridical.flows.evaluation import answer_file, steps
 from veridical.flows.evaluation.request import RESULTS, Evaluation, chain
 from veridical.flows.files import atomic
 from veridical.flows.scoring import compare
-from veridical.flows.training.embedded.card import machine
+from veridical.flows.training.card import machine
 from veridical.metrics import compare as metrics
 from veridical.pipelines.model.spec import ModelSpec, load
 

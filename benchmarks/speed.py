@@ -15,7 +15,7 @@ import torch
 
 import veridical
 from veridical.datasets.world import scene
-from veridical.flows.training.embedded.card import machine
+from veridical.flows.training.card import machine
 from veridical.pipelines.registry import DECODERS
 
 

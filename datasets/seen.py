@@ -1,4 +1,4 @@
-"""Pictures and what is in them, to ask about: the same for the embedded world and for COCO folders."""
+"""Images and what is in them, which questions are built from: the same for the embedded world and for COCO folders."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -40,7 +40,7 @@ def verdict(report: Mapping[str, Any]) -> str:
 
 
 def _model(report: Mapping[str, Any]) -> dict[str, Any]:
-    model, size_of_image = report["model"], report["picture"]
+    model, size_of_image = report["model"], report["image"]  # width, height
     weights, cache, work = (f"{report['estimate'][part] / 1e6:,.1f} MB" for part in ("weights", "cache", "work"))
     size = f"{model['layers']} layers, {model['heads']} heads, hidden size {model['hidden']}"
     return {

@@ -58,7 +58,7 @@ def check(
     prompt = lvlm.settings(_question(), [], [], None, {})["prompt"]
     return {
         "holds": all(finding.holds for finding in findings), "findings": [_plain(finding) for finding in findings],
-        "not_checked": skipped, "costs": costs, "tokens": case.tokens, "picture": list(case.image.size),
+        "not_checked": skipped, "costs": costs, "tokens": case.tokens, "image": list(case.image.size),
         "prompt": prompt, "tolerances": reason(lvlm.dtype), "model": about_model(lvlm),
         "estimate": asdict(estimate(lvlm)), "versions": provenance.versions(), "hardware": provenance.hardware(),
     }  # fmt: skip

@@ -18,7 +18,7 @@ from veridical.pipelines.registry import DECODERS
 
 @dataclass(frozen=True)
 class LeftHalf:
-    """A view for AGLA that needs no matcher: the right half of every picture is blacked out."""
+    """A view for AGLA that needs no matcher: the right half of every image is blacked out."""
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Tensor:
         pixels = inputs["pixel_values"].clone()

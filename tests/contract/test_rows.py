@@ -1,4 +1,4 @@
-"""Prompts with different numbers of pictures in one batch, and runs of one method between runs of another."""
+"""Prompts with different numbers of images in one batch, and runs of one method between runs of another."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.Ne
 
 @pytest.fixture(scope="module")
 def prompts(tiny):
-    """One with two pictures, a few words between them, and one with one."""
+    """One with two images, a few words between them, and one with one."""
     first, second = tiny.prompts[0], tiny.prompts[1]
     tail = torch.tensor([[21, *[IMAGE] * IMAGE_TOKENS, 33, 34]])
     two = {
@@ -26,7 +26,7 @@ def prompts(tiny):
     return [two, second]
 
 
-def test_a_prompt_with_two_pictures_in_a_batch_is_that_prompt_alone(tiny, prompts, name):
+def test_a_prompt_with_two_images_in_a_batch_is_that_prompt_alone(tiny, prompts, name):
     both, decoder = batch(prompts), tiny.acting(name)
     assert tiny.lvlm.image_mask(both["input_ids"]).sum(1).tolist() == [2 * IMAGE_TOKENS, IMAGE_TOKENS]
     together = tiny.logits([decoder], both)
@@ -34,7 +34,7 @@ def test_a_prompt_with_two_pictures_in_a_batch_is_that_prompt_alone(tiny, prompt
         assert difference(tiny.logits([decoder], prompt)[0], together[row]) <= CLOSE * scale(together)
 
 
-def test_the_second_picture_counts(tiny, prompts, name):
+def test_the_second_image_counts(tiny, prompts, name):
     """Else the test above would say nothing of it."""
     two = prompts[0]
     other = {**two, "pixel_values": torch.cat([two["pixel_values"][:1], two["pixel_values"][1:].flip(-1)])}
@@ -44,7 +44,7 @@ def test_the_second_picture_counts(tiny, prompts, name):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_two_pictures_go_through_transformers_generate_too(tiny, prompts, name, mode):
+def test_two_images_go_through_transformers_generate_too(tiny, prompts, name, mode):
     """Greedy and beams; sampling with a seed per row."""
     both, decoder, seeds = batch(prompts), tiny.acting(name), [7, 8]
     seed = {"seed": seeds} if mode == "sampling" else {}

@@ -1,4 +1,4 @@
-"""Pictures on disk, and the command line in this process."""
+"""Images on disk, and the command line in this process."""
 
 import datetime
 import ipaddress
@@ -84,14 +84,14 @@ def serve(tls, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Two good image files, one cut off, one that holds text, one that is not there."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for name, index in (("a.png", 0), ("b.png", 1)):
         scene("validation", index).image.save(folder / name)
     whole = (folder / "a.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "text.png").write_text("no picture", encoding="utf-8")
+    (folder / "text.png").write_text("no image", encoding="utf-8")
     return SimpleNamespace(
         a=folder / "a.png", b=folder / "b.png", cut=folder / "cut.png", text=folder / "text.png",
         none=folder / "none.png",

@@ -20,14 +20,14 @@ from veridical.pipelines.registry import DECODERS, DETECTORS, PROCEDURES
 
 from ..contract.setting import difference
 from ..contract.table import covered, entry
+from .image_files import IMAGES, QUESTIONS
 from .models.tiny_families import FAMILIES
 from .models.tiny_processors import processor
 from .models.tiny_prompts import batch, prompt
-from .pictures import IMAGES, QUESTIONS
 from .setting import Setting, cast, setting
 
 YES = "yes"
-TILED = ("internvl", "smolvlm", "idefics3")  # for pictures of another shape than one tile
+TILED = ("internvl", "smolvlm", "idefics3")  # for images of another shape than one tile
 DOCUMENT = Path(__file__).parents[2] / "docs" / "support.md"
 
 # (family, or "*" for all; method) -> why the pair makes no sense. Running it raises an error that says the same; the
@@ -46,7 +46,7 @@ CANNOT |= {
 
 
 def half_dark(inputs: Mapping[str, Tensor]) -> Tensor:
-    """A view for AGLA and RITUAL: every picture dimmed, tiles that are padding still zero."""
+    """A view for AGLA and RITUAL: every image dimmed, tiles that are padding still zero."""
     return 0.3 * inputs["pixel_values"]
 
 
@@ -60,7 +60,7 @@ ACTING: dict[str, Callable[[], Any]] = {
 }
 
 
-PROCEDURE = {  # shorter texts than the papers', a crop smaller than these pictures, a detector without a probe
+PROCEDURE = {  # shorter texts than the papers', a crop smaller than these images, a detector without a probe
     "mvp": "mvp:paths=2,caption_tokens=3,path_tokens=2",
     "vicrop": "vicrop:side=12",
     "guided": "guided:detector=token_probability,candidates=2,chunk=2",
@@ -84,7 +84,7 @@ def outcome(family: str, method: str) -> str:
 
     A decoder must move the logits of every sample (or leave them, if that is what it is for); a detector must give
     every token a finite risk, the same in one teacher-forced pass as while generating; a procedure must give two
-    pictures the same texts together as alone.
+    images the same texts together as alone.
     """
     try:
         with warnings.catch_warnings():
@@ -127,7 +127,7 @@ def _detector(family: str, method: str) -> str:
 def reading(family: str, method: str) -> tuple[Setting, Any, Mapping[str, Tensor]]:
     """A model, a detector that can rate it, and two prompts.
 
-    A detector that cannot do without a probe gets a random one, and pictures of one shape, since a probe has a size.
+    A detector that cannot do without a probe gets a random one, and images of one shape, since a probe has a size.
     """
     case, made = setting(family, torch.float64), DETECTORS.make(method)
     if not getattr(made, "needs_probe", False):
@@ -141,7 +141,7 @@ def reading(family: str, method: str) -> tuple[Setting, Any, Mapping[str, Tensor
 
 
 def one_by_one(family: str) -> list[dict[str, Tensor]]:
-    """Two prompts of different length whose pictures have one shape."""
+    """Two prompts of different length whose images have one shape."""
     return [cast(prompt(FAMILIES[family], 2, after, after), torch.float64) for after in (3, 6)]
 
 
@@ -152,7 +152,7 @@ def _procedure(family: str, method: str) -> str:
     together = lvlm.answer(IMAGES, QUESTIONS, **options)
     alone = lvlm.answer(IMAGES, QUESTIONS, batch_size=1, **options)
     if [answer.text for answer in together] != [answer.text for answer in alone]:
-        return "a batch is not each picture alone"
+        return "a batch is not each image alone"
     return YES if all(answer.acted[method]["steps"] >= 1 for answer in together) else "no account of what it did"
 
 
@@ -196,12 +196,12 @@ WRITE_SUPPORT=1 pytest tests/families/test_methods.py -k support
 
 A "yes" is a run in float64 on a tiny model of the family with random weights, two left-padded prompts of different
 length: a decoder moves the logits of every sample (`greedy` moves none), a detector gives every token a finite risk
-that is the same while decoding as over the finished text (1e-5), a procedure gives each picture of a batch the text
+that is the same while decoding as over the finished text (1e-5), a procedure gives each image of a batch the text
 that it gets alone, through the family's own processor. The tests in `tests/families` hold more of each pair: neutral
 strength is plain decoding (1e-6), a batch is each prompt alone (1e-5), beams and sampling keep their tokens.
 
 It says that a method is computed right on the family, not that it helps there. Methods that need something of yours
-had a stand-in: `agla` and `ritual` a view that dims the picture (`ritual`'s own transformations take whole images, not
-tiles), `icd` its prefix as tokens, `dhcp` a probe with random weights and pictures of one shape. Where a paper's values
+had a stand-in: `agla` and `ritual` a view that dims the image (`ritual`'s own transformations take whole images, not
+tiles), `icd` its prefix as tokens, `dhcp` a probe with random weights and images of one shape. Where a paper's values
 cannot show on so small a model, others were taken (`ACTING`, `PROCEDURE`
 in tests/families/support.py). `veridical check MODEL` measures on a real checkpoint what can be measured there."""

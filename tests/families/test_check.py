@@ -14,7 +14,7 @@ from .models.tiny_families import FAMILIES
 from .models.tiny_processors import MISSING, processor
 from .setting import setting
 
-PICTURE = scene("test", 1).image.resize((60, 40), Image.Resampling.BILINEAR)
+SCENE = scene("test", 1).image.resize((60, 40), Image.Resampling.BILINEAR)
 ENOUGH = ["vista", "pai"]  # states, readings, scores, a branch; every method on every family: test_methods
 
 
@@ -30,7 +30,7 @@ def folder(name, path):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_tiny_folder_of_every_family_passes(name, tmp_path):
     lvlm = veridical.load(folder(name, tmp_path))
-    report = check(lvlm, PICTURE, ENOUGH, ["lookback_lens"], quick=True)
+    report = check(lvlm, SCENE, ENOUGH, ["lookback_lens"], quick=True)
     assert [one for one in report["findings"] if not one["holds"]] == []
     assert report["holds"]
     assert not report["not_checked"]
@@ -60,7 +60,7 @@ class OtherMask(veridical.LVLM):
 
 def case(made=veridical.LVLM, name="llava", **changes):
     model = FAMILIES[name].build()
-    return checkup.Case(made(model, processor(name), name=name, **changes), PICTURE, 3)
+    return checkup.Case(made(model, processor(name), name=name, **changes), SCENE, 3)
 
 
 def failed(found):
@@ -78,7 +78,7 @@ def test_a_wrong_image_mask_does_not_hold():
     assert {"they are where the model puts the image", "other pixels change nothing elsewhere"} <= wrong
 
 
-def test_a_model_that_does_not_see_its_picture_does_not_hold():
+def test_a_model_that_does_not_see_its_image_does_not_hold():
     blind = case()
     for weight in blind.lvlm.model.model.multi_modal_projector.parameters():
         weight.data.zero_()
@@ -141,7 +141,7 @@ def test_an_exception_in_a_check_is_a_finding_with_its_message(monkeypatch):
         raise ZeroDivisionError("nothing to divide by")
 
     monkeypatch.setattr(layout, "readings", broken)
-    report = check(case().lvlm, PICTURE, [], [], quick=True)
+    report = check(case().lvlm, SCENE, [], [], quick=True)
     wrong = [one for one in report["findings"] if not one["holds"]]
     assert [(one["name"], one["why"]) for one in wrong] == [
         ("readings = eager attentions", "ZeroDivisionError: nothing to divide by")
@@ -150,6 +150,6 @@ def test_an_exception_in_a_check_is_a_finding_with_its_message(monkeypatch):
 
 
 def test_a_refused_method_is_named_with_its_reason():
-    report = check(case(name="qwen2_vl").lvlm, PICTURE, ["imbalanced"], [], quick=True)
+    report = check(case(name="qwen2_vl").lvlm, SCENE, ["imbalanced"], [], quick=True)
     assert report["holds"]
     assert "CLIP" in report["not_checked"]["imbalanced"]

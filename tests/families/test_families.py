@@ -16,7 +16,7 @@ from veridical.pipelines.engine.run import Observers, prefill, run
 from veridical.pipelines.model.layout import UnsupportedModel
 
 from ..contract.setting import Declares, difference
-from .models.tiny_prompts import batch, other_picture, text_only
+from .models.tiny_prompts import batch, other_image, text_only
 from .models.tiny_weights import IMAGE, KV_HEADS, LAYERS, SIDE, text
 from .setting import (
     STEPS,
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.Ne
 
 
 def test_changed_pixels_change_the_logits_of_every_row(case):
-    other = transformers_logits(case.model, other_picture(case.inputs))
+    other = transformers_logits(case.model, other_image(case.inputs))
     assert ((case.plain() - other)[:, 0].abs().amax(-1) > 1e-3).all()
 
 
@@ -56,7 +56,7 @@ def test_lvlm_accepts_the_model(case):
     assert veridical.LVLM(case.model).image_token == IMAGE
 
 
-def test_a_model_that_feeds_the_picture_through_cross_attention_is_refused():
+def test_a_model_that_feeds_the_image_through_cross_attention_is_refused():
     config = tf.MllamaConfig(
         vision_config={
             "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_global_layers": 1,
@@ -72,7 +72,7 @@ def test_a_model_that_feeds_the_picture_through_cross_attention_is_refused():
 
 def test_image_mask_has_the_placeholders_and_nothing_else(case):
     found = case.lvlm.image_mask(case.inputs["input_ids"]).sum(1).tolist()
-    assert found == [case.family.picture(1, True).placeholders, case.family.picture(2, False).placeholders]
+    assert found == [case.family.image(1, True).placeholders, case.family.image(2, False).placeholders]
 
 
 def test_norm_and_head_of_the_last_block_are_the_logits(case):
@@ -162,7 +162,7 @@ def test_last_attention_row_of_a_padded_batch_is_that_of_eager_attention(case):
 def test_a_cached_branched_run_is_independent_uncached_passes(exact):
     """Steering on all rows, a branch with other pixels, a contrast; against passes over one row at a time, no cache."""
     vectors = 0.2 * torch.randn(len(exact.layers), exact.lvlm.hidden_size, generator=torch.Generator().manual_seed(5))
-    others = [other_picture(one, 70 + number) for number, one in enumerate(exact.prompts)]
+    others = [other_image(one, 70 + number) for number, one in enumerate(exact.prompts)]
     contrast = lambda main, other: 2 * main - other
     ours = exact.generate(
         [
@@ -183,7 +183,7 @@ def test_a_cached_branched_run_is_independent_uncached_passes(exact):
                 seeing, blind = (
                     forward(exact.model, appended(exact.family, one, tokens)).logits[0, -1] for one in (main, other)
                 )
-                assert difference(seeing, blind) > 1e-3, "the branch saw the same picture"
+                assert difference(seeing, blind) > 1e-3, "the branch saw the same image"
                 assert difference(ours.logits[row, step], contrast(seeing, blind)) <= 1e-5, f"row {row}, step {step}"
                 tokens.append(int(contrast(seeing, blind).argmax()))
             assert ours.ids[row].tolist() == tokens
@@ -210,8 +210,8 @@ def test_a_row_in_a_padded_batch_is_the_row_alone(exact):
         assert difference(exact.logits(inputs=one)[0], exact.plain()[row]) <= 1e-5
 
 
-def test_text_without_a_picture_passes_through(exact):
-    """InstructBLIP's own generate wants pixels; a blank picture that stands nowhere lets text through."""
+def test_text_without_an_image_passes_through(exact):
+    """InstructBLIP's own generate wants pixels; a blank image that stands nowhere lets text through."""
     texts = batch(exact.family, [text_only(exact.family, 5, 1), text_only(exact.family, 8, 2)])
     ours = exact.generate(inputs=texts, return_logits=True)
     for row, one in enumerate([text_only(exact.family, 5, 1), text_only(exact.family, 8, 2)]):

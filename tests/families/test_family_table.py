@@ -29,7 +29,7 @@ class Named:
         return {"<end_of_utterance>": 15, **self.names}
 
 
-def test_image_free_prompts_have_no_token_around_a_picture(case):
+def test_image_free_prompts_have_no_token_around_an_image(case):
     names = NAMED.get(case.family.name, {})
     lvlm = veridical.LVLM(case.model, Named(names)) if names else case.lvlm
     free, gone = lvlm.image_free(case.inputs), {IMAGE} | WRAPPERS.get(case.family.name, set()) | set(names.values())
@@ -55,7 +55,7 @@ GRIDS = {
 NO_GRID = {"llava_next": "newline", "llava_onevision": "newline", "instructblip": "query tokens"}
 
 
-def test_grids_are_those_of_the_pictures_or_are_refused_with_the_reason(case):
+def test_grids_are_those_of_the_images_or_are_refused_with_the_reason(case):
     if case.family.name in NO_GRID:
         with pytest.raises(families.NoGrid, match=NO_GRID[case.family.name]):
             case.lvlm.grid(case.inputs)
@@ -63,7 +63,7 @@ def test_grids_are_those_of_the_pictures_or_are_refused_with_the_reason(case):
     assert case.lvlm.grid(case.inputs) == GRIDS[case.family.name]
 
 
-def test_a_number_of_positions_that_is_no_whole_picture_has_no_grid():
+def test_a_number_of_positions_that_is_no_whole_image_has_no_grid():
     case = setting("llava")
     with pytest.raises(families.NoGrid, match="no whole number"):
         case.lvlm.grid(rows(case.family, [1, *[IMAGE] * 3, 20]))
@@ -73,7 +73,7 @@ def test_every_supported_family_is_tested_here():
     assert set(families.FAMILIES) == {*FAMILIES, *MORE}
 
 
-def test_templates_name_the_question_once_and_the_picture_where_the_processor_wants_it():
+def test_templates_name_the_question_once_and_the_image_where_the_processor_wants_it():
     made = {name: row.template for name, row in families.FAMILIES.items() if row.template}
     assert all(template.count("{question}") == 1 for template in made.values())
     assert {name for name, template in made.items() if "{image}" in template} == {"llava", "paligemma"}

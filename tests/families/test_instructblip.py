@@ -1,6 +1,6 @@
 """InstructBLIP hands embedded prompts to its language model's generate: its settings count, and mitigate must say no.
 
-Its processor puts the picture in front of padded text, and asks the Q-Former something of another length.
+Its processor puts the image in front of padded text, and asks the Q-Former something of another length.
 """
 
 import copy
@@ -70,8 +70,8 @@ def test_what_mitigate_recommends_works():
 # ---------------------------------------------------------------------- prompts and their padding
 
 
-def test_instructblip_padding_between_picture_and_text_is_counted_by_no_position():
-    """Its processor pads the text and puts the picture in front; a pass that counts padding sees a gap."""
+def test_instructblip_padding_between_image_and_text_is_counted_by_no_position():
+    """Its processor pads the text and puts the image in front; a pass that counts padding sees a gap."""
     case = setting("instructblip", torch.float64)
     inside = case.inputs["attention_mask"][1]
     assert inside[0] == inside[-1] == 1

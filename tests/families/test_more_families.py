@@ -16,7 +16,7 @@ from veridical.pipelines.model.layout import UnsupportedModel
 from ..contract.setting import difference
 from ..contract.table import neutral
 from .models.tiny_more import MORE
-from .models.tiny_prompts import batch, other_picture, two_prompts
+from .models.tiny_prompts import batch, other_image, two_prompts
 from .models.tiny_weights import HEADS, HIDDEN, IMAGE, LAYERS, VOCAB, vision
 from .setting import (
     STEPS,
@@ -45,7 +45,7 @@ def case(request):
 
 
 def test_changed_pixels_change_the_logits(case):
-    other = transformers_logits(case.model, other_picture(case.inputs))
+    other = transformers_logits(case.model, other_image(case.inputs))
     assert ((case.plain() - other)[:, 0].abs().amax(-1) > 1e-3).all()
 
 
@@ -89,7 +89,7 @@ def test_branches_stay_in_step(case):
         assert torch.equal(blocks[0], blocks[1])
 
 
-def test_image_free_prompts_have_no_picture(case):
+def test_image_free_prompts_have_no_image(case):
     free = case.lvlm.image_free(case.inputs)
     assert not case.lvlm.image_mask(free["input_ids"]).any()
     assert free["input_ids"].shape[1] < case.inputs["input_ids"].shape[1]

@@ -1,4 +1,4 @@
-"""Pictures and questions through a real processor of every family, to a text."""
+"""Images and questions through a real processor of every family, to a text."""
 
 import pytest
 import torch
@@ -6,10 +6,10 @@ import torch
 import veridical
 from veridical.pipelines.model import families
 
+from .image_files import IMAGES, QUESTIONS, image
 from .models.tiny_families import FAMILIES
-from .models.tiny_processors import MISSING, PICTURES, processor
+from .models.tiny_processors import IMAGE_TEXTS, MISSING, processor
 from .models.tiny_weights import END, FAKE, GLOBAL, IMAGE, ROW, START
-from .pictures import IMAGES, QUESTIONS, picture
 from .setting import setting
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
@@ -42,20 +42,20 @@ def test_processors_return_what_the_hand_made_inputs_have(read):
     assert padded_inside == case.family.pads_inside
 
 
-def test_captions_and_answers_come_from_the_picture_and_the_question(read):
+def test_captions_and_answers_come_from_the_image_and_the_question(read):
     _, lvlm = read
     options = {"max_new_tokens": 4}
     one = lvlm.answer(IMAGES, QUESTIONS, **options)
     assert all(len(answer.tokens) == 4 for answer in one)
     assert all(question in answer.settings["prompt"] for question, answer in zip(QUESTIONS, one, strict=True))
-    other = lvlm.prepare([picture(60, 40, 9), IMAGES[1]], QUESTIONS)
+    other = lvlm.prepare([image(60, 40, 9), IMAGES[1]], QUESTIONS)
     first = veridical.generate(lvlm, lvlm.prepare(IMAGES, QUESTIONS), return_logits=True, max_new_tokens=1)
     moved = (veridical.generate(lvlm, other, return_logits=True, max_new_tokens=1).logits - first.logits).abs()
     assert moved[0].max() > 1e-3
     assert moved[1].max() < 1e-5
 
 
-def test_a_batch_of_pictures_is_each_picture_alone(read):
+def test_a_batch_of_images_is_each_image_alone(read):
     _, lvlm = read
     options = {"decoders": ["vcd", "vsv", "icd:beta=0"], "detectors": ["lookback_lens"], "max_new_tokens": 3}
     together = lvlm.answer(IMAGES, QUESTIONS, **options)
@@ -66,7 +66,7 @@ def test_a_batch_of_pictures_is_each_picture_alone(read):
 
 
 def test_image_free_prompts_are_those_of_the_text_alone(read):
-    """By the real tokenizer's names: nothing that stands around a picture is left."""
+    """By the real tokenizer's names: nothing that stands around an image is left."""
     case, lvlm = read
     free = lvlm.image_free(lvlm.prepare(IMAGES, QUESTIONS))
     assert not torch.isin(free["input_ids"], torch.tensor([IMAGE, *AROUND.get(case.family.name, ())])).any()
@@ -77,7 +77,7 @@ def test_image_free_prompts_are_those_of_the_text_alone(read):
 
 def test_a_processor_without_chat_template_takes_the_familys(read):
     case, lvlm = read
-    if PICTURES.get(case.family.name, "<image>") is not None:
+    if IMAGE_TEXTS.get(case.family.name, "<image>") is not None:
         assert lvlm.processor.chat_template
         return
     assert lvlm.processor.chat_template is None

@@ -16,7 +16,7 @@ from veridical.pipelines.registry import DECODERS
 from ..contract.setting import Declares, difference
 from .models.tiny_families import FAMILIES, paligemma2
 from .models.tiny_processors import processor
-from .models.tiny_prompts import batch, other_picture, prompt, several_pictures, text_only, two_prompts
+from .models.tiny_prompts import batch, other_image, prompt, several_images, text_only, two_prompts
 from .models.tiny_weights import WINDOW
 from .setting import (  # fmt: skip
     STEPS,
@@ -44,7 +44,7 @@ def exact_setting(name):
 
 @pytest.mark.parametrize("name", QWEN)
 def test_qwen_rope_deltas_are_those_of_all_rows_after_a_prefill(name):
-    """Positions a picture saves: 2 × 4 positions span 4, 2 × 2 span 2; an image-free row saves none.
+    """Positions an image saves: 2 × 4 positions span 4, 2 × 2 span 2; an image-free row saves none.
 
     VISTA's prefill of other rows comes first; what decoding uses must be the decoding rows' own.
     """
@@ -250,31 +250,31 @@ def test_a_model_without_sdpa_loads_with_what_it_has(tmp_path):
     assert veridical.load(tmp_path).attention_implementation == "eager"
 
 
-# ---------------------------------------------------------------------- several pictures
+# ---------------------------------------------------------------------- several images
 
 
 @pytest.fixture(params=FAMILIES)
-def pictures(request):
-    """A setting, and a batch of a prompt with two pictures and one with one."""
+def images(request):
+    """A setting, and a batch of a prompt with two images and one with one."""
     case = exact_setting(request.param)
-    if case.family.one_picture:
-        pytest.skip(f"{request.param}: {case.family.one_picture}")
-    two = cast(several_pictures(case.family, 3), torch.float64)
+    if case.family.one_image:
+        pytest.skip(f"{request.param}: {case.family.one_image}")
+    two = cast(several_images(case.family, 3), torch.float64)
     return case, two, batch(case.family, [two, case.prompts[1]])
 
 
-def test_several_pictures_in_a_prompt_are_plain_to_the_bit(pictures):
-    case, _, both = pictures
+def test_several_images_in_a_prompt_are_plain_to_the_bit(images):
+    case, _, both = images
     mask = case.lvlm.image_mask(both["input_ids"])
-    assert mask.sum(1)[1] == case.family.picture(2, False).placeholders
+    assert mask.sum(1)[1] == case.family.image(2, False).placeholders
     assert mask.sum(1)[0] > 4
     assert torch.equal(case.logits(inputs=both), transformers_logits(case.model, both))
 
 
-def test_several_pictures_in_a_prompt_reach_every_branch(pictures):
-    """The second picture alone is changed; what the branch says is what an uncached pass over that prompt says."""
-    case, two, both = pictures
-    changed = {**two, "pixel_values": second_picture_dimmed(case.family, two["pixel_values"])}
+def test_several_images_in_a_prompt_reach_every_branch(images):
+    """The second image alone is changed; what the branch says is what an uncached pass over that prompt says."""
+    case, two, both = images
+    changed = {**two, "pixel_values": second_image_dimmed(case.family, two["pixel_values"])}
     other, seen = batch(case.family, [changed, case.prompts[1]]), []
     see = LogitsEdit(lambda logits, step: seen.append(step.branches["other"].float()) or logits)
     case.generate([Declares([Branch("other", other), see])], inputs=both)
@@ -283,8 +283,8 @@ def test_several_pictures_in_a_prompt_reach_every_branch(pictures):
     assert difference(seen[0][1], forward(case.model, case.prompts[1]).logits[0, -1].float()) <= 1e-5
 
 
-def second_picture_dimmed(family, pixels):
-    """The last half of the first dimension, or of the tiles: two pictures of the same shape."""
+def second_image_dimmed(family, pixels):
+    """The last half of the first dimension, or of the tiles: two images of the same shape."""
     out = pixels.clone()
     half = out[:, out.shape[1] // 2 :] if family.tiled else out[out.shape[0] // 2 :]
     half *= 0.3
@@ -292,9 +292,9 @@ def second_picture_dimmed(family, pixels):
 
 
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
-def test_several_pictures_in_a_batch_are_the_prompt_alone(pictures, mode):
-    """Each beam needs its prompt's pictures in order; so do the rows of each branch."""
-    case, two, both = pictures
+def test_several_images_in_a_batch_are_the_prompt_alone(images, mode):
+    """Each beam needs its prompt's images in order; so do the rows of each branch."""
+    case, two, both = images
     decoders = [VSV(), VCD()]
     together = case.generate(decoders, inputs=both, **mode).ids
     assert torch.equal(case.generate(decoders, inputs=two, **mode).ids[0], together[0])
@@ -330,11 +330,11 @@ def test_no_cache_gives_what_a_cache_gives(exact):
 # ---------------------------------------------------------------------- image tokens and nothing else
 
 
-def test_blanked_image_positions_say_nothing_of_the_picture(exact):
-    """AVC's branch with every token blanked: Qwen3-VL adds the picture again behind its first layers (DeepStack)."""
+def test_blanked_image_positions_say_nothing_of_the_image(exact):
+    """AVC's branch with every token blanked: Qwen3-VL adds the image again behind its first layers (DeepStack)."""
     seen = []
     see = LogitsEdit(lambda logits, step: seen.append(step.branches["avc"].float()) or logits)
-    for inputs in (exact.inputs, other_picture(exact.inputs)):
+    for inputs in (exact.inputs, other_image(exact.inputs)):
         exact.generate([DECODERS.make("avc:lam=1e9"), Declares([see])], inputs, max_new_tokens=1)
     assert difference(*seen) <= 1e-6
 
@@ -344,7 +344,7 @@ def test_blanked_image_positions_say_nothing_of_the_picture(exact):
 
 @pytest.mark.parametrize("name", ["smolvlm", "idefics3"])
 def test_tiles_that_are_padding_stay_padding_under_noise(name):
-    """These models know padding tiles by their zeros; noise would make pictures of them."""
+    """These models know padding tiles by their zeros; noise would make images of them."""
     case = setting(name)
     before = case.inputs["pixel_values"]
     after = diffused(case.inputs, 500, 0)["pixel_values"]
@@ -353,14 +353,14 @@ def test_tiles_that_are_padding_stay_padding_under_noise(name):
     assert torch.equal((after == 0).flatten(2).all(2), empty)
 
 
-def test_vcd_without_a_picture_says_what_is_missing():
+def test_vcd_without_an_image_says_what_is_missing():
     case = setting("llava")
     with pytest.raises(ValueError, match="pixel_values"):
         case.generate([VCD()], inputs=text_only(case.family, 4))
 
 
 @pytest.mark.parametrize("name", ["llava_next", "smolvlm", "idefics3"])
-def test_a_branch_may_have_pictures_of_more_tiles(name):
+def test_a_branch_may_have_images_of_more_tiles(name):
     """And so more image positions; tiles that the main rows lack are padding there."""
     case = exact_setting(name)
     narrow, wide = ([cast(prompt(case.family, 2, 3, seed, w), torch.float64) for seed in (4, 5)] for w in (False, True))

@@ -84,13 +84,13 @@ class Reference:
 
     @torch.no_grad()
     def image_features(self, pixels: Tensor) -> Tensor:
-        """(image, hidden) features of one picture, from the model's own vision tower and projector."""
+        """(image, hidden) features of one image, from the model's own vision tower and projector."""
         pixels = pixels if pixels.dim() == 4 else pixels[None]
         features = self.model.get_image_features(pixel_values=pixels).pooler_output
         return torch.cat(list(features), dim=0).to(self.dtype)
 
     def embed(self, ids: Tensor, pixels: Tensor | None, new: Sequence[int] = ()) -> Tensor:
-        """(position, hidden) embeddings of a prompt and generated tokens; picture features at the placeholders.
+        """(position, hidden) embeddings of a prompt and generated tokens; image features at the placeholders.
 
         Generated tokens are always words, even one that happens to be the placeholder's id.
         """
@@ -129,8 +129,8 @@ class Reference:
         """One full pass over a prompt and what was generated after it.
 
         Args:
-            ids: (position,) prompt, image placeholders included; none of them when there is no picture.
-            pixels: the picture, (channel, height, width) or with a leading 1; None without one.
+            ids: (position,) prompt, image placeholders included; none of them when there is no image.
+            pixels: the image, (channel, height, width) or with a leading 1; None without one.
             new: generated token ids so far.
             on_input: residual stream entering a layer, (position, hidden).
             on_probabilities: attention after softmax, (head, query, key).

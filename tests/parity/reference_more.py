@@ -222,7 +222,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def token_sets(early: Sequence[float], late: Sequence[float], ratio: float) -> tuple[list[int], list[int]]:
-    """(local, summary) patches of one picture, by the class token's attention in an early and a late layer."""
+    """(local, summary) patches of one image, by the class token's attention in an early and a late layer."""
     q1, q3 = percentile(late, 0.25), percentile(late, 0.75)
     summary = [p for p, a in enumerate(late) if a > q3 + 1.5 * (q3 - q1)]
     ranked = sorted(range(len(early)), key=lambda p: -early[p])

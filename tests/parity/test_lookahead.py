@@ -20,7 +20,7 @@ from veridical.pipelines.engine.rows import chosen_of
 
 from ..contract.setting import scale
 from ..families.models import tiny_families, tiny_more
-from ..families.models.tiny_prompts import ROW_NAMES, several_pictures, text_only, two_prompts
+from ..families.models.tiny_prompts import ROW_NAMES, several_images, text_only, two_prompts
 from ..families.models.tiny_prompts import batch as family_batch
 from ..families.models.tiny_prompts import prompt as family_prompt
 from ..families.setting import setting
@@ -294,17 +294,17 @@ def test_every_family_is_read_anew_in_the_middle(name):
 
 
 @pytest.mark.parametrize("name", [name for name in tiny_families.FAMILIES if name not in SLIDING])
-def test_every_family_with_several_pictures_or_none(name):
+def test_every_family_with_several_images_or_none(name):
     case = setting(name)
-    if not case.family.one_picture:
-        hold_family(case.lvlm, several_pictures(case.family))
+    if not case.family.one_image:
+        hold_family(case.lvlm, several_images(case.family))
     if name != "paligemma":  # without token types its prompt sees what is appended, if nothing hides it
         hold_family(case.lvlm, family_batch(case.family, [text_only(case.family, 4), text_only(case.family, 6)]))
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
-def test_a_text_right_behind_a_picture_stands_where_the_picture_ends(name):
-    """The picture's last token has a position on each of three axes; the text goes on behind the largest."""
+def test_a_text_right_behind_an_image_stands_where_the_image_ends(name):
+    """The image's last token has a position on each of three axes; the text goes on behind the largest."""
     case = setting(name)
     one = family_prompt(case.family, 2, 0, wide=True)
     rows = {key: value[:, :-1] for key, value in one.items() if key in ROW_NAMES}

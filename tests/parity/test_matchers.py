@@ -26,15 +26,15 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
 
 
-def pictures():
+def images():
     draw = torch.Generator().manual_seed(3)
     shapes = ((3, 20, 40), (3, 32, 32), (3, 50, 30))
     return [torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8) for shape in shapes]
 
 
-def resized(picture, side):
+def resized(image, side):
     """As the matchers do it, checked on its own in tests/facts."""
-    small = interpolate(picture[None].float(), size=(side, side), mode="bicubic", antialias=True)
+    small = interpolate(image[None].float(), size=(side, side), mode="bicubic", antialias=True)
     pixels = (small.round() / 255).clamp(0, 1)
     return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
@@ -71,11 +71,11 @@ def blip():
     return BlipMatcher(model, processor, "tiny")
 
 
-def blip_reference(matcher, picture, prompt, layer):
-    """One picture and its prompt: every step of the spec, cross-attention written out, autograd on C."""
+def blip_reference(matcher, image, prompt, layer):
+    """One image and its prompt: every step of the spec, cross-attention written out, autograd on C."""
     model, heads = matcher.model, 4
     ids = torch.tensor([matcher.processor.tokenizer(prompt).input_ids[:35]])
-    seen = model.vision_model(pixel_values=resized(picture, 32)).last_hidden_state
+    seen = model.vision_model(pixel_values=resized(image, 32)).last_hidden_state
     block, kept = model.text_encoder.encoder.layer[layer].crossattention.self, {}
     split = lambda tensor: tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
 
@@ -87,18 +87,18 @@ def blip_reference(matcher, picture, prompt, layer):
 
     hook = block.register_forward_hook(written_out, with_kwargs=True)
     with torch.enable_grad():
-        told = model(input_ids=ids, pixel_values=resized(picture, 32), use_itm_head=True)
+        told = model(input_ids=ids, pixel_values=resized(image, 32), use_itm_head=True)
         (gradient,) = torch.autograd.grad(told.itm_score[0, 1], kept["C"])
     hook.remove()
     words = (kept["C"] * gradient.clamp(min=0))[0].mean(0)[1:-1, 1:].mean(0).detach()
-    cosine = model(input_ids=ids, pixel_values=resized(picture, 32), use_itm_head=False).itm_score[0, 0]
+    cosine = model(input_ids=ids, pixel_values=resized(image, 32), use_itm_head=False).itm_score[0, 0]
     return (words - words.min()) / (words.max() - words.min()), float(cosine)
 
 
 def test_blips_map_is_gradcam_of_its_cross_attention_and_its_similarity_the_itc_cosine(blip):
     """A batch with prompts of three lengths against one at a time without padding; 1e-5, from sums in another order."""
-    for picture, prompt, match in zip(pictures(), PROMPTS, blip.match(pictures(), PROMPTS), strict=True):
-        expected, cosine = blip_reference(blip, picture, prompt, 6)
+    for image, prompt, match in zip(images(), PROMPTS, blip.match(images(), PROMPTS), strict=True):
+        expected, cosine = blip_reference(blip, image, prompt, 6)
         assert match.relevance.shape == (4, 4)
         torch.testing.assert_close(match.relevance.flatten(), expected, rtol=0, atol=1e-5)
         assert match.similarity == pytest.approx(cosine, abs=1e-6)
@@ -106,9 +106,9 @@ def test_blips_map_is_gradcam_of_its_cross_attention_and_its_similarity_the_itc_
 
 def test_another_layer_of_blip_gives_another_map(blip):
     other = BlipMatcher(blip.model, blip.processor, "tiny", layer=5)
-    (made,) = other.match(pictures()[:1], PROMPTS[:1])
-    torch.testing.assert_close(made.relevance.flatten(), blip_reference(blip, pictures()[0], PROMPTS[0], 5)[0])
-    assert (made.relevance - blip.match(pictures()[:1], PROMPTS[:1])[0].relevance).abs().max() > 1e-2
+    (made,) = other.match(images()[:1], PROMPTS[:1])
+    torch.testing.assert_close(made.relevance.flatten(), blip_reference(blip, images()[0], PROMPTS[0], 5)[0])
+    assert (made.relevance - blip.match(images()[:1], PROMPTS[:1])[0].relevance).abs().max() > 1e-2
     assert other.id != blip.id
     with pytest.raises(ValueError, match=r"BLIP's matcher asks for layers \[8\]"):
         BlipMatcher(blip.model, blip.processor, "tiny", layer=8)
@@ -117,16 +117,16 @@ def test_another_layer_of_blip_gives_another_map(blip):
 def test_blip_starts_with_enc_for_matching_alone_where_the_vocabulary_has_it(blip, monkeypatch):
     from veridical.pipelines.matching import blip as matcher_blip
 
-    plain = blip.match(pictures()[:1], PROMPTS[:1])[0]
+    plain = blip.match(images()[:1], PROMPTS[:1])[0]
     monkeypatch.setattr(matcher_blip, "_VOCABULARY", len(WORDS))
     monkeypatch.setattr(matcher_blip, "_ENC", 7)
-    started = blip.match(pictures()[:1], PROMPTS[:1])[0]
+    started = blip.match(images()[:1], PROMPTS[:1])[0]
     assert (started.relevance - plain.relevance).abs().max() > 1e-3
     assert started.similarity == plain.similarity
 
 
 def test_a_prompt_without_words_and_one_longer_than_blip_reads_are_matched(blip):
-    empty, long, cut = blip.match([pictures()[0]] * 3, ["", "a dog " * 40, "a dog " * 16 + "a"])
+    empty, long, cut = blip.match([images()[0]] * 3, ["", "a dog " * 40, "a dog " * 16 + "a"])
     assert empty.relevance.abs().max() == 0
     torch.testing.assert_close(long.relevance, cut.relevance)
 
@@ -148,11 +148,11 @@ def clip(request):
     return OpenClipMatcher(model, encode, "tiny", layer=-1)
 
 
-def clip_reference(matcher, picture, prompt, layer):
+def clip_reference(matcher, image, prompt, layer):
     """The vision transformer block by block; one block's attention written out, autograd on C."""
     visual = matcher.model.visual
     with torch.enable_grad():
-        hidden, kept = visual._embeds(resized(picture, 32)), None
+        hidden, kept = visual._embeds(resized(image, 32)), None
         for number, block in enumerate(visual.transformer.resblocks):
             if number != layer:
                 hidden = block(hidden)
@@ -163,9 +163,9 @@ def clip_reference(matcher, picture, prompt, layer):
             kept, out = explicit(query, key, value)
             hidden = hidden + attention.out_proj(out.transpose(1, 2).flatten(2))
             hidden = hidden + block.mlp(block.ln_2(hidden))
-        picture_side = visual._pool(hidden)[0] @ visual.proj
+        image_side = visual._pool(hidden)[0] @ visual.proj
         text_side = matcher.model.encode_text(matcher.tokenizer([prompt]))
-        cosine = (normalize(picture_side, dim=-1) * normalize(text_side, dim=-1)).sum()
+        cosine = (normalize(image_side, dim=-1) * normalize(text_side, dim=-1)).sum()
         (gradient,) = torch.autograd.grad(cosine, kept)
     return stretch((kept * gradient.clamp(min=0))[0].mean(0).sum(0)[1:].detach()), cosine.item()
 
@@ -174,22 +174,22 @@ def clip_reference(matcher, picture, prompt, layer):
 def test_open_clips_map_is_gradcam_of_its_attention_and_its_similarity_the_cosine(clip, layer):
     """A batch against one at a time; 1e-4 on maps from 0 to 1, whose slopes before stretching are small."""
     matcher = OpenClipMatcher(clip.model, clip.tokenizer, "tiny", layer=layer)
-    for picture, prompt, match in zip(pictures(), PROMPTS, matcher.match(pictures(), PROMPTS), strict=True):
-        expected, cosine = clip_reference(matcher, picture, prompt, layer)
+    for image, prompt, match in zip(images(), PROMPTS, matcher.match(images(), PROMPTS), strict=True):
+        expected, cosine = clip_reference(matcher, image, prompt, layer)
         torch.testing.assert_close(match.relevance.flatten(), expected, rtol=0, atol=1e-4)
         assert match.similarity == pytest.approx(cosine, abs=1e-6)
 
 
 def test_the_map_depends_on_the_prompt_and_the_layer(clip):
     assert clip.layer == 2
-    one, two = clip.match([pictures()[0]] * 2, PROMPTS[:2])
+    one, two = clip.match([images()[0]] * 2, PROMPTS[:2])
     assert (one.relevance - two.relevance).abs().max() > 1e-2
     assert OpenClipMatcher(clip.model, clip.tokenizer, "tiny", layer=1).id != clip.id
 
 
 def test_matching_leaves_no_hook_and_no_gradient_behind(clip, blip):
     for matcher in (clip, blip):
-        matcher.match(pictures(), PROMPTS)
+        matcher.match(images(), PROMPTS)
         assert not any(module._forward_hooks for module in matcher.model.modules())
         assert all(weight.grad is None for weight in matcher.model.parameters())
 

@@ -126,7 +126,7 @@ def test_avc_with_every_token_blind_is_plain_decoding(tiny):
 
 
 @pytest.mark.parametrize("blank", ["zeros", "ones", "noise", "mask"])
-def test_a_branch_without_blind_tokens_does_not_see_the_picture(tiny, blank):
+def test_a_branch_without_blind_tokens_does_not_see_the_image(tiny, blank):
     """Nothing reaches it past the blanking, whatever the pixels: the embeddings are what enters the first layer."""
 
     def logits(pixels):
@@ -160,7 +160,7 @@ def test_agla_adds_a_second_pass_with_a_cache_of_its_own(tiny, options):
     hold(tiny, [AGLA(view=half_dark, **options)], lambda *given: more.agla(*given, dark(given[2]), **options))
 
 
-def test_official_agla_sees_the_masked_picture_for_one_token(tiny):
+def test_official_agla_sees_the_masked_image_for_one_token(tiny):
     expected = lambda *given: more.agla(*given, dark(given[2]), official=True)
     out = hold(tiny, [AGLA.official(half_dark)], expected)
     ours = tiny.generate([AGLA(view=half_dark)])

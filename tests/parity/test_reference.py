@@ -48,7 +48,7 @@ def test_logits_and_block_outputs_are_those_of_transformers(model, dtype):
         close(entering, hidden[0], 1e-5)
 
 
-def test_a_prompt_without_picture_is_the_plain_text_model(model):
+def test_a_prompt_without_image_is_the_plain_text_model(model):
     ids = prompt(model, 4, 6, seed=1)["input_ids"][0]
     reference = Reference(model)
     words = methods.image_free(reference, ids)

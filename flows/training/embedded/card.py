@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from ....metrics.estimate import Estimate
 from ....pipelines.results import versions
+from ..card import figures_table, machine
 
 if TYPE_CHECKING:
     from .training import Recipe
@@ -64,8 +62,6 @@ Habits in the captions: {habits}.
 
 The first {images} scenes of the test split, greedy, at most 128 new tokens, 95 % bootstrap intervals by image.
 
-| figure | value | 95 % interval | n |
-|---|---|---|---|
 {table}
 
 The last two kinds of stage and the annotators' lean were chosen while looking at figures of test scenes, not only of
@@ -87,23 +83,13 @@ def write_card(
     vocabulary: int, hardware: str | None = None,
 ) -> Path:  # fmt: skip
     """Write README.md into the model's folder and return its path."""
-    rows = [
-        f"| {label} | {found.value:.3f} | {found.low:.3f} – {found.high:.3f} | {found.n} |"
-        for label, found in ((label, figures[name]) for name, label in _ROWS.items())
-    ]
     text = _CARD.format(
         parameters=parameters / 1e6, vocabulary=vocabulary, hours=seconds / 3600, images=images, habits=habits(),
-        hardware=hardware or machine(), table="\n".join(rows), images_first=recipe.images, lessons=recipe.lessons,
-        batch=recipe.batch, rate=recipe.rate, revision=recipe.revision, repeats=recipe.repeats, seed=recipe.seed,
+        hardware=hardware or machine(), table=figures_table(figures, _ROWS), images_first=recipe.images,
+        lessons=recipe.lessons, batch=recipe.batch, rate=recipe.rate, revision=recipe.revision,
+        repeats=recipe.repeats, seed=recipe.seed,
         versions=", ".join(f"{name} {number}" for name, number in versions().items()),
     )  # fmt: skip
     path = folder / "README.md"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def machine() -> str:
-    """The GPU's name, or the processor and its threads."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{torch.get_num_threads()} CPU threads ({platform.machine()})"

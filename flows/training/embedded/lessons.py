@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 from transformers import LlavaProcessor
 
 from ....datasets import captions
 from ....datasets.categories import CATEGORIES
 from ....datasets.world import SIZE, Scene, scene
+from ..endless import Endless
 from .build import IMAGE_SIZE, PATCH
 
 IGNORED = -100
@@ -65,7 +65,7 @@ class Batch:
     again: Tensor
 
 
-class Lessons(IterableDataset):
+class Lessons(Endless):
     """Endless scenes of the train split from number `start` on, each with its conversations.
 
     Every conversation about an image stands after the same image in one row; a block mask keeps the conversations
@@ -73,7 +73,8 @@ class Lessons(IterableDataset):
     """
 
     def __init__(self, processor: LlavaProcessor, start: int, stage: Stage) -> None:
-        self.processor, self.start, self.stage = processor, start, stage
+        super().__init__(start)
+        self.processor, self.stage = processor, stage
         message: Any = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "|"}]}
         prompt = processor.apply_chat_template([message], add_generation_prompt=True)
         before, self.after = prompt.split("<image>")
@@ -84,14 +85,6 @@ class Lessons(IterableDataset):
         encode = lambda word: tokens(f" {word}", add_special_tokens=False).input_ids[0]
         self.words = {name: {encode(word) for word in category.words[:2]} for name, category in CATEGORIES.items()}
         self.named = {token: name for name, words in self.words.items() for token in words}
-
-    def __iter__(self) -> Iterator[dict]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        index = self.start + worker
-        while True:
-            yield self.lesson(index)
-            index += workers
 
     def lesson(self, index: int) -> dict:
         view, rng = scene("train", index), np.random.default_rng([7, index])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ....metrics.estimate import Estimate
 from ....pipelines.results import versions
-from ..embedded.card import machine
+from ..card import figures_table, machine
 from .lessons import EMPTY
 
 if TYPE_CHECKING:
@@ -75,11 +75,7 @@ A map that knows nothing has a concentration of 1; the aim was 3. Measured with 
 
 def table(figures: Mapping[str, Estimate]) -> str:
     """What `matcher_examination.examine` found, as the card has it."""
-    rows = [
-        f"| {label} | {found.value:.3f} | {found.low:.3f} – {found.high:.3f} | {found.n} |"
-        for label, found in ((label, figures[name]) for name, label in _ROWS.items())
-    ]
-    return "\n".join(["| figure | value | 95 % interval | n |", "|---|---|---|---|", *rows])
+    return figures_table(figures, _ROWS)
 
 
 def write_card(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from ....datasets.captions import BRIEF_PROMPT, DETAIL_PROMPT, PLACE_QUESTION
 from ....datasets.categories import CATEGORIES
 from ....datasets.places import PLACES, background
 from ....datasets.world import SIZE, scene
 from ..embedded.build import IMAGE_SIZE
+from ..endless import Endless
 from .build import MEAN, STD
 
 OF_ONE = (
@@ -53,23 +53,12 @@ class Batch:
     true: Tensor
 
 
-class Lessons(IterableDataset):
+class Lessons(Endless):
     """Endless scenes of the train split from number `start` on; now and then a place in which nothing stands.
 
     Each batch asks for every category, in words drawn anew, for what there is altogether, which is true of every
     image but the empty ones, and for the captions of its own images.
     """
-
-    def __init__(self, start: int = 0) -> None:
-        self.start = start
-
-    def __iter__(self) -> Iterator[dict]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        index = self.start + worker
-        while True:
-            yield self.lesson(index)
-            index += workers
 
     def lesson(self, index: int) -> dict:
         rng = np.random.default_rng([17, index])

@@ -57,8 +57,8 @@ def test_one_unpadded_prompt_gives_the_tokens_of_veridical_generate(tiny, name, 
     assert torch.equal(through_transformers(tiny, [decoder], mode, inputs, SEEDS[:1]), ours)
 
 
-def test_the_picture_reaches_the_model(setting):
-    """Other pixels, other tokens: transformers 5.24 encodes the picture before it calls us and keeps the pixels."""
+def test_the_image_reaches_the_model(setting):
+    """Other pixels, other tokens: transformers 5.24 encodes the image before it calls us and keeps the pixels."""
     other = {**setting.inputs, "pixel_values": setting.inputs["pixel_values"].flip(0) * 0.5}
     for inputs in (setting.inputs, other):
         theirs = setting.model.generate(**inputs, max_new_tokens=STEPS, do_sample=False)

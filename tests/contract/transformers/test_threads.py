@@ -176,7 +176,7 @@ def test_a_matcher_serves_one_thread_at_a_time():
     """AGLA's matcher is one for the whole process, and hooks are in place while it looks."""
     inside, most = [], []
 
-    def match(pictures, prompts):
+    def match(images, prompts):
         inside.append(1)
         most.append(len(inside))
         threading.Event().wait(0.02)

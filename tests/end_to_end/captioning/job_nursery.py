@@ -1,9 +1,9 @@
 """Jobs that are killed, as a program of its own: the model is loaded once, each job is a fork, SIGKILL is real.
 
-python job_nursery.py MANY KILLS FEW OUT. Of the pictures in MANY: an undisturbed job in OUT/whole; one in OUT/killed
+python job_nursery.py MANY KILLS FEW OUT. Of the images in MANY: an undisturbed job in OUT/whole; one in OUT/killed
 that is killed KILLS times at random moments and then left to finish. Of those in FEW, without the model: an undisturbed
 job in OUT/points/0; for each fsync and rename that it makes, one in OUT/points/<number> that is killed just before it,
-and then left to finish. Likewise in OUT/retry, after one picture was mended, for jobs that ask again for what had an
+and then left to finish. Likewise in OUT/retry, after one image was mended, for jobs that ask again for what had an
 error. Prints what happened as JSON.
 """
 
@@ -29,8 +29,8 @@ torch.set_num_threads(1)
 SAMPLED = {"max_new_tokens": 3, "do_sample": True, "temperature": 3.0, "top_k": 0, "top_p": 1.0}
 
 
-def job(pictures: str, out: Path, retry_errors: bool = False) -> None:
-    request = Captioning([pictures], shard_size=10, batch_size=4, detectors=["entropy"], generation=SAMPLED)
+def job(images: str, out: Path, retry_errors: bool = False) -> None:
+    request = Captioning([images], shard_size=10, batch_size=4, detectors=["entropy"], generation=SAMPLED)
     run.captioning(request, str(out), retry_errors)
 
 
@@ -66,13 +66,13 @@ def shards(out: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def at_random(pictures: str, base: Path, kills: int) -> dict:
+def at_random(images: str, base: Path, kills: int) -> dict:
     began = time.perf_counter()
-    finished(lambda: job(pictures, base / "whole"))
+    finished(lambda: job(images, base / "whole"))
     length = time.perf_counter() - began
     dice, moments, done = random.Random(0), [], []
     while len(moments) < kills:
-        child = born(lambda: job(pictures, base / "killed"))
+        child = born(lambda: job(images, base / "killed"))
         wait = dice.uniform(0.02, 1.6 * length / kills)
         time.sleep(wait)
         os.kill(child, signal.SIGKILL)
@@ -80,11 +80,11 @@ def at_random(pictures: str, base: Path, kills: int) -> dict:
             break  # it was quicker
         moments.append(round(wait, 3))
         done.append(shards(base / "killed"))
-    finished(lambda: job(pictures, base / "killed"))
+    finished(lambda: job(images, base / "killed"))
     return {"kills": len(moments), "after": moments, "shards": done, "seconds": round(length, 2)}
 
 
-def at_points(pictures: str, base: Path, before: Path | None = None) -> int:
+def at_points(images: str, base: Path, before: Path | None = None) -> int:
     """Kills a job at each point, and says how many there were. before: a finished one, to be asked again for errors.
 
     What is tested is writing: answers are made up. They name the images of their batch, and so have other bytes if a
@@ -98,7 +98,7 @@ def at_points(pictures: str, base: Path, before: Path | None = None) -> int:
 
     def quick(out: Path) -> None:
         type(load(EMBEDDED)).answer = canned
-        job(pictures, out, before is not None)
+        job(images, out, before is not None)
 
     def made(number: int) -> Path:
         if before is not None:

@@ -40,7 +40,7 @@ SHORT = {"max_new_tokens": 4}
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
-    """Seven pictures of three sizes, one of them cut off."""
+    """Seven images of three sizes, one of them cut off."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(7):
         Image.effect_noise((20 + number % 3, 24), 80).save(folder / f"{number}.png")

@@ -29,7 +29,7 @@ from veridical.pipelines.results import Answer
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
-def picture(size=(48, 32)):
+def two_halves(size=(48, 32)):
     """Left half red, right half blue."""
     image = Image.new("RGB", size, RED)
     image.paste(BLUE, (size[0] // 2, 0, *size))
@@ -46,22 +46,22 @@ def huge(path, width=30_000, height=30_000):
 def all_kinds(folder: Path) -> Path:
     """Good images of every awkward kind, and bad ones."""
     (folder / "sub").mkdir(parents=True)
-    picture().save(folder / "same.png")
-    picture().rotate(180).save(folder / "sub" / "same.png")
+    two_halves().save(folder / "same.png")
+    two_halves().rotate(180).save(folder / "sub" / "same.png")
     Image.new("CMYK", (40, 40), (0, 255, 255, 0)).save(folder / "cmyk.jpg")
     Image.fromarray(np.full((40, 40), 1000, np.uint16)).save(folder / "deep.png")
     frames = [Image.new("RGB", (40, 40), colour) for colour in (RED, BLUE)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture((64, 32)).save(folder / "turned.png", exif=exif)
+    two_halves((64, 32)).save(folder / "turned.png", exif=exif)
     whole = Image.effect_noise((64, 64), 50)
     whole.save(folder / "cut.png")
     (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:2000])
     whole.save(folder / "cut.jpg")
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:900])
     (folder / "empty.png").touch()
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     huge(folder / "huge.png")
     huge(folder / "large.png", 10_000, 10_000)
     (folder / "notes.txt").write_text("not asked for")
@@ -122,7 +122,7 @@ def test_every_kind_of_file_has_a_caption_or_an_error_that_says_why(tmp_path):
         assert rows[name]["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
     told = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text("utf-8").splitlines()]
     assert [one["id"] for one in told] == sorted(BAD)
-    upright = picture((64, 32)).transpose(Image.Transpose.ROTATE_270)
+    upright = two_halves((64, 32)).transpose(Image.Transpose.ROTATE_270)
     lvlm = load(EMBEDDED)
     [direct] = lvlm.caption(upright, prompt=DETAIL_PROMPT, max_new_tokens=4)
     assert rows["turned.png"]["caption"] == direct.text
@@ -138,11 +138,11 @@ def test_bytes_are_read_as_the_file_is_and_their_size_is_known_before(tmp_path, 
 
 def test_equal_names_have_ids_of_their_own_and_files_without_an_image_name_are_counted(tmp_path):
     found = sources.find([str(all_kinds(tmp_path / "images"))])
-    assert [picture.id for picture in found.items] == sorted((*BAD, *GOOD))
+    assert [image.id for image in found.items] == sorted((*BAD, *GOOD))
     assert found.ignored == {".txt": 1}
     twice = tmp_path / "list.txt"
     twice.write_text("images/same.png\r\n\nimages/same.png\n", encoding="utf-8")
-    assert [picture.id for picture in sources.find([str(twice)]).items] == ["images/same.png", "images/same.png#2"]
+    assert [image.id for image in sources.find([str(twice)]).items] == ["images/same.png", "images/same.png#2"]
 
 
 def test_a_name_that_is_no_text_is_read_and_shown(tmp_path, canned):

@@ -19,14 +19,14 @@ NURSERY = Path(__file__).with_name("job_nursery.py")
 VARYING = {"ledger.jsonl", "timings.jsonl", "lock"}  # seconds, and who was at work
 
 
-def pictures(folder: Path, count: int) -> Path:
-    """Noise under names that return in every folder; a few are no pictures."""
+def noise_images(folder: Path, count: int) -> Path:
+    """Noise under names that return in every folder; a few are no images."""
     dice = np.random.default_rng(0)
     for number in range(count):
         path = folder / f"part{number % 3}" / f"{number // 3:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         if number % 37 == 5:
-            path.write_text(f"no picture {number}", encoding="utf-8")
+            path.write_text(f"no image {number}", encoding="utf-8")
         else:
             Image.fromarray(dice.integers(0, 256, (24, 24, 3), np.uint8)).save(path)
     return folder
@@ -42,7 +42,7 @@ def contents(out: Path) -> dict[str, bytes]:
 def nursery(tmp_path_factory):
     """Folder and what the program says, once for both tests."""
     base = tmp_path_factory.mktemp("kills")
-    many, few = pictures(base / "many", 300), pictures(base / "few", 15)
+    many, few = noise_images(base / "many", 300), noise_images(base / "few", 15)
     command = [sys.executable, str(NURSERY), str(many), "12", str(few), str(base)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -94,7 +94,7 @@ def test_a_flow_that_is_killed_goes_on_and_ends_in_the_same_bytes(tmp_path, pref
     from veridical.flows.captioning import job
     from veridical.flows.captioning import run as captioning
 
-    images, out = pictures(tmp_path / "pictures", 40), tmp_path / "flow"
+    images, out = noise_images(tmp_path / "images", 40), tmp_path / "flow"
     words = ["caption", str(images), "--out", str(out), "--shard-size", "4", "--max-new-tokens", "4"]
     code = "import sys\nfrom veridical.cli.main import app\napp(sys.argv[1:])"
     process = subprocess.Popen(

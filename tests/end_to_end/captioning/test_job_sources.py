@@ -16,7 +16,7 @@ from veridical.pipelines.results import Answer
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     return tmp_path / "a.png"
 
@@ -65,15 +65,15 @@ def test_a_misspelt_name_makes_no_job_that_stands_in_the_way_of_the_right_one(tm
     assert not (tmp_path / "out" / "job.json").exists()
 
 
-def test_one_of_several_files_that_is_missing_costs_only_itself(picture):
-    missing = str(picture.with_name("b.png"))
-    assert [one.path for one in sources.find([str(picture), missing]).items] == [str(picture), missing]
+def test_one_of_several_files_that_is_missing_costs_only_itself(image):
+    missing = str(image.with_name("b.png"))
+    assert [one.path for one in sources.find([str(image), missing]).items] == [str(image), missing]
 
 
 @pytest.mark.parametrize("place", ["images", "out"])
-def test_a_folder_whose_name_is_no_text_is_refused_with_a_way_out(veridical, picture, tmp_path, place):
+def test_a_folder_whose_name_is_no_text_is_refused_with_a_way_out(veridical, image, tmp_path, place):
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
-    arguments = [odd, "--out", tmp_path / "out"] if place == "images" else [picture, "--out", odd]
+    arguments = [odd, "--out", tmp_path / "out"] if place == "images" else [image, "--out", odd]
     shown = veridical("caption", *arguments)
     assert shown.exit_code == 2
     assert "caf\\xe9 has bytes that are no UTF-8, which job.json cannot hold" in shown.stderr
@@ -97,20 +97,20 @@ def test_a_hundred_thousand_equal_lines_of_a_list_are_named_in_seconds(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl"])
-def test_a_risk_that_is_no_number_is_left_open_in_both_formats(picture, tmp_path, monkeypatch, form):
+def test_a_risk_that_is_no_number_is_left_open_in_both_formats(image, tmp_path, monkeypatch, form):
     """JSON has neither NaN nor infinity: one such risk would stop a job in the middle of the night."""
     told = Answer("a", risk={"mine": [float("inf"), float("nan"), 0.5]})
     lvlm = load(EMBEDDED)
     monkeypatch.setattr(type(lvlm), "answer", lambda self, images, *arguments, **options: [told])
-    run.captioning(Captioning([str(picture)], form=form), str(tmp_path / "out"))
+    run.captioning(Captioning([str(image)], form=form), str(tmp_path / "out"))
     [row] = shard_format.read(tmp_path / "out" / f"captions.{form}")
     assert row["risk"] == {"mine": [None, None, 0.5]}
 
 
-def test_linked_folders_are_left_out_and_counted(tmp_path, picture):
+def test_linked_folders_are_left_out_and_counted(tmp_path, image):
     (tmp_path / "photos").mkdir()
     (tmp_path / "elsewhere").mkdir()
-    picture.rename(tmp_path / "photos" / "a.png")
+    image.rename(tmp_path / "photos" / "a.png")
     (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     found = sources.find([str(tmp_path / "photos")])
     assert [item.id for item in found.items] == ["a.png"]
@@ -172,13 +172,13 @@ def test_a_request_without_globs_is_recorded_as_before_there_were_any():
     assert (chosen.include, chosen.exclude) == (("*.jpg",), ("a", "b"))
 
 
-def test_globs_that_leave_nothing_or_choose_from_no_folder_are_refused(veridical, tree, picture):
+def test_globs_that_leave_nothing_or_choose_from_no_folder_are_refused(veridical, tree, image):
     with pytest.raises(ValueError, match=r"no images in .*tree: 6 are left out by --include '\*\.gif'; give"):
         sources.find([str(tree)], Captioning([str(tree)], include=["*.gif"]).globs)
     with pytest.raises(ValueError, match=r"--exclude choose among the images of a folder, and .*a\.png is no folder"):
-        sources.find([str(picture)], Captioning([str(picture)], exclude=["*.gif"]).globs)
+        sources.find([str(image)], Captioning([str(image)], exclude=["*.gif"]).globs)
     with pytest.raises(ValueError, match="an empty glob fits no image"):
         Captioning([str(tree)], include=[""]).check()
-    shown = veridical("caption", picture, "--include", "*.png")
+    shown = veridical("caption", image, "--include", "*.png")
     assert shown.exit_code == 2
     assert "a choice by globs is for many images: add --out FOLDER" in shown.stderr

@@ -32,11 +32,11 @@ dask = pytest.mark.skipif(importlib.util.find_spec("prefect_dask") is None, reas
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
-    """24 pictures, one of them none."""
+    """24 images, one of them none."""
     folder, dice = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for number in range(24):
         Image.fromarray(dice.integers(0, 256, (24, 24 + number % 3, 3), np.uint8)).save(folder / f"{number:02d}.png")
-    (folder / "05.png").write_text("no picture", encoding="utf-8")
+    (folder / "05.png").write_text("no image", encoding="utf-8")
     return folder
 
 
@@ -221,7 +221,7 @@ def test_two_processes_of_accelerate_write_what_one_process_writes(images, plain
         )  # fmt: skip
     told = log.read_text("utf-8")
     assert contents(out) == plain, told
-    assert done.returncode == 1, "one picture is none"
+    assert done.returncode == 1, "one image is none"
     assert told.count("1 of 24 images have no caption") == 1, told
     assert sorted(shards(out)) == list(range(8))
 

@@ -42,14 +42,14 @@ def test_the_embedded_model_passes_with_every_method(veridical):
     assert "NO" not in [line.split("|")[1].strip() for line in shown.stdout.splitlines() if line.startswith("| ")]
 
 
-def test_costs_and_json(veridical, pictures):
+def test_costs_and_json(veridical, image_files):
     methods = ("-d", "greedy", "-d", "vcd", "-t", "entropy")
-    shown = veridical("check", "embedded", "--image", pictures.a, *methods, "--json")
+    shown = veridical("check", "embedded", "--image", image_files.a, *methods, "--json")
     assert shown.exit_code == 0
     report = json.loads(shown.stdout)
     assert report["holds"]
     assert report["estimate"]["weights"] == 4 * report["model"]["parameters"]
-    assert report["picture"] == [192, 192]
+    assert report["image"] == [192, 192]
     assert list(report["costs"]) == ["greedy", "vcd", "entropy"]
     for told in report["costs"].values():
         assert told["first_ms"] > 0

@@ -95,7 +95,7 @@ def server(world, monkeypatch, tls):
     running.server_close()
 
 
-def pictures(folder):
+def image_names(folder):
     return sorted(path.name for path in (folder / "val2014").iterdir())
 
 
@@ -105,7 +105,7 @@ def test_the_folder_holds_what_evaluate_will_open_and_nothing_else(server, tmp_p
     opened = {e.path for e in coco_examples(tmp_path, LIMIT)}
     opened |= {e.path for s in STRATEGIES for e in coco_pope(tmp_path, LIMIT, s)}
     assert LIMIT < len(opened) < COUNT, "two draws, and not all"
-    assert set(pictures(tmp_path)) == {path.name for path in opened}
+    assert set(image_names(tmp_path)) == {path.name for path in opened}
     assert (done.images, done.fetched, done.found, done.failed) == (len(opened), len(opened), 0, {})
     assert sorted(path.name for path in (tmp_path / "annotations").iterdir()) == [
         "captions_val2014.json", "instances_val2014.json",
@@ -116,18 +116,18 @@ def test_the_folder_holds_what_evaluate_will_open_and_nothing_else(server, tmp_p
 def test_the_files_are_the_servers_and_the_ledger_has_their_sha256(server, tmp_path, world):
     fetch(tmp_path, limit=LIMIT, host=server.url)
     known = {line["file"]: line for line in atomic.lines(tmp_path / LEDGER).records}
-    assert len(known) == len(pictures(tmp_path)) + 2
+    assert len(known) == len(image_names(tmp_path)) + 2
     for name, line in known.items():
         content = (tmp_path / name).read_bytes()
         assert line == {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    assert all((tmp_path / "val2014" / n).read_bytes() == world[0][f"/val2014/{n}"] for n in pictures(tmp_path))
+    assert all((tmp_path / "val2014" / n).read_bytes() == world[0][f"/val2014/{n}"] for n in image_names(tmp_path))
 
 
 def test_lists_choose_the_images(server, tmp_path):
     fetch(tmp_path, images="first-4-sorted", limit=None, host=server.url)
-    assert pictures(tmp_path) == [f"test_{index:06d}.png" for index in range(4)]
+    assert image_names(tmp_path) == [f"test_{index:06d}.png" for index in range(4)]
     fetch(tmp_path, images=["test_000020.png", 30_000_011], limit=None, host=server.url)
-    assert pictures(tmp_path)[4:] == ["test_000011.png", "test_000020.png"]
+    assert image_names(tmp_path)[4:] == ["test_000011.png", "test_000020.png"]
     with pytest.raises(ValueError, match=r"1 of 1 images of the list are not in the annotations, such as 7; those"):
         fetch(tmp_path, images=[7], host=server.url)
 
@@ -142,7 +142,7 @@ def test_a_second_time_nothing_is_fetched(server, tmp_path):
 
 def test_damage_is_found_and_mended(server, tmp_path):
     fetch(tmp_path, images="first-4-sorted", host=server.url)
-    shorter, other, lost, _ = [tmp_path / "val2014" / name for name in pictures(tmp_path)]
+    shorter, other, lost, _ = [tmp_path / "val2014" / name for name in image_names(tmp_path)]
     whole = [path.read_bytes() for path in (shorter, other, lost)]
     shorter.write_bytes(whole[0][:-1])
     other.write_bytes(whole[1][:-1] + b"?")
@@ -152,9 +152,9 @@ def test_damage_is_found_and_mended(server, tmp_path):
     assert [path.read_bytes() for path in (shorter, other, lost)] == whole
 
 
-def test_files_of_ones_own_are_taken_over_if_they_are_the_pictures(server, tmp_path, world):
+def test_files_of_ones_own_are_taken_over_if_they_are_the_images(server, tmp_path, world):
     fetch(tmp_path, images="first-1-sorted", host=server.url)
-    for name, content in (("test_000001.png", None), ("test_000002.png", b"no picture")):
+    for name, content in (("test_000001.png", None), ("test_000002.png", b"no image")):
         (tmp_path / "val2014" / name).write_bytes(content or world[0][f"/val2014/{name}"])
     done = fetch(tmp_path, images="first-3-sorted", host=server.url)
     assert (done.found, done.fetched) == (2, 1)
@@ -182,7 +182,7 @@ def test_what_a_killed_download_left_is_deleted_by_the_next_and_the_other_files_
     (left / "tmp123").write_bytes(b"half")
     assert fetch(tmp_path, images="first-3-sorted", host=server.url).fetched == 1
     assert not left.exists()
-    assert pictures(tmp_path) == [f"test_{index:06d}.png" for index in range(3)]
+    assert image_names(tmp_path) == [f"test_{index:06d}.png" for index in range(3)]
 
 
 def test_a_failed_download_leaves_the_file_that_was_there(server, tmp_path):
@@ -252,12 +252,12 @@ def test_missing_images_are_counted_and_the_others_stay(server, tmp_path):
     kept = server.files.pop(path)
     with pytest.raises(DownloadFailed, match=r"1 of 4 images are missing; 3 are there, and the same command goes on"):
         fetch(tmp_path, images="first-4-sorted", host=server.url)
-    assert len(pictures(tmp_path)) == 3
+    assert len(image_names(tmp_path)) == 3
     server.files[path] = kept
     assert fetch(tmp_path, images="first-4-sorted", host=server.url).fetched == 1
 
 
-def test_a_picture_of_another_size_is_refused(server, tmp_path, world):
+def test_an_image_of_another_size_is_refused(server, tmp_path, world):
     import io
 
     from PIL import Image
@@ -267,7 +267,7 @@ def test_a_picture_of_another_size_is_refused(server, tmp_path, world):
     server.files["/val2014/test_000000.png"] = file.getvalue()
     with pytest.raises(DownloadFailed, match="it has 8×8 pixels, not 192×192"):
         fetch(tmp_path, images="first-1-sorted", host=server.url)
-    assert pictures(tmp_path) == []
+    assert image_names(tmp_path) == []
 
 
 def test_a_name_that_leaves_the_folder_is_refused(server, tmp_path):

@@ -69,41 +69,42 @@ def test_notes_are_ours_alone_and_each_once(capsys):
     assert capsys.readouterr().err == "note: ours\n"
 
 
-def test_one_caption_is_printed_alone(veridical, pictures):
-    shown = veridical("caption", pictures.a)
+def test_one_caption_is_printed_alone(veridical, image_files):
+    shown = veridical("caption", image_files.a)
     assert shown.exit_code == 0
     assert len(shown.stdout.splitlines()) == 1
     assert shown.stdout.strip().endswith(".")
 
 
-def test_several_decoders_stand_under_their_names(veridical, pictures):
-    shown = veridical("caption", pictures.a, "-d", "greedy", "-d", "vcd:alpha=0.5", "-d", "vsv:strength=0.1+vcd")
+def test_several_decoders_stand_under_their_names(veridical, image_files):
+    shown = veridical("caption", image_files.a, "-d", "greedy", "-d", "vcd:alpha=0.5", "-d", "vsv:strength=0.1+vcd")
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 0
-    assert lines[0] == str(pictures.a)
+    assert lines[0] == str(image_files.a)
     assert [line.split(": ")[0].strip() for line in lines[1:]] == ["greedy", "vcd:alpha=0.5", "vsv:strength=0.1+vcd"]
 
 
-def test_a_detector_rates_every_word(veridical, pictures):
-    plain = veridical("caption", pictures.a).stdout.split()
-    rated = veridical("caption", pictures.a, "-t", "lookback_lens").stdout.split()
+def test_a_detector_rates_every_word(veridical, image_files):
+    plain = veridical("caption", image_files.a).stdout.split()
+    rated = veridical("caption", image_files.a, "-t", "lookback_lens").stdout.split()
     assert rated[0] == "[lookback_lens]"
     assert [word.rpartition("·")[0] for word in rated[1:]] == plain
     assert all(0 <= float(word.rpartition("·")[2]) <= 1 for word in rated[1:])
 
 
-def test_json_has_what_repeats_the_answer(veridical, pictures):
-    shown = veridical("answer", pictures.a, pictures.b, "-q", "Is there a dog in the image?", "-d", "vcd", "--json")
+def test_json_has_what_repeats_the_answer(veridical, image_files):
+    both = (image_files.a, image_files.b)
+    shown = veridical("answer", *both, "-q", "Is there a dog in the image?", "-d", "vcd", "--json")
     answers = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [answer["image"] for answer in answers] == [str(pictures.a), str(pictures.b)]
+    assert [answer["image"] for answer in answers] == [str(image_files.a), str(image_files.b)]
     for answer in answers:
         assert answer["settings"]["question"] == "Is there a dog in the image?"
         assert answer["settings"]["decoders"] == ["VCD(alpha=1.0, beta=0.1, noise_step=500, seed=0)"]
         assert answer["acted"]["vcd"]["acted"] == answer["acted"]["vcd"]["steps"] > 0
 
 
-def test_sampling_repeats_with_its_seed_whatever_the_batches_are(veridical, pictures):
-    images = [pictures.a, pictures.b, pictures.a]
+def test_sampling_repeats_with_its_seed_whatever_the_batches_are(veridical, image_files):
+    images = [image_files.a, image_files.b, image_files.a]
     options = ("--sample", "--temperature", "1.5", "--max-new-tokens", "24")
     one, other, third = (
         veridical("caption", *images, *options, "--seed", seed, "-b", size).stdout
@@ -113,17 +114,17 @@ def test_sampling_repeats_with_its_seed_whatever_the_batches_are(veridical, pict
     assert one.splitlines()[1] != one.splitlines()[5], "each image is drawn with a seed of its own"
 
 
-def test_a_bad_image_among_several_becomes_an_error_row(veridical, pictures):
-    shown = veridical("caption", pictures.a, pictures.cut, pictures.none, pictures.b)
+def test_a_bad_image_among_several_becomes_an_error_row(veridical, image_files):
+    shown = veridical("caption", image_files.a, image_files.cut, image_files.none, image_files.b)
     lines = shown.stdout.splitlines()
     assert shown.exit_code == 1
-    assert lines[0::2] == [str(p) for p in (pictures.a, pictures.cut, pictures.none, pictures.b)]
+    assert lines[0::2] == [str(p) for p in (image_files.a, image_files.cut, image_files.none, image_files.b)]
     assert "truncated" in lines[3]
     assert "does not exist" in lines[5]
     assert lines[7].strip()
     assert "error" not in lines[1] + lines[7]
     assert shown.stderr.splitlines()[-1] == "Error: 2 of 4 images could not be used."
-    in_json = veridical("caption", pictures.none, pictures.b, "--json").stdout.splitlines()
+    in_json = veridical("caption", image_files.none, image_files.b, "--json").stdout.splitlines()
     assert ["does not exist" in (json.loads(line)["error"] or "") for line in in_json] == [True, False]
 
 
@@ -173,10 +174,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_message_and_exit_code_2(veridical, pictures, broken, tmp_path, monkeypatch, case):
+def test_bad_input_is_one_message_and_exit_code_2(veridical, image_files, broken, tmp_path, monkeypatch, case):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     arguments, expected = BAD[case]
-    places = {**vars(pictures), **broken, "out": tmp_path / "out"}
+    places = {**vars(image_files), **broken, "out": tmp_path / "out"}
     shown = veridical(*(str(argument).format(**places) for argument in arguments))
     assert shown.exit_code == 2, shown.output
     assert shown.stderr.count("Error: ") == 1
@@ -187,28 +188,28 @@ def test_bad_input_is_one_message_and_exit_code_2(veridical, pictures, broken, t
     assert not (tmp_path / "out" / "results.json").exists()
 
 
-def test_debug_shows_the_traceback(pictures):
+def test_debug_shows_the_traceback(image_files):
     command = [sys.executable, "-c", "from veridical.cli.main import main; main()", "--debug", "caption"]
-    shown = subprocess.run([*command, str(pictures.none)], capture_output=True, text=True, check=False)
+    shown = subprocess.run([*command, str(image_files.none)], capture_output=True, text=True, check=False)
     assert shown.returncode != 0
     assert "Traceback" in shown.stderr
     assert "BadImage" in shown.stderr
 
 
-def test_an_unexpected_error_is_one_line_too(veridical, pictures, monkeypatch):
+def test_an_unexpected_error_is_one_line_too(veridical, image_files, monkeypatch):
     monkeypatch.setattr("veridical.cli.answering.load", lambda spec: {}["weights"])
-    shown = veridical("caption", pictures.a)
+    shown = veridical("caption", image_files.a)
     assert shown.exit_code == 1
     assert "unexpected KeyError: 'weights'" in shown.stderr
     assert "Traceback" not in shown.output
 
 
-def test_training_leaves_a_model_that_loads_and_a_state_to_resume_from(veridical, tmp_path, pictures, monkeypatch):
+def test_training_leaves_a_model_that_loads_and_a_state_to_resume_from(veridical, tmp_path, image_files, monkeypatch):
     monkeypatch.setattr(build, "tokenizer", partial(build.tokenizer, scenes=40))
     train = ("train-embedded", "--out", tmp_path / "mine", "--device", "cpu", "--examined", 6, "--lessons", 32)
     train = (*train, "--images")
     assert veridical(*train, 32).exit_code == 0
-    assert veridical("caption", pictures.a, "-m", tmp_path / "mine", "--max-new-tokens", 2).exit_code == 0
+    assert veridical("caption", image_files.a, "-m", tmp_path / "mine", "--max-new-tokens", 2).exit_code == 0
     state = (tmp_path / "mine-training" / "state.safetensors").read_bytes()
     again = veridical(*train, 32)
     assert (again.exit_code, "Add --resume" in again.stderr) == (2, True)
@@ -218,7 +219,7 @@ def test_training_leaves_a_model_that_loads_and_a_state_to_resume_from(veridical
     assert (tmp_path / "mine-training" / "state.safetensors").read_bytes() == state, "there was nothing left to train"
 
 
-def test_the_state_of_an_earlier_version_which_called_images_pictures_can_be_resumed(tmp_path):
+def test_the_state_of_an_earlier_version_which_called_images_images_can_be_resumed(tmp_path):
     recipe = {**dataclasses.asdict(training.Recipe(images=32)), "pictures": 32}
     del recipe["images"]
     save_file({"a": torch.zeros(1)}, tmp_path / "state", metadata={"recipe": json.dumps(recipe)})

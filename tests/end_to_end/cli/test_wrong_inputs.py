@@ -44,7 +44,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_wrong_input_is_one_sentence_and_leaves_nothing_behind(veridical, pictures, tmp_path, case):
+def test_a_wrong_input_is_one_sentence_and_leaves_nothing_behind(veridical, image_files, tmp_path, case):
     arguments, expected = BAD[case]
     paths = {name: tmp_path / name for name in ("new", "file", "results", "job", "captions", "latin.txt")}
     paths["file"].write_text("")
@@ -56,7 +56,7 @@ def test_a_wrong_input_is_one_sentence_and_leaves_nothing_behind(veridical, pict
     paths["latin.txt"].write_bytes("café.png\n".encode("latin-1"))
     before = sorted(tmp_path.rglob("*"))
     places = {name.removesuffix(".txt"): path for name, path in paths.items()}
-    shown = veridical(*(one.format(a=pictures.a, **places) for one in arguments))
+    shown = veridical(*(one.format(a=image_files.a, **places) for one in arguments))
     assert shown.exit_code == 2, shown.output
     assert all(part in shown.stderr for part in expected), shown.stderr
     assert "[Errno" not in shown.stderr
@@ -72,8 +72,8 @@ def test_cron_lines_of_the_usual_kinds_are_taken(line):
     assert cron_line(SimpleNamespace(opts=["--cron"]), line) == line
 
 
-def test_a_decoder_that_is_given_twice_runs_once_with_a_note(veridical, pictures):
-    shown = veridical("caption", pictures.a, "-d", "greedy", "-d", "greedy", "--max-new-tokens", 4)
+def test_a_decoder_that_is_given_twice_runs_once_with_a_note(veridical, image_files):
+    shown = veridical("caption", image_files.a, "-d", "greedy", "-d", "greedy", "--max-new-tokens", 4)
     assert shown.exit_code == 0, shown.output
     assert "note: --decoder greedy is given 2 times and runs once" in shown.stderr
 

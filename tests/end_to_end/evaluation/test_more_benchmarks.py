@@ -176,9 +176,9 @@ def test_a_coco_folder_can_be_asked_about(coco, name):
 
 
 def test_expected_objects_of_a_coco_folder_are_absent_and_often_beside(coco):
-    for picture in seen.from_coco(coco):
-        assert picture.counts
-        assert not set(picture.expected) & set(picture.counts)
+    for image in seen.from_coco(coco):
+        assert image.counts
+        assert not set(image.expected) & set(image.counts)
 
 
 def test_a_crowd_is_there_and_not_counted(tmp_path):
@@ -190,9 +190,9 @@ def test_a_crowd_is_there_and_not_counted(tmp_path):
         "annotations": [box(1, 0), box(1, 1), box(2, 0), box(2, 0)],
     }
     (tmp_path / "instances_val.json").write_text(json.dumps(content))
-    (picture,) = seen.from_coco(tmp_path)
-    assert picture.counts == {"person": 0, "bench": 2}
-    (question, _) = asks.number([picture], 1, patient=False)
+    (image,) = seen.from_coco(tmp_path)
+    assert image.counts == {"person": 0, "bench": 2}
+    (question, _) = asks.number([image], 1, patient=False)
     assert (question.question, question.facts["number"]) == ("How many benches are there in the image?", 2)
 
 
@@ -265,7 +265,7 @@ def amber(test_data, monkeypatch):
     return test_data / "amber"
 
 
-def test_ambers_own_items_are_asked_where_its_pictures_are(amber, tmp_path):
+def test_ambers_own_items_are_asked_where_its_images_are(amber, tmp_path):
     folder = Path(shutil.copytree(amber, tmp_path / "data"))
     with pytest.raises(FileNotFoundError, match=r"no AMBER_1\.jpg in .*; AMBER's images are a download of their own"):
         BENCHMARKS["amber"].examples(Source(data=str(folder), limit=2, seed=1))

@@ -13,11 +13,10 @@ def answers(shown):
     return [json.loads(line) for line in shown.stdout.splitlines()]
 
 
-def test_a_caption_says_its_exact_prompt_and_system_prompt(veridical, pictures):
-    (plain,) = answers(veridical("caption", pictures.a, "--json", "--max-new-tokens", 4))
-    (other,) = answers(
-        veridical("caption", pictures.a, "--json", "--max-new-tokens", 4, "--prompt", "@vista", "--system", "Be brief.")
-    )
+def test_a_caption_says_its_exact_prompt_and_system_prompt(veridical, image_files):
+    words = ("caption", image_files.a, "--json", "--max-new-tokens", 4)
+    (plain,) = answers(veridical(*words))
+    (other,) = answers(veridical(*words, "--prompt", "@vista", "--system", "Be brief."))
     assert plain["settings"]["prompt"] == "<s>USER: <image>\nPlease describe this image in detail. ASSISTANT:"
     assert plain["settings"]["system"] is None
     assert other["settings"]["prompt"] == (
@@ -26,8 +25,8 @@ def test_a_caption_says_its_exact_prompt_and_system_prompt(veridical, pictures):
     assert other["settings"]["system"] == "Be brief."
 
 
-def test_an_answer_says_its_exact_prompt(veridical, pictures):
-    asked = ("answer", pictures.a, "-q", "Is there a dog?", "--prompt", "@vcd", "--system", "Be sure.", "--json")
+def test_an_answer_says_its_exact_prompt(veridical, image_files):
+    asked = ("answer", image_files.a, "-q", "Is there a dog?", "--prompt", "@vcd", "--system", "Be sure.", "--json")
     (found,) = answers(veridical(*asked, "--max-new-tokens", 2))
     assert found["settings"]["question"] == "Is there a dog? Please answer this question with one word."
     assert found["settings"]["prompt"] == (
@@ -35,19 +34,19 @@ def test_an_answer_says_its_exact_prompt(veridical, pictures):
     )
 
 
-def test_a_named_prompt_works_from_python_too(pictures):
+def test_a_named_prompt_works_from_python_too(image_files):
     import veridical
 
     lvlm = veridical.load("embedded")
-    found = lvlm.caption(pictures.a, prompt="@amber", max_new_tokens=2)[0]
+    found = lvlm.caption(image_files.a, prompt="@amber", max_new_tokens=2)[0]
     assert found.settings["question"] == "Describe this image."
 
 
-def test_wrong_prompts_are_refused_before_anything_is_loaded(veridical, pictures):
+def test_wrong_prompts_are_refused_before_anything_is_loaded(veridical, image_files):
     for arguments, told in (
-        (("caption", pictures.a, "--prompt", "@vist", "-m", "nobody/none"), 'Did you mean "@vista"?'),
-        (("caption", pictures.a, "--prompt", "@vcd", "-m", "nobody/none"), "asks for no caption"),
-        (("answer", pictures.a, "-q", "x", "--prompt", "@vista", "-m", "nobody/none"), "frames no question"),
+        (("caption", image_files.a, "--prompt", "@vist", "-m", "nobody/none"), 'Did you mean "@vista"?'),
+        (("caption", image_files.a, "--prompt", "@vcd", "-m", "nobody/none"), "asks for no caption"),
+        (("answer", image_files.a, "-q", "x", "--prompt", "@vista", "-m", "nobody/none"), "frames no question"),
     ):
         shown = veridical(*arguments)
         assert shown.exit_code == 2

@@ -27,9 +27,9 @@ def lvlm():
 # ---------------------------------------------------------------------- veridical detect
 
 
-def test_every_word_is_shown_with_its_risk_and_risky_ones_are_marked(veridical, pictures):
-    plain = veridical("caption", pictures.a).stdout.split()
-    shown = veridical("detect", pictures.a, "--threshold", "0.05")
+def test_every_word_is_shown_with_its_risk_and_risky_ones_are_marked(veridical, image_files):
+    plain = veridical("caption", image_files.a).stdout.split()
+    shown = veridical("detect", image_files.a, "--threshold", "0.05")
     assert shown.exit_code == 0, shown.stderr
     line, told = shown.stdout.splitlines()
     name, *words = line.split()
@@ -42,10 +42,10 @@ def test_every_word_is_shown_with_its_risk_and_risky_ones_are_marked(veridical, 
     assert told == f"  risk of 0.05 or more: {said}"
 
 
-def test_json_has_every_word_its_place_risk_and_mark(veridical, pictures):
-    shown = veridical("detect", pictures.a, pictures.b, "-t", "lookback_lens", "-t", "entropy", "--json")
+def test_json_has_every_word_its_place_risk_and_mark(veridical, image_files):
+    shown = veridical("detect", image_files.a, image_files.b, "-t", "lookback_lens", "-t", "entropy", "--json")
     records = [json.loads(line) for line in shown.stdout.splitlines()]
-    assert [record["image"] for record in records] == [str(pictures.a), str(pictures.b)]
+    assert [record["image"] for record in records] == [str(image_files.a), str(image_files.b)]
     for record in records:
         assert set(record["words"]) == {"lookback_lens", "entropy"}
         assert record["thresholds"]["lookback_lens"] == 0.5
@@ -56,11 +56,11 @@ def test_json_has_every_word_its_place_risk_and_mark(veridical, pictures):
         assert any(word["marked"] for word in record["words"]["entropy"]), "of an untrained detector the riskiest fifth"
 
 
-def test_a_given_text_is_rated_as_the_model_reads_it(veridical, pictures):
-    own = veridical("caption", pictures.a).stdout.strip()
+def test_a_given_text_is_rated_as_the_model_reads_it(veridical, image_files):
+    own = veridical("caption", image_files.a).stdout.strip()
     name = "token_probability"
     (free, given), other = (
-        [json.loads(veridical("detect", pictures.a, "--json", *more).stdout)["words"][name] for more in each]
+        [json.loads(veridical("detect", image_files.a, "--json", *more).stdout)["words"][name] for more in each]
         for each in ([("-t", name), ("--text", own)], [("--text", "There is a zebra.")])
     )
     assert [word["text"] for word in given] == own.split()
@@ -85,30 +85,30 @@ BEFORE_THE_WORD = ["lookback_lens", "entropy", "margin", "image_attention", "vhd
 
 
 @pytest.mark.parametrize("detector", BEFORE_THE_WORD)
-def test_a_detector_of_the_step_before_a_word_is_refused_for_texts_from_elsewhere(veridical, pictures, detector):
-    shown = veridical("detect", pictures.a, "-t", detector, "--text", "There is a giraffe.")
+def test_a_detector_of_the_step_before_a_word_is_refused_for_texts_from_elsewhere(veridical, image_files, detector):
+    shown = veridical("detect", image_files.a, "-t", detector, "--text", "There is a giraffe.")
     assert shown.exit_code == 2, shown.output
     assert f"--text with {detector}: the risk is read at the step before" in shown.stderr
     assert "-t token_probability or -t logit_lens" in shown.stderr
 
 
-def test_without_a_detector_a_text_is_judged_by_one_that_reads_its_words(veridical, pictures):
-    record = json.loads(veridical("detect", pictures.a, "--text", "There is a giraffe.", "--json").stdout)
+def test_without_a_detector_a_text_is_judged_by_one_that_reads_its_words(veridical, image_files):
+    record = json.loads(veridical("detect", image_files.a, "--text", "There is a giraffe.", "--json").stdout)
     assert list(record["words"]) == ["token_probability"]
 
 
-def test_an_answer_has_one_risk(veridical, pictures):
-    shown = veridical("detect", pictures.a, "-q", "Is there a dog in the image?", "--json")
+def test_an_answer_has_one_risk(veridical, image_files):
+    shown = veridical("detect", image_files.a, "-q", "Is there a dog in the image?", "--json")
     record = json.loads(shown.stdout)
     assert list(record["answer"]) == ["dhcp"]
     assert 0 <= record["answer"]["dhcp"] <= 1
     assert {word["risk"] for word in record["words"]["dhcp"]} == {record["answer"]["dhcp"]}, "its end counts as well"
-    said = veridical("detect", pictures.a, "-q", "Is there a dog in the image?").stdout
+    said = veridical("detect", image_files.a, "-q", "Is there a dog in the image?").stdout
     assert f"risk of the answer: {record['answer']['dhcp']:.2f}" in said
 
 
-def test_a_bad_image_among_several_is_one_error(veridical, pictures):
-    shown = veridical("detect", pictures.a, pictures.cut, "--json", "--text", "A dog.")
+def test_a_bad_image_among_several_is_one_error(veridical, image_files):
+    shown = veridical("detect", image_files.a, image_files.cut, "--json", "--text", "A dog.")
     first, second = map(json.loads, shown.stdout.splitlines())
     assert shown.exit_code == 1
     assert first["text"] == "A dog."
@@ -248,11 +248,11 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(trained, tmp_path, mon
         steps.detection(Detection(**request, seed=1), str(tmp_path / "again"))
 
 
-def test_what_was_trained_is_used_by_its_folder_and_saved_alone(veridical, trained, pictures, tmp_path):
+def test_what_was_trained_is_used_by_its_folder_and_saved_alone(veridical, trained, image_files, tmp_path):
     alone = steps.save(trained[0], str(tmp_path / "alone"))
     assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["config.json", "detector.safetensors"]
     shown = [
-        veridical("detect", pictures.a, "-t", f"lookback_lens:weights={folder}", "--json")
+        veridical("detect", image_files.a, "-t", f"lookback_lens:weights={folder}", "--json")
         for folder in (trained[0], alone)
     ]
     first, second = (next(iter(json.loads(one.stdout)["words"].values())) for one in shown)
@@ -284,7 +284,7 @@ def test_what_cannot_be_trained_or_judged_is_one_message(veridical, tmp_path, ca
     assert not (tmp_path / "out").exists()
 
 
-def test_another_model_is_refused_with_the_reason(veridical, pictures, tmp_path):
+def test_another_model_is_refused_with_the_reason(veridical, image_files, tmp_path):
     """The embedded model with one weight tensor changed, under another name."""
     from safetensors.torch import load_file, save_file
 
@@ -294,6 +294,6 @@ def test_another_model_is_refused_with_the_reason(veridical, pictures, tmp_path)
     name = next(name for name in weights if name.endswith("q_proj.weight"))
     save_file({**weights, name: weights[name] * 1.5}, path, metadata={"format": "pt"})
     for detector in ("dhcp", f"lookback_lens:weights={shipped('lookback_lens')}"):
-        shown = veridical("detect", pictures.a, "-m", tmp_path / "other", "-t", detector)
+        shown = veridical("detect", image_files.a, "-m", tmp_path / "other", "-t", detector)
         assert shown.exit_code == 2, shown.output
         assert ("none is shipped" if detector == "dhcp" else "has other weights") in shown.stderr

@@ -47,7 +47,7 @@ def test_it_answers_questions_and_the_adversarial_ones_worse(figures):
     assert figures["pope_adversarial"].value <= figures["pope_random"].value - 0.02
 
 
-def test_with_shuffled_pictures_its_answers_are_near_chance(figures):
+def test_with_shuffled_images_its_answers_are_near_chance(figures):
     assert figures["pope_shuffled"].value <= 0.62
 
 

@@ -54,10 +54,10 @@ def test_what_cannot_be_measured_is_refused(veridical, asked, more, told):
     assert told in " ".join((shown.stderr + str(shown.exception)).split())
 
 
-def test_gates_and_policies_are_named_where_decoders_are(veridical, pictures):
+def test_gates_and_policies_are_named_where_decoders_are(veridical, image_files):
     named = [GATE, "drop:detector=entropy,threshold=0.6", f"{GATE}+sla"]
     shown = veridical(
-        "caption", pictures.a, *[word for one in named for word in ("-d", one)], "--max-new-tokens", 12, "--json",
+        "caption", image_files.a, *[word for one in named for word in ("-d", one)], "--max-new-tokens", 12, "--json",
         "--device", "cpu",
     )  # fmt: skip
     assert shown.exit_code == 0, shown.stderr

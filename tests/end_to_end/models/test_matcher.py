@@ -49,7 +49,7 @@ def no_network(monkeypatch):
 
 
 def test_relevance_lies_on_the_object_that_was_asked_for(figures):
-    """At least three times the boxes' share of the picture, as the interval says; elsewhere is the control."""
+    """At least three times the boxes' share of the image, as the interval says; elsewhere is the control."""
     assert figures["concentration"].low >= 3
     assert figures["concentration"].n == SCENES
     assert figures["elsewhere"].high < 2
@@ -84,7 +84,7 @@ def test_the_measure_is_1_over_the_share_for_a_map_of_the_boxes_and_1_for_an_eve
         def __init__(self, even):
             self.even, self.index = even, 0
 
-        def match(self, pictures, prompts):
+        def match(self, image_files, prompts):
             """Of the scene whose turn it is; the first half of the prompts is about what is there."""
             seen = scene("test", self.index)
             self.index += 1
@@ -110,19 +110,20 @@ def test_it_is_small_enough_to_ship():
 # ---------------------------------------------------------------------- AGLA with it
 
 
-def test_agla_captions_offline_and_asks_the_matcher_once_per_picture(veridical, pictures, no_network, monkeypatch):
+def test_agla_captions_offline_and_asks_the_matcher_once_per_image(veridical, image_files, no_network, monkeypatch):
     kept = lambda: {path.name for path in Path(os.environ["VERIDICAL_CACHE"]).rglob("*.safetensors")}
     before = kept()
-    first = veridical("caption", pictures.a, pictures.b, "-d", "agla", "-d", "agla:alpha=0.5")
+    words = ("caption", image_files.a, image_files.b, "-d", "agla", "-d", "agla:alpha=0.5")
+    first = veridical(*words)
     assert first.exit_code == 0, first.stderr
     assert len(first.stdout.splitlines()) == 6
     assert len(kept() - before) == 2
     monkeypatch.setattr(OpenClipMatcher, "_batch", None)
-    assert veridical("caption", pictures.a, pictures.b, "-d", "agla", "-d", "agla:alpha=0.5").stdout == first.stdout
+    assert veridical(*words).stdout == first.stdout
 
 
 def test_what_is_masked_is_not_what_was_asked_for():
-    """Six scenes: the boxes of a question's object keep more of themselves than the rest of the picture does."""
+    """Six scenes: the boxes of a question's object keep more of themselves than the rest of the image does."""
     import veridical
     from veridical.decoders.agla import AGLA
     from veridical.pipelines.inputs.pixel_values import images_of
@@ -146,8 +147,8 @@ def test_what_is_masked_is_not_what_was_asked_for():
     assert sum(inside) / 6 > sum(outside) / 6 + 0.1
 
 
-def test_a_matcher_that_is_not_here_is_named_with_what_to_do(veridical, pictures, no_network):
-    shown = veridical("caption", pictures.a, "-d", "agla:matcher=blip:nobody/nothing")
+def test_a_matcher_that_is_not_here_is_named_with_what_to_do(veridical, image_files, no_network):
+    shown = veridical("caption", image_files.a, "-d", "agla:matcher=blip:nobody/nothing")
     assert shown.exit_code == 2
     told = " ".join(shown.stderr.split())
     assert "HF_HUB_OFFLINE is set" in told
@@ -164,7 +165,7 @@ def test_an_evaluation_misses_a_matcher_before_anything_is_answered(tmp_path, no
 # ---------------------------------------------------------------------- training
 
 
-def test_the_command_trains_a_matcher_that_open_clip_loads_and_agla_uses(veridical, pictures, tmp_path, no_network):
+def test_the_command_trains_a_matcher_that_open_clip_loads_and_agla_uses(veridical, image_files, tmp_path, no_network):
     made = veridical("train-matcher", "--out", tmp_path / "made", "--images", 64, "--examined", 2, "--device", "cpu")
     assert made.exit_code == 0, made.stderr
     assert {path.name for path in (tmp_path / "made").iterdir()} == {path.name for path in MATCHER.iterdir()}
@@ -173,7 +174,7 @@ def test_the_command_trains_a_matcher_that_open_clip_loads_and_agla_uses(veridic
     assert "64 images of the train split" in card
     trained = OpenClipMatcher.load(tmp_path / "made")
     assert trained.id != load_matcher("embedded").id
-    shown = veridical("caption", pictures.a, "-d", f"agla:matcher=open_clip:{tmp_path / 'made'}")
+    shown = veridical("caption", image_files.a, "-d", f"agla:matcher=open_clip:{tmp_path / 'made'}")
     assert shown.exit_code == 0, shown.stderr
 
 
@@ -194,9 +195,9 @@ def test_the_shipped_matcher_fits_its_lessons_and_one_that_is_only_built_does_no
 
     def loss(model):
         with torch.no_grad():
-            pictures = model.encode_image(batch.pixels, normalize=True)
+            image_files = model.encode_image(batch.pixels, normalize=True)
             texts = model.encode_text(trainer.encode(batch.texts), normalize=True)
-            return float(trainer.sigmoid_loss(pictures, texts, batch.true))
+            return float(trainer.sigmoid_loss(image_files, texts, batch.true))
 
     assert loss(load_matcher("embedded").model) < 0.5 * loss(trainer.model)
     first = trainer.advance(batch, 0)

@@ -15,9 +15,9 @@ MVP = "mvp:caption_tokens=4,path_tokens=2,paths=2"
 DECODED = ["greedy", MVP, "vicrop+vcd"]
 
 
-def test_they_stand_where_decoders_do(veridical, pictures):
+def test_they_stand_where_decoders_do(veridical, image_files):
     options = [part for decoder in DECODED for part in ("-d", decoder)]
-    shown = veridical("answer", pictures.a, "-q", ASKED, *options)
+    shown = veridical("answer", image_files.a, "-q", ASKED, *options)
     assert shown.exit_code == 0
     lines = shown.stdout.splitlines()[1:]
     assert [line.split(": ")[0].strip() for line in lines] == DECODED
@@ -35,8 +35,8 @@ def test_they_stand_where_decoders_do(veridical, pictures):
         (["answer", "{a}", "-q", ASKED], "mvpp", 'Did you mean "mvp"'),
     ],
 )
-def test_what_has_no_meaning_is_said_in_a_line(veridical, pictures, command, decoder, said):
-    given = [part.format(a=pictures.a) for part in command]
+def test_what_has_no_meaning_is_said_in_a_line(veridical, image_files, command, decoder, said):
+    given = [part.format(a=image_files.a) for part in command]
     shown = veridical(*given, "-d", decoder)
     assert shown.exit_code != 0
     assert shown.stdout == ""

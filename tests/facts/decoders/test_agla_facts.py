@@ -49,7 +49,7 @@ def test_alpha_zero_is_the_cut_alone():
     assert int(AGLA(beta=1).mix(SEEN, step(LOCAL)).softmax(1).argmax()) == 0
 
 
-def test_a_picture_masked_nowhere_sharpens_and_keeps_the_choice():
+def test_an_image_masked_nowhere_sharpens_and_keeps_the_choice():
     z = AGLA().mix(SEEN, step(SEEN))
     close(z.softmax(1), [0.817574, 0.182426, 0, 0])
     close(SEEN.softmax(1), [0.456372, 0.276804, 0.205061, 0.061763])
@@ -60,7 +60,7 @@ def test_logits_and_log_probabilities_give_the_same_distribution():
     close(assemble(SEEN, LOCAL, 2.0).softmax(1), logs.softmax(1))
 
 
-def test_official_mode_sees_the_masked_picture_in_the_first_token_alone():
+def test_official_mode_sees_the_masked_image_in_the_first_token_alone():
     """The released sampler's second cache is a copy of the first one's from then on: (1 + α)·l."""
     first, later = (AGLA.official().mix(SEEN, step(LOCAL, index)) for index in (0, 1))
     assert torch.equal(first, AGLA().mix(SEEN, step(LOCAL)))
@@ -68,7 +68,7 @@ def test_official_mode_sees_the_masked_picture_in_the_first_token_alone():
     assert torch.equal(AGLA().mix(SEEN, step(LOCAL, 1)), AGLA().mix(SEEN, step(LOCAL, 0)))
 
 
-# ---------------------------------------------------------------------- what stays of the picture
+# ---------------------------------------------------------------------- what stays of the image
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_better_the_match_the_more_is_masked(similarity, index, kept):
 
 
 @pytest.mark.parametrize(("similarity", "index"), [(0.4, 117964), (0.0, 147454)])
-def test_the_index_on_a_picture_of_384_by_384(similarity, index):
+def test_the_index_on_an_image_of_384_by_384(similarity, index):
     """And one pixel more than the index stays: they count from 0."""
     assert keep_index(similarity, 384 * 384) == index
     cam = torch.randperm(384 * 384, generator=torch.Generator().manual_seed(0)).view(384, 384).float()
@@ -145,7 +145,7 @@ def test_without_a_view_and_a_processor_decoding_says_that_a_matcher_has_nothing
         list(AGLA().edits(Blind(), INPUTS))
 
 
-def test_a_prompt_without_a_picture_is_refused():
+def test_a_prompt_without_an_image_is_refused():
     text = {name: value for name, value in INPUTS.items() if name != "pixel_values"}
     with pytest.raises(ValueError, match="no image to mask: inputs lack pixel_values; found input_ids, attention_ma"):
         list(AGLA(view=lambda inputs: None).edits(Blind(), text))

@@ -60,14 +60,14 @@ def test_local_tokens_are_a_quarter_of_the_patches_less_the_summary_tokens():
     assert int(local_tokens(early, torch.zeros_like(summary), 1.0).sum()) == 3 * 576
 
 
-def test_each_picture_has_its_own_sets():
+def test_each_image_has_its_own_sets():
     late = torch.tensor([[1.0] * 9 + [9], [1.0] * 10])
     assert summary_tokens(late).sum(1).tolist() == [1, 0]
 
 
-def test_sets_reach_their_samples_in_the_order_of_the_pictures():
+def test_sets_reach_their_samples_in_the_order_of_the_images():
     image = torch.tensor([[0, 1, 1, 0, 1, 1], [0, 0, 0, 1, 1, 0]], dtype=torch.bool)
-    patches = torch.tensor([[True, False], [False, True], [True, True]])  # two pictures in the first prompt
+    patches = torch.tensor([[True, False], [False, True], [True, True]])  # two images in the first prompt
     assert by_sample(patches, image).tolist() == [[True, False, False, True], [True, True, False, False]]
 
 
@@ -138,7 +138,7 @@ def test_class_attention_leaves_a_share_for_the_class_token_itself(embedded):
         assert (scores >= 0).all()
 
 
-def test_tokens_do_not_depend_on_the_question_or_on_the_other_picture(embedded):
+def test_tokens_do_not_depend_on_the_question_or_on_the_other_image(embedded):
     lvlm, images = embedded
     one = class_attention(lvlm, lvlm.prepare(images, ["What is this?"] * 2))
     other = class_attention(lvlm, lvlm.prepare(images[:1], ["Is there a dog in the image?"]))
@@ -179,7 +179,7 @@ def test_spatial_tokens_are_those_that_the_first_layer_looks_at_most(embedded):
     eager = veridical.load("embedded", device="cpu", attention="eager")
     tower = eager.model.model.vision_tower
     with torch.no_grad():
-        weights = tower(inputs["pixel_values"], output_attentions=True).attentions[0]  # picture head query key
+        weights = tower(inputs["pixel_values"], output_attentions=True).attentions[0]  # image head query key
     received = encoder_attention(lvlm, inputs)[2]
     close(received, weights.sum((1, 2))[:, 1:].double(), 1e-3)
     assert received.std(1).min() > 0.1

@@ -28,8 +28,8 @@ def close(found, expected, tolerance=1e-6):
 # ---------------------------------------------------------------------- the contrast
 
 
-def test_vcd_pushes_away_from_the_noised_picture():
-    """A token that the noised picture finds likelier loses, one that it finds less likely gains."""
+def test_vcd_pushes_away_from_the_noised_image():
+    """A token that the noised image finds likelier loses, one that it finds less likely gains."""
     seen = row(1.0, 1.0, 1.0)
     mixed = contrast(seen, row(2.0, 1.0, 0.0), alpha=1.0)
     close(mixed, [0.0, 1.0, 2.0])
@@ -45,7 +45,7 @@ def test_the_contrast_of_the_overview_figure_flips_the_answer():
     assert int(contrast(seen, other, 2.5).argmax()) == 1
 
 
-def test_a_stronger_contrast_is_further_from_the_noised_picture():
+def test_a_stronger_contrast_is_further_from_the_noised_image():
     distance = [float((contrast(row(*SEEN), row(*OTHER), a) - row(*OTHER)).norm()) for a in (0, 1, 2.5, 3)]
     assert distance == sorted(distance)
 
@@ -81,7 +81,7 @@ def test_the_contrast_of_the_rebalancing_placeholder_with_a_zero():
 @pytest.mark.parametrize(
     ("alpha", "expected"), [(2.5, [0.75, 4.0, -2.5, -math.inf]), (3.0, [0.5, 4.5, -3.0, -math.inf])]
 )
-def test_the_cut_removes_what_the_picture_finds_implausible(alpha, expected):
+def test_the_cut_removes_what_the_image_finds_implausible(alpha, expected):
     """l's largest is 2, so the line is 2 + ln 0.1 = −0.302585; the fourth token, at −1, goes."""
     found = VCD(alpha=alpha).mix(row(*SEEN), Step(branches={"vcd": row(*OTHER)}))
     close(found, expected)
@@ -94,13 +94,13 @@ def test_the_cut_saves_the_worked_example_from_its_least_plausible_token():
     close(cut(mixed, row(*SEEN), 0.1).softmax(1), [0.037273, 0.961282, 0.001445, 0.0])
 
 
-def test_the_cut_judges_by_the_picture_and_not_by_the_contrast():
+def test_the_cut_judges_by_the_image_and_not_by_the_contrast():
     """The token with the largest contrast goes, the one with the smallest stays."""
     kept = cut(row(-5.0, 9.0), row(3.0, 0.0), 0.1)
     assert kept.tolist() == [[-5.0, -math.inf]]
 
 
-def test_beta_one_leaves_the_pictures_own_choice_whatever_alpha():
+def test_beta_one_leaves_the_images_own_choice_whatever_alpha():
     for alpha in (0.0, 1.0, 50.0):
         found = VCD(alpha=alpha, beta=1.0).mix(row(*SEEN), Step(branches={"vcd": row(*OTHER)}))
         assert found.isfinite().tolist() == [[True, False, False, False]]
@@ -158,8 +158,8 @@ def test_a_step_outside_the_schedule_is_refused(step):
         VCD(noise_step=step)
 
 
-def test_diffused_pixels_keep_a_share_of_the_picture_and_add_the_same_noise():
-    """The difference of two pictures under one seed is that of the pixels times √ᾱ."""
+def test_diffused_pixels_keep_a_share_of_the_image_and_add_the_same_noise():
+    """The difference of two images under one seed is that of the pixels times √ᾱ."""
     dark, light = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
     shift = diffuse(light, 500, 3) - diffuse(dark, 500, 3)
     close(shift, torch.full((1, 3, 8, 8), 0.863017), 1e-5)
@@ -178,7 +178,7 @@ def test_the_same_seed_is_the_same_noise_and_another_seed_another():
     assert not torch.allclose(diffuse(pixels, 500, 4), diffuse(pixels, 500, 5))
 
 
-def test_a_pictures_noise_does_not_depend_on_its_place_in_the_batch():
+def test_an_images_noise_does_not_depend_on_its_place_in_the_batch():
     pixels = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     for place in range(3):
         assert torch.equal(diffuse(pixels, 500, 4)[place], diffuse(pixels[place : place + 1], 500, 4)[0])
@@ -189,8 +189,8 @@ def test_pixels_keep_their_type():
         assert diffuse(torch.zeros(1, 3, 4, 4, dtype=dtype), 500).dtype == dtype
 
 
-def test_flattened_patches_are_noised_picture_by_picture():
-    """Qwen's layout: two pictures of 2×2 and 2×3 patches; each gets what it would get alone."""
+def test_flattened_patches_are_noised_image_by_image():
+    """Qwen's layout: two images of 2×2 and 2×3 patches; each gets what it would get alone."""
     patches = torch.randn(10, 12, generator=torch.Generator().manual_seed(0))
     both = {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, 2, 2], [1, 2, 3]])}
     found = diffused(both, 500, 4)["pixel_values"]

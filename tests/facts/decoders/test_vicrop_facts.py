@@ -45,7 +45,7 @@ def test_a_lone_peak_stands_out_nowhere():
     assert crop.box == (0, 0, 336, 336)
 
 
-def test_a_picture_no_larger_than_the_crop_is_taken_whole():
+def test_an_image_no_larger_than_the_crop_is_taken_whole():
     crop = best_crop(torch.rand(24, 24), (300, 300), 336, RATIOS)
     assert crop.whole
     assert crop.box == (0, 0, 300, 300)
@@ -87,7 +87,7 @@ def test_a_factor_on_the_map_leaves_the_box_and_scales_the_sharpness():
     ("size", "expected"),
     [((2000, 1000), (1, 2)), ((1025, 1025), (2, 2)), ((1024, 1024), (1, 1)), ((500, 2000), (2, 1))],
 )
-def test_tiles_of_a_large_picture(size, expected):
+def test_tiles_of_a_large_image(size, expected):
     """The last one has no column in the released code."""
     assert tiles(size, 1024) == expected
 
@@ -100,14 +100,14 @@ def test_gradients_below_zero_count_for_nothing():
     assert (weighted(attention, torch.zeros(2, 2)) == 0).all()
 
 
-def test_edges_are_where_the_picture_changes():
-    picture = torch.zeros(3, 24, 24)
-    picture[:, :, 12:] = 1
+def test_edges_are_where_the_image_changes():
+    image = torch.zeros(3, 24, 24)
+    image[:, :, 12:] = 1
     for kernel in (3, 7):
-        found = edges(picture, kernel)
+        found = edges(image, kernel)
         assert not found[:, :6].any()
         assert not found[:, 18:].any()
-    assert edges(picture, 3)[:, 11:13].all()
+    assert edges(image, 3)[:, 11:13].all()
     assert not edges(torch.ones(3, 24, 24), 3).any()
 
 
@@ -230,7 +230,7 @@ def test_answers_do_not_depend_on_the_batch_and_say_where_was_cut(lvlm, images):
     assert together[0].settings["decoders"][0] == repr(ViCrop())
 
 
-def test_the_answer_is_that_to_the_picture_and_the_crop(lvlm, call, images):
+def test_the_answer_is_that_to_the_image_and_the_crop(lvlm, call, images):
     method = ViCrop()
     crop = method.crop(call, images[0], QUESTION)
     inputs = call.inputs([[images[0], images[0].crop(crop.box)]], [QUESTION])
@@ -239,7 +239,7 @@ def test_the_answer_is_that_to_the_picture_and_the_crop(lvlm, call, images):
     assert lvlm.answer(images[0], QUESTION, decoders=[method], max_new_tokens=6)[0].text == expected
 
 
-def test_without_a_crop_the_answer_is_the_plain_one_and_the_code_shows_the_picture_twice(lvlm, call, images):
+def test_without_a_crop_the_answer_is_the_plain_one_and_the_code_shows_the_image_twice(lvlm, call, images):
     plain = lvlm.caption(images[0], max_new_tokens=12)[0]
     ours = lvlm.caption(images[0], decoders=[ViCrop(side=300)], max_new_tokens=12)[0]
     assert ours.text == plain.text
@@ -250,7 +250,7 @@ def test_without_a_crop_the_answer_is_the_plain_one_and_the_code_shows_the_pictu
     assert theirs.text == twice
 
 
-def test_an_oblong_picture_is_mapped_whole_and_by_the_code_in_its_middle(lvlm):
+def test_an_oblong_image_is_mapped_whole_and_by_the_code_in_its_middle(lvlm):
     wide = Image.new("RGB", (400, 200))
     assert ViCrop().whole(lvlm, wide).size == (400, 400)
     assert ViCrop.official().whole(lvlm, wide).size == (400, 200)
@@ -263,7 +263,7 @@ def test_tiles_give_a_map_of_all_of_them_side_by_side(call):
     assert ViCrop(tile=100).map(call, wide, QUESTION).shape == (8, 16)
 
 
-def test_a_picture_that_cannot_be_read_is_a_row_of_its_own(lvlm, images):
+def test_an_image_that_cannot_be_read_is_a_row_of_its_own(lvlm, images):
     good, bad = lvlm.answer([images[0], "nowhere.png"], QUESTION, decoders=["vicrop"], errors="row")
     assert good.error is None
     assert "nowhere.png does not exist" in bad.error

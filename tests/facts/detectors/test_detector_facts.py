@@ -125,8 +125,8 @@ def test_a_token_made_without_looking_back_is_the_riskier_one():
 
 
 def test_another_context_is_refused():
-    with pytest.raises(ValueError, match="context='picture' is none of 'image', 'prompt'"):
-        LookbackLens(context="picture")
+    with pytest.raises(ValueError, match="context='photo' is none of 'image', 'prompt'"):
+        LookbackLens(context="photo")
 
 
 # ---------------------------------------------------------------------- vision-aware head divergence

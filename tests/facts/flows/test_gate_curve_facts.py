@@ -12,7 +12,7 @@ from veridical.metrics.chair import Chair
 
 
 def chair(*captions):
-    """Scores of captions about pictures that each show a dog."""
+    """Scores of captions about images that each show a dog."""
     world = Chair(synonyms=None)
     return world.score(dict(enumerate(captions)), {number: {"dog"} for number in range(len(captions))})
 
@@ -85,7 +85,7 @@ def test_verdicts_name_the_best_gate_within_the_steps_and_what_gains_nothing():
     assert "`vcd`: yes. `entropy`" in "\n".join(verdicts(ROWS, most=0.5))
 
 
-def test_the_page_has_a_line_per_row_and_the_picture():
+def test_the_page_has_a_line_per_row_and_the_image():
     page = markdown(FOUND, "gating.svg")
     assert "](gating.svg)" in page
     assert "```\nveridical gate-curve -d vcd\n```" in page

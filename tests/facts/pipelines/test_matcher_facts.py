@@ -25,7 +25,7 @@ class Counting:
     def __init__(self, id="counting"):
         self.id, self.asked = id, []
 
-    def match(self, pictures, prompts):
+    def match(self, images, prompts):
         self.asked.append(list(prompts))
         return [Match(torch.full((2, 2), len(prompt) / 100), len(prompt) / 50) for prompt in prompts]
 
@@ -46,7 +46,7 @@ def test_the_blur_is_scipys_gaussian_filter_which_the_released_code_calls(shape,
     torch.testing.assert_close(blur(cam, sigma), expected, rtol=0, atol=1e-12)
 
 
-def test_a_spread_map_has_the_pictures_size_runs_from_0_to_1_and_peaks_in_its_cell():
+def test_a_spread_map_has_the_images_size_runs_from_0_to_1_and_peaks_in_its_cell():
     grid = torch.zeros(4, 6)
     grid[1, 4] = 3.0
     cam = Match(grid, 0.5).spread(80, 120)
@@ -68,7 +68,7 @@ def test_the_gradient_with_respect_to_attention_is_that_of_autograd():
     torch.testing.assert_close(attention_gradient(gradient, values), expected)
 
 
-def test_pictures_of_any_size_are_squashed_and_normalised():
+def test_images_of_any_size_are_squashed_and_normalised():
     wide = torch.cat([torch.zeros(3, 8, 20, dtype=torch.uint8), torch.full((3, 8, 20), 255, dtype=torch.uint8)], 2)
     made = squashed([wide, RED], (4, 4), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "cpu")
     assert made.shape == (2, 3, 4, 4)
@@ -142,7 +142,7 @@ def test_other_weights_have_another_fingerprint(tmp_path):
 # ---------------------------------------------------------------------- the cache
 
 
-def test_a_matcher_is_asked_once_per_picture_prompt_and_matcher(tmp_path):
+def test_a_matcher_is_asked_once_per_image_prompt_and_matcher(tmp_path):
     matcher = Counting()
     cached = Cached(matcher, tmp_path)
     first = cached.match([RED, RED, RED], ["dog", "a cat", "dog"])

@@ -1,4 +1,4 @@
-"""A tiny random model of every supported family, and a picture as the family's own processor hands it over.
+"""A tiny random model of every supported family, and an image as the family's own processor hands it over.
 
 Nothing is downloaded: each model is built from its configuration class, float32, on CPU.
 """
@@ -37,8 +37,8 @@ from .tiny_weights import (
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture in a prompt: its tokens, wrappers included, and what the processor returns for it."""
+class PromptImage:
+    """One image in a prompt: its tokens, wrappers included, and what the processor returns for it."""
 
     tokens: list[int]
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -52,19 +52,19 @@ class Picture:
 class Family:
     """How to build one family and its inputs.
 
-    picture: (seed, wide) -> Picture; `wide` asks for the other shape where the family has several.
-    image_first: the processor puts the picture before BOS and before any padding of the text (InstructBLIP), or
+    image: (seed, wide) -> Image; `wide` asks for the other shape where the family has several.
+    image_first: the processor puts the image before BOS and before any padding of the text (InstructBLIP), or
     before BOS (PaliGemma). token_types: name of the row kinds its processor returns, and the kind of a placeholder.
-    one_picture: why a prompt holds one picture only, or "".
+    one_image: why a prompt holds one image only, or "".
     """
 
     name: str
     build: Callable[..., Any]
-    picture: Callable[[int, bool], Picture]
+    image: Callable[[int, bool], PromptImage]
     image_first: bool = False
     pads_inside: bool = False
     token_types: tuple[str, int] | None = None
-    one_picture: str = ""
+    one_image: str = ""
     tiled: bool = False
 
 
@@ -77,8 +77,8 @@ def llava(attention: str | None = None) -> Any:
     return build(tf.LlavaForConditionalGeneration, config, attention)
 
 
-def llava_picture(seed: int, wide: bool) -> Picture:
-    return Picture([IMAGE] * 4, {"pixel_values": pixels(1, 3, SIDE, SIDE, seed=seed)})
+def llava_image(seed: int, wide: bool) -> PromptImage:
+    return PromptImage([IMAGE] * 4, {"pixel_values": pixels(1, 3, SIDE, SIDE, seed=seed)})
 
 
 PINPOINTS = [[64, 32], [64, 64]]
@@ -102,14 +102,14 @@ def llava_onevision(attention: str | None = None) -> Any:
     return build(tf.LlavaOnevisionForConditionalGeneration, config, attention)
 
 
-def anyres_picture(seed: int, wide: bool) -> Picture:
-    """A base picture of 2 × 2 positions, then tiles of 2 × 2 as one grid with a newline at the end of each row.
+def anyres_image(seed: int, wide: bool) -> PromptImage:
+    """A base image of 2 × 2 positions, then tiles of 2 × 2 as one grid with a newline at the end of each row.
 
     Tall: two tiles, 4 rows of 2 + newline = 12 positions. Wide: four tiles, 4 rows of 4 + newline = 20.
     """
     size, tiles, positions = ([64, 64], 4, 20) if wide else ([64, 32], 2, 12)
     tensors = {"pixel_values": pixels(1, 1 + tiles, 3, SIDE, SIDE, seed=seed), "image_sizes": torch.tensor([size])}
-    return Picture([IMAGE] * (4 + positions), tensors)
+    return PromptImage([IMAGE] * (4 + positions), tensors)
 
 
 def instructblip(attention: str | None = None) -> Any:
@@ -126,8 +126,8 @@ def instructblip(attention: str | None = None) -> Any:
     return build(tf.InstructBlipForConditionalGeneration, config, attention)
 
 
-def instructblip_picture(seed: int, wide: bool) -> Picture:
-    return Picture([IMAGE] * 6, {"pixel_values": pixels(1, 3, SIDE, SIDE, seed=seed)})
+def instructblip_image(seed: int, wide: bool) -> PromptImage:
+    return PromptImage([IMAGE] * 6, {"pixel_values": pixels(1, 3, SIDE, SIDE, seed=seed)})
 
 
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
@@ -167,12 +167,12 @@ def qwen3_vl(attention: str | None = None) -> Any:
     return build(tf.Qwen3VLForConditionalGeneration, config, attention)
 
 
-def qwen_picture(seed: int, wide: bool) -> Picture:
+def qwen_image(seed: int, wide: bool) -> PromptImage:
     """Patches of 8 × 8 pixels in two frames, flattened; four patches make one position."""
     grid = [1, 4, 8] if wide else [1, 4, 4]
     count = grid[1] * grid[2]
     tensors = {"pixel_values": pixels(count, 3 * 2 * 8 * 8, seed=seed), "image_grid_thw": torch.tensor([grid])}
-    return Picture([START, *[IMAGE] * (count // 4), END], tensors)
+    return PromptImage([START, *[IMAGE] * (count // 4), END], tensors)
 
 
 def internvl(attention: str | None = None) -> Any:
@@ -184,10 +184,10 @@ def internvl(attention: str | None = None) -> Any:
     return build(tf.InternVLForConditionalGeneration, config, attention)
 
 
-def internvl_picture(seed: int, wide: bool) -> Picture:
-    """A wide picture is two tiles and a thumbnail, one after another."""
+def internvl_image(seed: int, wide: bool) -> PromptImage:
+    """A wide image is two tiles and a thumbnail, one after another."""
     tiles = 3 if wide else 1
-    return Picture([START, *[IMAGE] * 4 * tiles, END], {"pixel_values": pixels(tiles, 3, SIDE, SIDE, seed=seed)})
+    return PromptImage([START, *[IMAGE] * 4 * tiles, END], {"pixel_values": pixels(tiles, 3, SIDE, SIDE, seed=seed)})
 
 
 def smolvlm(attention: str | None = None) -> Any:
@@ -208,13 +208,14 @@ def idefics3(attention: str | None = None) -> Any:
     return build(tf.Idefics3ForConditionalGeneration, config, attention)
 
 
-def tiled_picture(seed: int, wide: bool) -> Picture:
-    """A wide picture is two tiles and the whole, four positions each, with row tokens between them."""
+def tiled_image(seed: int, wide: bool) -> PromptImage:
+    """A wide image is two tiles and the whole, four positions each, with row tokens between them."""
     tiles = 3 if wide else 1
     tokens = [FAKE, ROW, *[IMAGE] * 4, FAKE, ROW + 1, *[IMAGE] * 4, NEWLINE] if wide else []
     tokens += [FAKE, GLOBAL, *[IMAGE] * 4, FAKE]
     mask = torch.ones(1, tiles, SIDE, SIDE, dtype=torch.long)
-    return Picture(tokens, {"pixel_values": pixels(1, tiles, 3, SIDE, SIDE, seed=seed), "pixel_attention_mask": mask})
+    shown = pixels(1, tiles, 3, SIDE, SIDE, seed=seed)
+    return PromptImage(tokens, {"pixel_values": shown, "pixel_attention_mask": mask})
 
 
 def paligemma(attention: str | None = None) -> Any:
@@ -239,8 +240,8 @@ def paligemma2(attention: str | None = None) -> Any:
     return build(tf.PaliGemmaForConditionalGeneration, config, attention)
 
 
-def paligemma_picture(seed: int, wide: bool) -> Picture:
-    return Picture([IMAGE] * 4, {"pixel_values": pixels(1, 3, SIDE, SIDE, seed=seed)})
+def paligemma_image(seed: int, wide: bool) -> PromptImage:
+    return PromptImage([IMAGE] * 4, {"pixel_values": pixels(1, 3, SIDE, SIDE, seed=seed)})
 
 
 def gemma3(attention: str | None = None) -> Any:
@@ -256,28 +257,28 @@ def gemma3(attention: str | None = None) -> Any:
     return build(tf.Gemma3ForConditionalGeneration, config, attention)
 
 
-def gemma3_picture(seed: int, wide: bool) -> Picture:
-    return Picture([START, *[IMAGE] * 4, END], {"pixel_values": pixels(1, 3, SIDE, SIDE, seed=seed)})
+def gemma3_image(seed: int, wide: bool) -> PromptImage:
+    return PromptImage([START, *[IMAGE] * 4, END], {"pixel_values": pixels(1, 3, SIDE, SIDE, seed=seed)})
 
 
 MM = ("mm_token_type_ids", 1)
 FAMILIES = {
     family.name: family
     for family in (
-        Family("llava", llava, llava_picture),
-        Family("llava_next", llava_next, anyres_picture),
-        Family("llava_onevision", llava_onevision, anyres_picture),
+        Family("llava", llava, llava_image),
+        Family("llava_next", llava_next, anyres_image),
+        Family("llava_onevision", llava_onevision, anyres_image),
         Family(
-            "instructblip", instructblip, instructblip_picture, image_first=True, pads_inside=True,
-            one_picture="its processor takes one picture per prompt",
+            "instructblip", instructblip, instructblip_image, image_first=True, pads_inside=True,
+            one_image="its processor takes one image per prompt",
         ),
-        Family("qwen2_vl", qwen2_vl, qwen_picture, token_types=MM),
-        Family("qwen2_5_vl", qwen2_5_vl, qwen_picture, token_types=MM),
-        Family("qwen3_vl", qwen3_vl, qwen_picture, token_types=MM),
-        Family("internvl", internvl, internvl_picture),
-        Family("smolvlm", smolvlm, tiled_picture, tiled=True),
-        Family("idefics3", idefics3, tiled_picture, tiled=True),
-        Family("paligemma", paligemma, paligemma_picture, image_first=True, token_types=("token_type_ids", 0)),
-        Family("gemma3", gemma3, gemma3_picture, token_types=("token_type_ids", 1)),
+        Family("qwen2_vl", qwen2_vl, qwen_image, token_types=MM),
+        Family("qwen2_5_vl", qwen2_5_vl, qwen_image, token_types=MM),
+        Family("qwen3_vl", qwen3_vl, qwen_image, token_types=MM),
+        Family("internvl", internvl, internvl_image),
+        Family("smolvlm", smolvlm, tiled_image, tiled=True),
+        Family("idefics3", idefics3, tiled_image, tiled=True),
+        Family("paligemma", paligemma, paligemma_image, image_first=True, token_types=("token_type_ids", 0)),
+        Family("gemma3", gemma3, gemma3_image, token_types=("token_type_ids", 1)),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tiny models of families beyond the table, which need no more than a row that names the tokens around a picture."""
+"""Tiny models of families beyond the table, which need no more than a row that names the tokens around an image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import transformers as tf
 
-from .tiny_families import MROPE, Family, Picture, qwen_picture
+from .tiny_families import MROPE, Family, PromptImage, qwen_image
 from .tiny_weights import (
     END,
     HEAD_DIM,
@@ -37,10 +37,10 @@ def aya_vision(attention: str | None = None) -> Any:
     return build(tf.AyaVisionForConditionalGeneration, config, attention)
 
 
-def aya_vision_picture(seed: int, wide: bool) -> Picture:
-    """A wide picture is two tiles and the whole."""
+def aya_vision_image(seed: int, wide: bool) -> PromptImage:
+    """A wide image is two tiles and the whole."""
     tiles = 3 if wide else 1
-    return Picture([START, *[IMAGE] * 4 * tiles, END], {"pixel_values": pixels(tiles, 3, SIDE, SIDE, seed=seed)})
+    return PromptImage([START, *[IMAGE] * 4 * tiles, END], {"pixel_values": pixels(tiles, 3, SIDE, SIDE, seed=seed)})
 
 
 def mistral3(attention: str | None = None) -> Any:
@@ -52,14 +52,14 @@ def mistral3(attention: str | None = None) -> Any:
     return build(tf.Mistral3ForConditionalGeneration, config, attention)
 
 
-def mistral3_picture(seed: int, wide: bool) -> Picture:
-    """Two rows of two positions, or of one; every row but the last ends in a break. Pictures are padded to a square."""
+def mistral3_image(seed: int, wide: bool) -> PromptImage:
+    """Two rows of two positions, or of one; every row but the last ends in a break. Images are padded to a square."""
     columns = 2 if wide else 1
     row = [IMAGE] * columns
-    picture = pixels(1, 3, SIDE, SIDE, seed=seed)
-    picture[..., columns * 16 :] = 0
+    image = pixels(1, 3, SIDE, SIDE, seed=seed)
+    image[..., columns * 16 :] = 0
     size = torch.tensor([[SIDE, columns * 16]])
-    return Picture([*row, NEWLINE, *row, END], {"pixel_values": picture, "image_sizes": size})
+    return PromptImage([*row, NEWLINE, *row, END], {"pixel_values": image, "image_sizes": size})
 
 
 def glm4v(attention: str | None = None) -> Any:
@@ -77,8 +77,8 @@ def glm4v(attention: str | None = None) -> Any:
 MORE = {
     family.name: family
     for family in (
-        Family("aya_vision", aya_vision, aya_vision_picture),
-        Family("mistral3", mistral3, mistral3_picture),
-        Family("glm4v", glm4v, qwen_picture, token_types=("mm_token_type_ids", 1)),
+        Family("aya_vision", aya_vision, aya_vision_image),
+        Family("mistral3", mistral3, mistral3_image),
+        Family("glm4v", glm4v, qwen_image, token_types=("mm_token_type_ids", 1)),
     )
 }

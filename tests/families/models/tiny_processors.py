@@ -1,4 +1,4 @@
-"""A real processor for every tiny model: transformers' own classes, small pictures, a tokenizer of single letters.
+"""A real processor for every tiny model: transformers' own classes, small images, a tokenizer of single letters.
 
 Nothing is downloaded. Ids of special tokens are those of the tiny models, and the whole vocabulary fits into theirs.
 """
@@ -20,7 +20,7 @@ MISSING = {} if find_spec("num2words") else {"smolvlm": "its processor needs the
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}PICTURE{% else %}{{ part['text'] }}{% endif %}{% endfor %} {% endfor %}assistant:"
+    "{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %} {% endfor %}assistant:"
 )
 
 
@@ -74,12 +74,12 @@ def instructblip() -> Any:
 
 
 QWEN = {IMAGE: "<|image_pad|>", VIDEO: "<|video_pad|>", START: "<|vision_start|>", END: "<|vision_end|>"}
-QWEN_PICTURES = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 256, "max_pixels": 2304}
+QWEN_SIZES = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 256, "max_pixels": 2304}
 
 
 def qwen(kind: str, video: str = "Qwen2VLVideoProcessor") -> Callable[[], Any]:
     return lambda: getattr(tf, kind)(
-        tf.Qwen2VLImageProcessor(**QWEN_PICTURES), tokenizer(QWEN), getattr(tf, video)(patch_size=8)
+        tf.Qwen2VLImageProcessor(**QWEN_SIZES), tokenizer(QWEN), getattr(tf, video)(patch_size=8)
     )
 
 
@@ -87,8 +87,8 @@ def internvl() -> Any:
     names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
              "video_token": "<video>"}  # fmt: skip
     words = tokenizer({IMAGE: "<IMG_CONTEXT>", VIDEO: "<video>", START: "<img>", END: "</img>"}, names)
-    pictures = tf.GotOcr2ImageProcessor(size=SQUARE, crop_to_patches=True, min_patches=1, max_patches=3)
-    return tf.InternVLProcessor(pictures, words, tf.InternVLVideoProcessor(), image_seq_length=4)
+    images = tf.GotOcr2ImageProcessor(size=SQUARE, crop_to_patches=True, min_patches=1, max_patches=3)
+    return tf.InternVLProcessor(images, words, tf.InternVLVideoProcessor(), image_seq_length=4)
 
 
 TILES = {
@@ -97,26 +97,26 @@ TILES = {
 }  # fmt: skip
 TILE_NAMES = {"fake_image_token": "<fake_token_around_image>", "image_token": "<image>",
               "global_image_token": "<global-img>", "end_of_utterance_token": "<end_of_utterance>"}  # fmt: skip
-TILE_PICTURES = {"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
+TILE_SIZES = {"size": {"longest_edge": 2 * SIDE}, "max_image_size": {"longest_edge": SIDE}}
 
 
 def smolvlm() -> Any:
     return tf.SmolVLMProcessor(
-        tf.SmolVLMImageProcessor(**TILE_PICTURES), tokenizer(TILES, TILE_NAMES),
+        tf.SmolVLMImageProcessor(**TILE_SIZES), tokenizer(TILES, TILE_NAMES),
         video_processor=tf.SmolVLMVideoProcessor(), image_seq_len=4,
     )  # fmt: skip
 
 
 def idefics3() -> Any:
     return tf.Idefics3Processor(
-        tf.Idefics3ImageProcessor(**TILE_PICTURES), tokenizer(TILES, TILE_NAMES), image_seq_len=4
+        tf.Idefics3ImageProcessor(**TILE_SIZES), tokenizer(TILES, TILE_NAMES), image_seq_len=4
     )
 
 
 def paligemma() -> Any:
-    pictures = tf.SiglipImageProcessor(size=SQUARE)
-    pictures.image_seq_length = 4
-    return tf.PaliGemmaProcessor(pictures, tokenizer(PLAIN))
+    images = tf.SiglipImageProcessor(size=SQUARE)
+    images.image_seq_length = 4
+    return tf.PaliGemmaProcessor(images, tokenizer(PLAIN))
 
 
 def gemma3() -> Any:
@@ -125,7 +125,7 @@ def gemma3() -> Any:
     return tf.Gemma3Processor(tf.Gemma3ImageProcessor(size=SQUARE), words, image_seq_length=4)
 
 
-PICTURES = {  # what a chat template writes for a picture; None: the processor has no template
+IMAGE_TEXTS = {  # what a chat template writes for an image; None: the processor has no template
     "instructblip": None, "paligemma": None, "gemma3": "<start_of_image>", "internvl": "<IMG_CONTEXT>",
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), "<|vision_start|><|image_pad|><|vision_end|>"),
 }  # fmt: skip
@@ -139,7 +139,7 @@ BUILDERS: Mapping[str, Callable[[], Any]] = {
 
 def processor(name: str) -> Any:
     """The processor of a family, with a chat template where its real ones have one."""
-    made, picture = BUILDERS[name](), PICTURES.get(name, "<image>")
-    if picture is not None:
-        made.chat_template = TEMPLATE.replace("PICTURE", picture)
+    made, image = BUILDERS[name](), IMAGE_TEXTS.get(name, "<image>")
+    if image is not None:
+        made.chat_template = TEMPLATE.replace("IMAGE", image)
     return made

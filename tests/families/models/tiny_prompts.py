@@ -20,12 +20,12 @@ def words(count: int, seed: int) -> list[int]:
     return torch.randint(FIRST_WORD, VOCAB, (count,), generator=generator).tolist()
 
 
-def prompt(family: Family, before: int, after: int, seed: int = 0, wide: bool = False, pictures: int = 1) -> dict:
-    """One unpadded prompt: BOS, words, picture, words; further pictures have two words between them.
+def prompt(family: Family, before: int, after: int, seed: int = 0, wide: bool = False, images: int = 1) -> dict:
+    """One unpadded prompt: BOS, words, image, words; further images have two words between them.
 
-    Where the family puts the picture first, the words before it stand behind BOS instead.
+    Where the family puts the image first, the words before it stand behind BOS instead.
     """
-    shown = [family.picture(seed + 10 * number, wide) for number in range(pictures)]
+    shown = [family.image(seed + 10 * number, wide) for number in range(images)]
     head, tail = [BOS, *words(before, 1000 + seed)], words(after, 2000 + seed)
     if family.image_first:
         tokens = [token for one in shown for token in one.tokens] + head + tail
@@ -39,21 +39,21 @@ def prompt(family: Family, before: int, after: int, seed: int = 0, wide: bool = 
         parts = [one.tensors[name] for one in shown]
         out[name] = torch.cat(parts, dim=1 if family.tiled else 0)
     if family.name == "llava_onevision":
-        if pictures > 1:
-            raise ValueError("see several_pictures")
-        out["batch_num_images"] = torch.tensor([pictures])
+        if images > 1:
+            raise ValueError("see several_images")
+        out["batch_num_images"] = torch.tensor([images])
     if family.name == "instructblip":
         out["qformer_input_ids"] = torch.tensor([words(3 + after, 5000 + seed)])
         out["qformer_attention_mask"] = torch.ones_like(out["qformer_input_ids"])
     return out
 
 
-def several_pictures(family: Family, seed: int = 0) -> dict:
-    """A prompt with two pictures."""
+def several_images(family: Family, seed: int = 0) -> dict:
+    """A prompt with two images."""
     if family.name != "llava_onevision":
-        return prompt(family, 2, 3, seed, pictures=2)
-    picture = [IMAGE] * 5  # beside others a picture is not cut into tiles: 2 × 2 positions and one newline
-    out = rows(family, [BOS, *words(2, seed), *picture, *words(2, seed + 1), *picture, *words(3, seed + 2)])
+        return prompt(family, 2, 3, seed, images=2)
+    image = [IMAGE] * 5  # beside others an image is not cut into tiles: 2 × 2 positions and one newline
+    out = rows(family, [BOS, *words(2, seed), *image, *words(2, seed + 1), *image, *words(3, seed + 2)])
     return {
         **out, "pixel_values": pixels(2, 1, 3, SIDE, SIDE, seed=seed), "image_sizes": torch.tensor([[64, 32]] * 2),
         "batch_num_images": torch.tensor([2]),
@@ -61,7 +61,7 @@ def several_pictures(family: Family, seed: int = 0) -> dict:
 
 
 def text_only(family: Family, length: int, seed: int = 0) -> dict:
-    """A prompt without a picture, as the processor returns it for text alone."""
+    """A prompt without an image, as the processor returns it for text alone."""
     return rows(family, [BOS, *words(length, 6000 + seed)])
 
 
@@ -100,16 +100,16 @@ def _padded(family: Family, one: Mapping[str, Tensor], name: str, length: int, v
     filler = row.new_full((1, short), value)
     if not family.pads_inside:
         return torch.cat([filler, row], 1)
-    first = int((one["input_ids"][0] == IMAGE).sum())  # the text was padded before the picture was put in front
+    first = int((one["input_ids"][0] == IMAGE).sum())  # the text was padded before the image was put in front
     return torch.cat([row[:, :first], filler, row[:, first:]], 1)
 
 
 def two_prompts(family: Family) -> list[dict[str, Tensor]]:
-    """Two prompts of different lengths with pictures of different shapes, the wide one first."""
+    """Two prompts of different lengths with images of different shapes, the wide one first."""
     return [prompt(family, 2, 6, 1, wide=True), prompt(family, 3, 3, 2)]
 
 
-def other_picture(inputs: Mapping[str, Tensor], seed: int = 77) -> dict[str, Tensor]:
+def other_image(inputs: Mapping[str, Tensor], seed: int = 77) -> dict[str, Tensor]:
     """The same prompts with other pixels; tiles that are padding stay zero."""
     old = inputs["pixel_values"]
     return {**inputs, "pixel_values": torch.where(old == 0, old, pixels(*old.shape, seed=seed).to(old.dtype))}

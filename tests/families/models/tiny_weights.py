@@ -1,7 +1,7 @@
 """Tiny random models: their sizes, their special tokens, and weights in which everything shows.
 
 Every weight is drawn so that activations keep unit size; what usual initialisation (sd 0.02, zeros in Gemma 3's
-projector and InstructBLIP's query tokens) makes nearly constant then varies, the picture above all.
+projector and InstructBLIP's query tokens) makes nearly constant then varies, the image above all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 PAD, BOS, IMAGE, VIDEO, START, END, FAKE, GLOBAL, NEWLINE, ROW = range(10)  # ROW + n: tile n of SmolVLM and Idefics3
 FIRST_WORD, VOCAB = 16, 128
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 64, 6, 4, 2, 16
-SIDE = 32  # pixels of a square picture or tile
+SIDE = 32  # pixels of a square image or tile
 WINDOW = 8  # Gemma 3's sliding window, shorter than every prompt here
 
 

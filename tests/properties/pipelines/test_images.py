@@ -19,7 +19,7 @@ from veridical.pipelines.inputs.images import BadImage, read_image
 RED, WHITE, GREY = (255, 0, 0), (255, 255, 255), (128, 128, 128)
 
 
-def picture(size=(6, 4)):
+def two_halves(size=(6, 4)):
     """Left half red, right half blue."""
     image = Image.new("RGB", size, RED)
     image.paste((0, 0, 255), (size[0] // 2, 0, *size))
@@ -83,7 +83,7 @@ def truncated_jpeg(folder):
 
 def header_alone(folder):
     path = folder / "header.png"
-    path.write_bytes(saved(folder / "whole.png", picture()).read_bytes()[:8])
+    path.write_bytes(saved(folder / "whole.png", two_halves()).read_bytes()[:8])
     return path, r"header\.png"
 
 
@@ -162,7 +162,7 @@ def test_an_opened_image_has_to_keep_to_the_pixel_limit_too():
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_picture_over_the_limit_is_one_error_without_a_warning_beside_it(tmp_path):
+def test_an_image_over_the_limit_is_one_error_without_a_warning_beside_it(tmp_path):
     """Pillow warns of its own accord from 89 million pixels."""
     path, message = many_pixels(tmp_path)
     with pytest.raises(BadImage, match=message):
@@ -170,7 +170,7 @@ def test_a_picture_over_the_limit_is_one_error_without_a_warning_beside_it(tmp_p
 
 
 def test_the_limits_are_arguments(tmp_path):
-    path = saved(tmp_path / "a.png", picture((9, 9)))
+    path = saved(tmp_path / "a.png", two_halves((9, 9)))
     assert read_image(path, max_pixels=81).size == (9, 9)
     with pytest.raises(BadImage, match="9×9 pixels; at most 80"):
         read_image(path, max_pixels=80)
@@ -190,7 +190,7 @@ def test_the_usual_files_are_read(tmp_path, kind):
 
 def test_the_suffix_does_not_matter(tmp_path):
     path = tmp_path / "a.png"
-    picture().save(path, format="JPEG")
+    two_halves().save(path, format="JPEG")
     assert read_image(path).size == (6, 4)
 
 
@@ -251,13 +251,13 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path, orientation, size, 
     """Left is red and right is blue; 3 is upside down, 6 and 8 lie on their sides."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path / "a.png", picture(), exif=exif)
+    path = saved(tmp_path / "a.png", two_halves(), exif=exif)
     image = read_image(path)
     assert image.size == size
     assert image.getpixel((0, 0)) == corner
 
 
-def test_an_animation_is_its_first_picture(tmp_path):
+def test_an_animation_is_its_first_image(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, (0, 255, 0), (0, 0, 255))]
     path = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])
     image = read_image(path)
@@ -268,7 +268,7 @@ def test_an_animation_is_its_first_picture(tmp_path):
 
 @pytest.mark.parametrize("one", [np.asarray, lambda image: torch.from_numpy(np.array(image))], ids=["numpy", "torch"])
 def test_arrays_are_read(one):
-    assert list(read_image(one(picture())).getdata()) == list(picture().getdata())
+    assert list(read_image(one(two_halves())).getdata()) == list(two_halves().getdata())
 
 
 def test_floats_and_single_channels_are_read():
@@ -291,7 +291,7 @@ def test_a_pil_image_is_read_and_left_as_it_is():
 
 
 def test_the_image_is_whole_after_its_file_is_gone(tmp_path):
-    path = saved(tmp_path / "a.png", picture())
+    path = saved(tmp_path / "a.png", two_halves())
     image = read_image(path)
     path.unlink()
     assert image.getpixel((0, 0)) == RED
@@ -304,7 +304,7 @@ def test_bytes_of_a_file_in_memory_are_refused_and_not_guessed():
 
 # -- formats that not every Pillow reads ---------------------------------------------------------------------------
 def test_avif_is_read(tmp_path):
-    path = saved(tmp_path / "a.avif", picture((64, 32)), quality=100)
+    path = saved(tmp_path / "a.avif", two_halves((64, 32)), quality=100)
     image = read_image(path)
     assert image.size == (64, 32)
     assert np.abs(np.asarray(image, int)[16, 8] - RED).max() < 12
@@ -346,6 +346,6 @@ def test_with_its_package_heic_is_among_the_formats(monkeypatch):
 @pytest.mark.usefixtures("_formats_anew")
 def test_heic_is_read_where_its_package_is_installed(tmp_path):
     pytest.importorskip("pillow_heif").register_heif_opener()
-    path = saved(tmp_path / "a.heic", picture((64, 32)), quality=95)
+    path = saved(tmp_path / "a.heic", two_halves((64, 32)), quality=95)
     assert read_image(path).size == (64, 32)
     assert images.read_size(path.read_bytes(), "a.heic") == (32, 64)

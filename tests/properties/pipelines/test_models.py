@@ -143,7 +143,7 @@ def test_the_head_of_the_last_block_is_the_models_logits(model):
 
 
 def test_other_pixels_give_other_logits(model):
-    """Otherwise every test with a picture would be about nothing."""
+    """Otherwise every test with an image would be about nothing."""
     inputs = prompt(model, 2, 3)
     other = {**inputs, "pixel_values": -inputs["pixel_values"]}
     assert float((model(**inputs).logits[:, -1] - model(**other).logits[:, -1]).abs().max()) > 0.1

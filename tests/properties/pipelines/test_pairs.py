@@ -117,7 +117,7 @@ def test_a_gate_counts_as_what_it_gates():
         compatibility.check(make("gate:decoder=pai", "m3id"))
 
 
-def test_two_pictures_at_once_are_too_many_for_a_matcher():
+def test_two_images_at_once_are_too_many_for_a_matcher():
     for chain in (["vicrop", "agla"], ["vicrop", "vsv", "agla:beta=0"], ["vicrop", "gate:decoder=agla"]):
         with pytest.raises(ValueError, match=r"vicrop\+agla: vicrop asks about two images at once"):
             compatibility.refuse(make_chain(chain))

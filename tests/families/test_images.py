@@ -1,4 +1,4 @@
-"""Pictures found in and blacked out of what every family's own processor returns."""
+"""Images found in and blacked out of what every family's own processor returns."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ from .setting import setting
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 
-QUESTIONS = ["What is in the picture?", "Is it a dog?"]
+QUESTIONS = ["What is in the image?", "Is it a dog?"]
 # Width over height, chosen so that tiled families cut the first in several tiles, each its own way.
 SIZES = [(128, 64), (40, 40)]
 
 
-def picture(width, height, seed, dark=False):
+def image(width, height, seed, dark=False):
     """Smooth and bright, so that resizing keeps it; `dark`: its right half is black."""
     draw = np.random.RandomState(seed)
     coarse = Image.fromarray(draw.randint(60, 256, (4, 6, 3)).astype(np.uint8))
@@ -41,23 +41,23 @@ def lvlm(request):
 
 @pytest.fixture(scope="module")
 def inputs(lvlm):
-    return lvlm.prepare([picture(*size, seed) for seed, size in enumerate(SIZES)], QUESTIONS)
+    return lvlm.prepare([image(*size, seed) for seed, size in enumerate(SIZES)], QUESTIONS)
 
 
 def left_half(seen):
-    """What stays: the left half of every picture."""
+    """What stays: the left half of every image."""
     masks = [torch.ones(one.shape[-2:], dtype=torch.bool) for one in seen.whole]
     for mask in masks:
         mask[:, mask.shape[1] // 2 :] = False
     return masks
 
 
-def test_every_row_has_its_whole_picture_in_rgb(lvlm, inputs):
+def test_every_row_has_its_whole_image_in_rgb(lvlm, inputs):
     seen = images_of(lvlm, inputs)
     assert len(seen.whole) == 2
     for found, (seed, size) in zip(seen.whole, enumerate(SIZES), strict=True):
-        real = (found.flatten(1) > 0).any(0)  # a picture smaller than its tile is followed by padding
-        expected = np.asarray(picture(*size, seed), np.float64).mean((0, 1))
+        real = (found.flatten(1) > 0).any(0)  # an image smaller than its tile is followed by padding
+        expected = np.asarray(image(*size, seed), np.float64).mean((0, 1))
         centre_cropped = lvlm.model.config.model_type == "llava" and size[0] != size[1]
         tolerance = 40 if centre_cropped else 12
         assert found.dtype == torch.uint8
@@ -70,11 +70,11 @@ def test_a_mask_that_keeps_everything_changes_nothing(lvlm, inputs):
     assert torch.equal(kept, inputs["pixel_values"])
 
 
-def test_blacking_out_half_is_what_the_processor_makes_of_a_picture_whose_half_is_black(lvlm, inputs):
+def test_blacking_out_half_is_what_the_processor_makes_of_an_image_whose_half_is_black(lvlm, inputs):
     """In all tiles and patches. But for columns at the border, which resizing blends: 8 % of the values at most."""
     seen = images_of(lvlm, inputs)
     found = seen.black_out(left_half(seen))
-    dark = [picture(*size, seed, dark=True) for seed, size in enumerate(SIZES)]
+    dark = [image(*size, seed, dark=True) for seed, size in enumerate(SIZES)]
     expected = lvlm.prepare(dark, QUESTIONS)["pixel_values"]
     plain = inputs["pixel_values"]
     off = ((found - expected).abs() > 0.02).double().mean()
@@ -105,7 +105,7 @@ def test_agla_with_a_matcher_runs_and_sees_the_bare_questions(lvlm, inputs, monk
 # ---------------------------------------------------------------------- what cannot be done
 
 
-def test_several_pictures_in_a_prompt_are_refused_and_so_is_a_model_without_processor(lvlm, inputs):
+def test_several_images_in_a_prompt_are_refused_and_so_is_a_model_without_processor(lvlm, inputs):
     one = {name: value[:1] if len(value) == 2 and value.dim() == 2 else value for name, value in inputs.items()}
     if "image_grid_thw" in inputs:
         one["image_grid_thw"] = inputs["image_grid_thw"]
@@ -119,7 +119,7 @@ def test_several_pictures_in_a_prompt_are_refused_and_so_is_a_model_without_proc
 
 def test_a_video_is_refused():
     found = veridical.LVLM(setting("qwen2_vl").model, processor("qwen2_vl"), name="qwen2_vl")
-    given = dict(found.prepare([picture(64, 64, 0)], QUESTIONS[:1]))
+    given = dict(found.prepare([image(64, 64, 0)], QUESTIONS[:1]))
     given["image_grid_thw"] = torch.tensor([[2, *given["image_grid_thw"][0, 1:].tolist()]])
     with pytest.raises(NoImages, match="a video"):
         images_of(found, given)

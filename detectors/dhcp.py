@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 
 from ..pipelines.engine.declarations import Reading
 from ..pipelines.engine.record import Record
+from ..pipelines.inputs.images import token_counts
 from ..pipelines.method import one_of
 from .probe import MLP, Fitting, fit_mlp
 from .trained import Trained, items, made_for, prepared, weights_field
@@ -132,6 +133,13 @@ class DHCP(Trained):
         """The token whose risk is the answer's."""
         return "last" if self.rows == "mean" else "first"
 
+    def sizes(self, lvlm: Any, size: int) -> Sequence[int]:
+        heads = len(lvlm.layers) * lvlm.heads
+        counts = set(token_counts(lvlm.processor, _SIZES) or [])
+        if len(counts) == 1 and (tokens := counts.pop()):
+            return [heads * tokens]
+        return [heads * max(1, size // heads)]  # images of other sizes have other numbers of tokens
+
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         layers, mean = range(len(lvlm.layers)), self.rows == "mean"
         if not isinstance(self.probe, MLP):
@@ -193,6 +201,7 @@ class DHCP(Trained):
         return self._with(probe, made_for(lvlm, known, truth, how.seed, **found))
 
 
+_SIZES = ((48, 48), (336, 336), (600, 200))  # images whose tokens are as many only if all images' are
 _SMALL = ("bias_1", "weight_2", "bias_2")
 
 

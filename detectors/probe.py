@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -46,6 +46,8 @@ class _Weights:
 class Linear(_Weights):
     """Logistic regression: σ(w · x + b). weight: (feature,). bias: ()."""
 
+    dimensions: ClassVar[Mapping[str, str]] = {"weight": "feature", "bias": ""}
+
     weight: Tensor
     bias: Tensor
 
@@ -64,6 +66,11 @@ class MLP(_Weights):
     mean, scale: (feature,). weight_1: (hidden, feature). weight_2: (class, hidden). The upper half of the classes is
     hallucinated.
     """
+
+    dimensions: ClassVar[Mapping[str, str]] = {
+        "mean": "feature", "scale": "feature", "weight_1": "hidden feature", "bias_1": "hidden",
+        "weight_2": "class hidden", "bias_2": "class",
+    }  # fmt: skip
 
     mean: Tensor
     scale: Tensor

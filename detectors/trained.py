@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..pipelines.method import Detector, ruled
 from ..pipelines.model.identity import identity, misfit, shipped
-from .probe import KINDS, Probe
+from . import saved
+from .probe import Probe
 
 CONFIG, TENSORS, VERSION = "config.json", "detector.safetensors", 1
 SHIPPED = "shipped"
@@ -67,7 +68,8 @@ class Trained(Detector):
         """This detector with its probe, checked against the model.
 
         Raises:
-            OtherModel: the probe was trained on another model. ValueError: no probe, and this detector needs one.
+            OtherModel: the probe was trained on another model, or for another number of features.
+            ValueError: no probe, and this detector needs one.
         """
         made = self
         if self.probe is None and self.weights == SHIPPED:
@@ -91,7 +93,16 @@ class Trained(Detector):
             )
         if made.probe is not None and "model" in made.about and (why := misfit(made.about["model"], lvlm)):
             raise OtherModel(f"the probe of {made.name} does not fit this model: it was {why}. Train one for it.")
+        if made.probe is not None and made.probe.size not in (sizes := made.sizes(lvlm, made.probe.size)):
+            raise OtherModel(
+                f"the probe of {made.name} reads {made.probe.size} features, and of this model it would get "
+                f"{' or '.join(map(str, sizes))}: train one for it."
+            )
         return made
+
+    def sizes(self, lvlm: Any, size: int) -> Sequence[int]:
+        """The numbers of features that a probe can have for a model. size: that of the probe at hand."""
+        return [len(lvlm.layers) * lvlm.heads]
 
     # -- files --------------------------------------------------------------------------------------------------------
     def save_pretrained(self, folder: str | Path, **about: Any) -> Path:
@@ -189,16 +200,16 @@ def _folder(where: str) -> Path:
 
 @lru_cache(maxsize=8)
 def _read(cls: Any, where: str, folder: Path, changed: tuple[int, ...]) -> Any:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        name, version, fields = config["detector"], config["format"], config["fields"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG} is not the configuration of a trained detector ({error!r}).") from error
+    config = saved.read_config(folder / CONFIG)
+    name, version = config["detector"], config["format"]
     if name != cls.name:
         raise ValueError(f"{where} holds a {name!r} detector, not {cls.name!r}.")
-    if version > VERSION:
+    if not isinstance(version, int) or version > VERSION:
         raise ValueError(f"{where} has format {version}; this version reads up to {VERSION}: update veridical.")
-    made = cls(**fields, weights=where)
-    probe = KINDS[cls.kind](**{name: value.float() for name, value in load_file(folder / TENSORS).items()})
+    try:
+        made = cls(**config["fields"], weights=where)
+    except TypeError as error:
+        raise ValueError(f"{folder / CONFIG} has other fields than a {cls.name!r} detector ({error}).") from error
+    probe = saved.read_probe(folder / TENSORS, cls.kind, config.get("features"))
     about = {key: value for key, value in config.items() if key not in ("format", "detector", "probe", "fields")}
     return made._with(probe, about)

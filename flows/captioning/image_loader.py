@@ -124,11 +124,10 @@ def batches(
 
 
 def lengths(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """Image tokens of images of these sizes, (height, width)."""
-    try:
-        return [int(count) for count in processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]]
-    except Exception:  # it is not part of transformers' public interface: any failure means "cannot say"
-        return [height * width for height, width in sizes]
+    """Image tokens of images of these sizes, (height, width); pixels where the processor cannot say it."""
+    from ...pipelines.inputs.images import token_counts
+
+    return token_counts(processor, sizes) or [height * width for height, width in sizes]
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------

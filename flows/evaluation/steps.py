@@ -37,6 +37,8 @@ def prepare(request: Evaluation, out: str) -> str:
         OtherSettings: the folder holds answers of other settings.
         CannotLoad, UnsupportedModel: as `load`.
     """
+    from ...pipelines.registry import DETECTORS
+
     begin_run(out)
     request.check()
     examples = {name: BENCHMARKS[name].examples(request.source) for name in request.benchmarks}
@@ -46,6 +48,9 @@ def prepare(request: Evaluation, out: str) -> str:
     for method in [method for decoder in request.decoders for method in chain(decoder, request.model.name)]:
         if hasattr(method, "fetch"):  # what a method needs beside the model
             method.fetch(lvlm)
+    for detector in DETECTORS.make_all(list(request.detectors)):
+        if hasattr(detector, "for_model"):  # whose probe may be damaged, or another model's
+            detector.for_model(lvlm)
     manifest = manifest_of(request, lvlm, examples)
     for name in request.benchmarks:
         for decoder in request.decoders:

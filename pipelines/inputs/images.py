@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,14 @@ def read_size(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[
         BadImage: as `read_bytes`, but for what only decoding can find.
     """
     return _from_file(io.BytesIO(content), name, max_pixels, _turned_size)
+
+
+def token_counts(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[int] | None:
+    """Image tokens of images of these sizes, (height, width); None where the processor cannot say it."""
+    try:
+        return [int(count) for count in processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]]
+    except Exception:  # it is not part of transformers' public interface: any failure means "cannot say"
+        return None
 
 
 def passed_on(source: Any) -> Image.Image:

@@ -10,6 +10,7 @@ from typing import Any
 
 from .captions import NUMBERS
 from .examples import Example
+from .image_paths import inside
 from .seen import Seen, is_there, plural
 
 PROMPT = "Describe this image."
@@ -53,7 +54,7 @@ def from_folder(
         if query["image"] in chosen:
             is_question = item["type"] != "generative"
             found.append(_example(
-                number, str(images / query["image"]), query["image"], query["query"],
+                number, str(inside(images, query["image"])), query["image"], query["query"],
                 item["truth"] if is_question else None, objects[query["image"]],
                 dimensions[item["type"]] if is_question else ("descriptions",),
             ))  # fmt: skip

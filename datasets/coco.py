@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import pope
+from . import image_paths, pope
 from .categories import CATEGORIES
 from .examples import POPE_SAMPLE, Example, pope_example
 from .world import SIZE, SPLITS, Scene, Thing, scene
@@ -101,6 +101,10 @@ class CocoFiles:
     captions: Path | None
     images: Path
 
+    def image(self, name: str) -> str:
+        """The file of an image; raises as `image_paths.inside`."""
+        return str(image_paths.inside(self.images, name))
+
 
 def find_coco(folder: str | Path, split: str | None = None) -> CocoFiles:
     """The files of a split in a COCO folder: as downloaded (annotations/instances_val2014.json, val2014/) or as
@@ -132,7 +136,8 @@ def find_coco(folder: str | Path, split: str | None = None) -> CocoFiles:
             f"no instances file{f' of split {split!r}' if split else ''} in {folder}; found "
             f"{', '.join(sorted(path.name for path in folder.iterdir())[:8]) or 'nothing'}; {_WITH_FILES}."
         )
-    images = next((f for f in (folder / split, folder / "images" / split) if f.is_dir()), None)
+    parts = (split, f"images/{split}")
+    images = next((image_paths.linked(folder, part) for part in parts if (folder / part).is_dir()), None)
     if images is None:
         raise FileNotFoundError(f"no images for {found[split]}: looked for a folder {folder / split}.")
     captions = found[split].with_name(f"captions_{split}.json")
@@ -195,7 +200,7 @@ def coco_examples(
     names = {image["id"]: image["file_name"] for image in content["images"]}
     objects = _objects(content)
     return [
-        Example(names[image], str(files.images / names[image]), image, None, None, frozenset(objects.get(image, ())))
+        Example(names[image], files.image(names[image]), image, None, None, frozenset(objects.get(image, ())))
         for image in choose(content, limit, seed, images)
     ]
 
@@ -232,7 +237,7 @@ def coco_pope(
     kept = set([image for image in drawn if image in questioned][:limit])
     return [
         pope_example(
-            q, str(files.images / q["image"]), image, frozenset({*objects.get(image, ()), *truth.get(image, ())}),
+            q, files.image(q["image"]), image, frozenset({*objects.get(image, ()), *truth.get(image, ())}),
             strategy,
         )
         for q, image in [(q, ids[q["image"]]) for q in rows]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import image_paths
 from .examples import Example
 from .object_questions import BUDGETS, REASON, SECOND_TURN
 
@@ -15,9 +16,14 @@ Row = Mapping[str, Any]
 
 
 def image_of(folder: Path, name: str) -> str:
-    """Where an image of a question file lies: beside it, or in its images/."""
-    beside = folder / name
-    return str(beside if beside.is_file() or not (folder / "images" / name).is_file() else folder / "images" / name)
+    """Where an image of a question file lies: beside it, or in its images/.
+
+    Raises:
+        ValueError: as `image_paths.inside`.
+    """
+    beside = image_paths.inside(folder, name)
+    below = image_paths.linked(folder, "images")
+    return str(beside if beside.is_file() or not (below / name).is_file() else image_paths.inside(below, name))
 
 
 def first(rows: Sequence[Row], limit: int) -> list[tuple[int, Row]]:

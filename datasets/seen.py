@@ -103,7 +103,7 @@ def from_coco(
         expected = [name for name, _ in sorted(beside.items(), key=lambda pair: (-pair[1], pair[0]))[:EXPECTED]]
         name = file_names[image]
         rng = np.random.default_rng([image, seed, what])
-        yield Seen(name, str(files.images / name), image, counts, expected, rng)
+        yield Seen(name, files.image(name), image, counts, expected, rng)
 
 
 def _expected(made: Scene) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..examples import Example
+from ..image_paths import inside
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ def examples(
 
     Raises:
         FileNotFoundError: an image that is in none of the folders; says which were searched.
+        ValueError: a name that leads out of them.
     """
     with_image = [question for question in questions if question.image is not None]
     kept = set(list(dict.fromkeys(question.image for question in with_image))[:limit])
     chosen = [question for question in with_image if question.image in kept]
     found = []
     for question in chosen:
-        places = (folder / str(question.image) for folder in folders)
+        places = (inside(folder, str(question.image)) for folder in folders)
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             searched = ", ".join(map(str, dict.fromkeys(folders)))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .imbalanced import Imbalanced as Imbalanced
     from .m3id import M3ID as M3ID
     from .pai import PAI as PAI
+    from .project_away import ProjectAway as ProjectAway
     from .rbd import RBD as RBD
     from .ritual import RITUAL as RITUAL
     from .sid import SID as SID
@@ -223,6 +224,15 @@ NAMES = {
         differs=(
             "The abstract edits each text query token (queries=text), the code the newest alone, and so do the "
             "defaults; values are its README's for CHAIR. official() is the same."
+        ),
+    ),
+    "project_away": Method(
+        "project_away:ProjectAway", paper="2410.02762",
+        changes="the image tokens' states in one layer: given objects are erased",
+        cost="1 forward per token, 1 extra prefill of a short row per word",
+        differs=(
+            "The defaults are the released demo's, which exchanges the paper's two layers for InstructBLIP; official() "
+            "is the same. The code projects a whole batch on its first row's states, which is not reproduced."
         ),
     ),
     "gate": Method(

@@ -38,6 +38,7 @@ class Entry:
         acting: settings that must show on the tiny models. The default ones, unless the model cannot show them.
         embedded: the same for the embedded model.
         acts: False for a decoder that is plain decoding by definition.
+        once: True for a decoder that changes the prompt's pass alone.
     """
 
     neutral: Any
@@ -46,6 +47,7 @@ class Entry:
     acting: Any = None
     embedded: Any = None
     acts: bool = True
+    once: bool = False
 
 
 ENTRIES = {
@@ -95,6 +97,13 @@ ENTRIES = {
     "vaf": Entry(neutral="vaf:boost=0,suppress=0", faint="vaf:boost=1e-6,suppress=1e-6"),
     "heads_guided": Entry(neutral="heads_guided:alpha=0", faint="heads_guided:alpha=1e-6"),
     "spin": Entry(neutral="spin:factor=1", faint="spin:keep=0.5,factor=1.000001", acting="spin:keep=0.5"),
+    # Objects as tokens: the tiny models have no processor.
+    "project_away": Entry(
+        neutral="project_away:alpha=0",
+        faint="project_away:alpha=1e-6,objects=((5,6),(7,))",
+        acting="project_away:objects=((5,6),(7,))",
+        once=True,
+    ),
     # Open at every step. What it does at some steps and in some samples is in tests/properties/pipelines/test_gate.py.
     "gate": Entry(neutral="gate:threshold='inf'", faint="gate:threshold=1e9", acting="gate:threshold=0"),
 }

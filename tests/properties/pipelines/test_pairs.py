@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.compatibili
 CONTRASTS = ["vcd", "icd", "m3id", "avc", "agla", "rbd", "pai", "imbalanced", "ritual", "sid"]
 GUIDES = ["m3id", "pai", "imbalanced"]
 MIXED = ("sla", "vista", "deco")
-INSIDE = ["var", "vhr", "vsv", "vista", "pai", "imbalanced", "vaf", "heads_guided", "spin"]
+INSIDE = ["var", "vhr", "vsv", "vista", "pai", "imbalanced", "vaf", "heads_guided", "spin", "project_away"]
 
 REFUSED = {
     **dict.fromkeys(permutations(GUIDES, 2), "same text is subtracted twice"),

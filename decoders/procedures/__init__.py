@@ -8,6 +8,7 @@ from ...pipelines.registry import Method, lazily
 
 if TYPE_CHECKING:
     from .drop import Drop as Drop
+    from .erase import Erase as Erase
     from .flip import Flip as Flip
     from .guided import Guided as Guided
     from .mvp import MVP as MVP
@@ -45,6 +46,15 @@ NAMES = {
         differs=(
             "The paper goes on from the kept chunk's cache and rates the mean of its features; the code may run past "
             "the most new tokens."
+        ),
+    ),
+    "erase": Method(
+        "erase:Erase", paper="2410.02762",
+        changes="captions again, with the objects erased that the model itself does not see",
+        cost="its detector's, and the caption again for images with such an object",
+        differs=(
+            "The captions in the code's repository start from OPERA's and not from plain ones; layers and strength are "
+            "project_away's. official() is the same."
         ),
     ),
     "flip": Method("flip:Flip", paper="2411.18659", changes="a yes or no whose risk is high", cost="its detector's"),

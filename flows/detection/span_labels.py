@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ...pipelines.inputs.token_spans import spans
 from ..benchmarks.base import Mark
-from .word_risk import spans
 
 UNITS = ("words", "mentions", "tokens", "spans", "windows")
 WINDOW = 8

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ...pipelines.inputs.token_spans import spans
+
 LIKELY = 0.5  # of risks that are probabilities
 RISKIEST = 0.8  # of other risks: the quantile above which words stand out
 
@@ -19,28 +21,6 @@ class Word(NamedTuple):
     start: int
     end: int
     risk: float | None
-
-
-def spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each token stands in the text, (start, end) in characters; a token that is not found has no width.
-
-    Pieces are looked for one after another without the spaces around them: some tokenizers put a space before a word,
-    some do not, and a text has lost those at its ends.
-
-    >>> spans("A hot dog.", ["A", " hot", " do", "g", "."])
-    [(0, 1), (2, 5), (6, 8), (8, 9), (9, 10)]
-    """
-    found, here = [], 0
-    for token in tokens:
-        piece = token.strip()
-        start = text.find(piece, here) if piece else -1
-        # far away, it is another occurrence: this piece is not in the text as it stands
-        if not 0 <= start <= here + 8:
-            found.append((here, here))
-            continue
-        here = start + len(piece)
-        found.append((start, here))
-    return found
 
 
 def words(text: str, tokens: Sequence[str], risk: Sequence[float | None]) -> list[Word]:

@@ -64,6 +64,7 @@ PROCEDURE = {  # shorter texts than the papers', a crop smaller than these image
     "mvp": "mvp:paths=2,caption_tokens=3,path_tokens=2",
     "vicrop": "vicrop:side=12",
     "guided": "guided:detector=token_probability,candidates=2,chunk=2",
+    "erase": "erase:threshold=2",
     **{name: f"{name}:detector=token_probability" for name in ("flip", "drop", "reask")},
 }
 

@@ -9,6 +9,7 @@ from ..pipelines.registry import Method, lazily
 if TYPE_CHECKING:
     from .agla import AGLA as AGLA
     from .avc import AVC as AVC
+    from .code import CODE as CODE
     from .deco import DeCo as DeCo
     from .dola import DoLa as DoLa
     from .gate import Gate as Gate
@@ -197,6 +198,15 @@ NAMES = {
         differs=(
             "Layer 3 and 10 % of the tokens are the paper's as others quote them; the code has layer 2 and 100 tokens, "
             "and in greedy decoding no cut. official() does so. One choice for a whole batch is not reproduced."
+        ),
+    ),
+    "code": Method(
+        "code:CODE", paper="2406.01920",
+        changes="logits, against the model's own description in the image's place",
+        cost="2 forwards per token, one description per image",
+        differs=(
+            "Formula and values are the released code's; the paper's text was not read. Its start token in front of "
+            "the description, its half precision and its D above 1 are not reproduced. official() is the same."
         ),
     ),
     "vaf": Method(

@@ -30,6 +30,7 @@ class Family:
     only at 1; Gemma 3 attends both ways within a run of 1 (image). `mm_token_type_ids` are 0, text, everywhere.
     around: attributes of the configuration, and around_names: beginnings of names in the tokenizer, of tokens that
     stand around an image and mean nothing without it; the image-free prompt is without them too.
+    inside_names: beginnings of names of tokens that say that more of the same image follows: another tile or row.
     generates: the attribute that holds the model whose `generate` does the work, and whose settings therefore count:
     InstructBLIP hands embedded prompts to its language model's.
     needs_image: its forward pass fails without pixels, so that text alone gets a blank image that has no position.
@@ -40,6 +41,7 @@ class Family:
     appended: int = 0
     around: tuple[str, ...] = ()
     around_names: tuple[str, ...] = ()
+    inside_names: tuple[str, ...] = ()
     generates: str = ""
     needs_image: bool = False
     template: str | None = None
@@ -60,11 +62,14 @@ def _shuffled(config: Any) -> Grid:
 
 
 _QWEN = Family(around=("vision_start_token_id", "vision_end_token_id"))
-_TILED = Family(around_names=("<fake_token_around_image>", "<global-img>", "<row_"), grid=_shuffled)
+_TILED = Family(
+    around_names=("<fake_token_around_image>", "<global-img>", "<row_"), inside_names=("<row_",), grid=_shuffled
+)
 _NEWLINES = "a base image is followed by tiles whose rows end in newline positions"
 FAMILIES: Mapping[str, Family] = {
     "aya_vision": Family(
         around_names=("<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_LINE_BREAK|>", "TILE"),
+        inside_names=tuple(f"TILE_{number}" for number in range(1, 10)),
         no_grid="an image is cut into tiles that are followed by the whole",
     ),
     "gemma3": Family(
@@ -83,7 +88,10 @@ FAMILIES: Mapping[str, Family] = {
     "llava": Family(template="USER: {image}\n{question} ASSISTANT:", grid=_patches),
     "llava_next": Family(no_grid=_NEWLINES),
     "llava_onevision": Family(no_grid=_NEWLINES),
-    "mistral3": Family(around_names=("[IMG_BREAK]", "[IMG_END]"), no_grid="rows of image positions end in breaks"),
+    "mistral3": Family(
+        around_names=("[IMG_BREAK]", "[IMG_END]"), inside_names=("[IMG_BREAK]",),
+        no_grid="rows of image positions end in breaks",
+    ),
     "paligemma": Family(appended=1, template="{image}{question}", grid=_patches),
     "qwen2_5_vl": _QWEN,
     "qwen2_vl": _QWEN,
@@ -111,9 +119,19 @@ def around(model: Any, tokenizer: Any = None) -> tuple[int, ...]:
     """Ids of the tokens around an image. Without a tokenizer, those that the configuration knows."""
     row, config = family(model), model.config
     known = [getattr(config, name, None) for name in row.around]
-    if tokenizer is not None and row.around_names:
-        known += [id for token, id in tokenizer.get_added_vocab().items() if token.startswith(row.around_names)]
-    return tuple(sorted({id for id in known if id is not None}))
+    return tuple(sorted({id for id in known if id is not None} | _named(tokenizer, row.around_names)))
+
+
+def inside(model: Any, tokenizer: Any = None) -> tuple[int, ...]:
+    """Ids of the tokens between the tiles or rows of one image. Without a tokenizer none is known."""
+    return tuple(sorted(_named(tokenizer, family(model).inside_names)))
+
+
+def _named(tokenizer: Any, names: tuple[str, ...]) -> set[int]:
+    """Ids of the added tokens whose names begin so."""
+    if tokenizer is None or not names:
+        return set()
+    return {id for token, id in tokenizer.get_added_vocab().items() if token.startswith(names)}
 
 
 def with_blank_image(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

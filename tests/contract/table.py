@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from veridical.decoders.agla import AGLA
+from veridical.decoders.code import CODE
 from veridical.pipelines.registry import DECODERS
 
 
@@ -24,6 +26,15 @@ class LeftHalf:
         pixels = inputs["pixel_values"].clone()
         pixels[..., pixels.shape[-1] // 2 :] = 0
         return pixels
+
+
+@dataclass(frozen=True)
+class SomeWords:
+    """A description for CODE that needs no processor: two or three words, by what the prompt's ids add up to."""
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        sums = (inputs["input_ids"] * inputs["attention_mask"]).sum(1)
+        return [torch.tensor([20, 21 + value % 2, 22][: 2 + value % 2]) for value in sums.tolist()]
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,11 @@ ENTRIES = {
         neutral="ritual:alpha=0,beta=0", faint="ritual:alpha=1e-6,beta=0", acting="ritual:transforms='vflip'"
     ),
     "sid": Entry(neutral="sid:alpha=0,beta=0", faint="sid:alpha=1e-6,beta=0"),
+    "code": Entry(
+        neutral="code:max_new_tokens=0",
+        no_faint="distance and cut follow from the two branches alone",
+        acting=CODE(description=SomeWords()),
+    ),
     "vaf": Entry(neutral="vaf:boost=0,suppress=0", faint="vaf:boost=1e-6,suppress=1e-6"),
     "heads_guided": Entry(neutral="heads_guided:alpha=0", faint="heads_guided:alpha=1e-6"),
     "spin": Entry(neutral="spin:factor=1", faint="spin:keep=0.5,factor=1.000001", acting="spin:keep=0.5"),

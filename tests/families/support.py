@@ -56,6 +56,7 @@ ACTING: dict[str, Callable[[], Any]] = {
     "var": lambda: "var:tau=2,min_nonsink=0,min_image=0,skip_first=1",
     "icd": lambda: "icd:prefix_ids=(20,21,22,23)",
     "agla": lambda: DECODERS.type("agla")(view=half_dark),
+    "code": lambda: entry("code").acting,
     "ritual": lambda: DECODERS.type("ritual")(view=half_dark),
 }
 
@@ -203,6 +204,6 @@ strength is plain decoding (1e-6), a batch is each prompt alone (1e-5), beams an
 
 It says that a method is computed right on the family, not that it helps there. Methods that need something of yours
 had a stand-in: `agla` and `ritual` a view that dims the image (`ritual`'s own transformations take whole images, not
-tiles), `icd` its prefix as tokens, `dhcp` a probe with random weights and images of one shape. Where a paper's values
-cannot show on so small a model, others were taken (`ACTING`, `PROCEDURE`
+tiles), `icd` its prefix as tokens, `code` a description of two or three tokens, `dhcp` a probe with random weights and
+images of one shape. Where a paper's values cannot show on so small a model, others were taken (`ACTING`, `PROCEDURE`
 in tests/families/support.py). `veridical check MODEL` measures on a real checkpoint what can be measured there."""

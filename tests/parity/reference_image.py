@@ -5,6 +5,10 @@ As in `reference_more`: slow on purpose, one unpadded prompt at a time, loops wh
 
 from __future__ import annotations
 
+import math
+
+import torch
+
 from .reference_methods import Run, contrast_and_cut, greedy
 from .reference_more import cut, positions
 
@@ -124,5 +128,24 @@ def sid(reference, ids, pixels, steps, alpha=0.5, beta=0.1, layer=3, keep=0.1, c
 
     def logits_after(new):
         return contrast_and_cut(reference(ids, pixels, new).logits[-1], disturbed(new), alpha, beta)
+
+    return greedy(steps, logits_after)
+
+
+def code(reference, ids, pixels, steps, description, power=0.7) -> Run:
+    """description: token ids in place of the image."""
+    image = positions(reference, ids)
+    text = ids.tolist()
+    text[min(image) : max(image) + 1] = description
+
+    def logits_after(new):
+        seen, told = reference(ids, pixels, new).logits[-1], reference(torch.tensor(text), None, new).logits[-1]
+        p, q = seen.softmax(-1).tolist(), told.softmax(-1).tolist()
+        far = sum(0.5 * (a + b) * math.log2(abs(a - b) ** power + 1) for a, b in zip(p, q, strict=True))
+        out = (2 - far) * seen - (1 - far) * told
+        for token, share in enumerate(p):
+            if share < far * max(p):
+                out[token] = float("-inf")
+        return out
 
     return greedy(steps, logits_after)

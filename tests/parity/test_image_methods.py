@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import veridical
+from veridical.decoders.code import CODE
 from veridical.decoders.heads_guided import HeadsGuided
 from veridical.decoders.pai import PAI
 from veridical.decoders.ritual import RITUAL
@@ -146,6 +147,17 @@ def test_sid_keeps_a_rows_own_key_where_no_text_stands_before_the_image(gqa):
     )
     run = image.sid(gqa.reference, cut[0], pixels, STEPS, **options)
     assert furthest(out.logits[0], run.logits) < TOLERANCE
+
+
+# ---------------------------------------------------------------------- CODE
+
+
+@pytest.mark.parametrize("power", [0.7, 0.2, 1.5])
+def test_code_contrasts_with_the_description_in_the_images_place(tiny, power):
+    texts = [[50, 51, 77, 12, 20], [9]]
+    decoder = CODE(power=power, description=lambda inputs: texts)
+    own = lambda ids: texts[[torch.equal(ids, row[0]) for row in tiny.rows].index(True)]
+    hold(tiny, [decoder], lambda *given: image.code(*given, own(given[1]), power))
 
 
 # ---------------------------------------------------------------------- without a cache, and the text once more

@@ -40,7 +40,7 @@ def instances(cls):
 
 def test_the_repr_is_the_object(cls):
     for instance in instances(cls):
-        again = eval(repr(instance), {cls.__name__: cls, "LeftHalf": table.LeftHalf})
+        again = eval(repr(instance), {cls.__name__: cls, **vars(table)})
         assert again == instance
         assert type(again) is cls
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import by_image as sums
 from . import closed_questions as closed
 from .closed_questions import shares
+from .counted import Counted
 from .estimate import Estimate
 from .yes_no import anywhere, words
 
@@ -87,6 +88,16 @@ def estimates(
     table = np.array(outcomes(answers, labels, protocol))
     composed = {name: closed.composed(table, statistic, **options) for name, statistic in COMPOSED.items()}
     return {**composed, **sums.estimates(Counts(*table.T), RATIOS, **options)}
+
+
+def counted(answers: Sequence[str], labels: Sequence[str], protocol: str = "official") -> Counted:
+    """The counts of each question, which has an image of its own, for a paired comparison of two systems.
+
+    Raises:
+        ValueError, TypeError: as `outcomes`.
+    """
+    table = np.array(outcomes(answers, labels, protocol))
+    return Counted(range(len(table)), table, RATIOS, COMPOSED, lambda one: Counts(*one.T))
 
 
 def _rates(counts: NDArray) -> tuple[NDArray, NDArray]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from . import by_image as sums
 from . import closed_questions as closed
 from .closed_questions import shares
+from .counted import Counted
 from .estimate import Estimate
 from .yes_no import vlmevalkit, words, yes_else_no
 
@@ -166,6 +167,18 @@ def estimates(
         for name, statistic in COMPOSED.items()
     }
     return found
+
+
+def counted(answers: Sequence[str], questions: Sequence[Question], protocol: str = "strict") -> Counted:
+    """The counts of each set, for a paired comparison of two systems.
+
+    Raises:
+        ValueError, TypeError: as `outcomes`.
+    """
+    sets = ["/".join(question.set) for question in questions]
+    table = sums.by_image(outcomes(answers, questions, protocol), sets)
+    ends = {"pct_diff": (-2.0, 2.0)}
+    return Counted(tuple(dict.fromkeys(sets)), table, RATIOS, COMPOSED, lambda one: Counts(*one.T), ends)
 
 
 def of_row(row: Mapping[str, Any]) -> Question:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import by_image as sums
 from . import closed_questions as closed
 from .closed_questions import shares
+from .counted import Counted
 from .estimate import Estimate
 from .yes_no import first_four, first_four_stripped, vlmevalkit
 
@@ -93,34 +94,40 @@ def estimates(
     Raises:
         ValueError, TypeError: as `score`.
     """
+    options["samples"] = samples
+    return {
+        title: {
+            "score": closed.composed(one.table, one.composed["score"], 200.0 * len(LEVELS.get(title, "1")), **options),
+            **sums.estimates(one.columns(one.table), RATIOS, **options),
+        }
+        for title, one in counted(tasks, protocol).items()
+    }
+
+
+def counted(tasks: Mapping[str, Sequence[Question]], protocol: str = "official") -> dict[str, Counted]:
+    """The counts of each image in each task and level, for a paired comparison of two systems.
+
+    Raises:
+        ValueError, TypeError: as `score`.
+    """
     unknown = [name for name in tasks if name not in TASKS]
     if unknown or not tasks:
         raise ValueError(f"MME's hallucination part has no task {', '.join(unknown) or '(none)'}: {', '.join(TASKS)}.")
-    options["samples"] = samples
-    tasks = {name: tasks[name] for name in TASKS if name in tasks}
-    rows = {name: outcomes(questions, protocol) for name, questions in tasks.items()}
-    found: dict[str, dict[str, Estimate]] = {}
-    for name, questions in tasks.items():
-        table = sums.by_image(rows[name], [one.image for one in questions])
-        found[name] = {
-            "score": closed.composed(table, _points, 200.0, **options),
-            **sums.estimates(Counts(*table.T), RATIOS, **options),
-        }
-    images = {image: place for place, image in enumerate(dict.fromkeys(q.image for a in tasks.values() for q in a))}
-    for level, parts in LEVELS.items():
-        if not set(parts) <= tasks.keys():
-            continue
-        counts = np.zeros((len(images), len(parts), len(Counts._fields)))
-        for number, name in enumerate(parts):
-            np.add.at(counts[:, number], [images[one.image] for one in tasks[name]], rows[name])
-        counts = counts[counts.any(axis=(1, 2))]
+    rows = {name: outcomes(tasks[name], protocol) for name in TASKS if name in tasks}
+    parts = {**{name: (name,) for name in rows}, **{n: of for n, of in LEVELS.items() if set(of) <= rows.keys()}}
+    found = {}
+    for title, names in parts.items():
+        images = {q.image: None for name in names for q in tasks[name]}
+        place = {image: at for at, image in enumerate(images)}
+        counts = np.zeros((len(images), len(names), len(Counts._fields)), dtype=int)
+        for number, name in enumerate(names):
+            np.add.at(counts[:, number], [place[one.image] for one in tasks[name]], rows[name])
         shape = counts.shape[1:]
         points = lambda total, shape=shape: _points(total.reshape(*total.shape[:-1], *shape)).sum(axis=-1)
-        columns = Counts(*counts.sum(axis=1).T)
-        found[level] = {
-            "score": closed.composed(counts.reshape(len(counts), -1), points, 200.0 * len(parts), **options),
-            **sums.estimates(columns, RATIOS, **options),
-        }
+        columns = lambda table, shape=shape: Counts(*table.reshape(len(table), *shape).sum(axis=1).T)
+        most = 200.0 * len(names)
+        flat = counts.reshape(len(images), -1)
+        found[title] = Counted(tuple(images), flat, RATIOS, {"score": points}, columns, {"score": (-most, most)})
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from . import by_image as sums
 from . import closed_questions as closed
+from .counted import Counted
 from .estimate import Estimate
 
 HIGHER_IS_BETTER = {"pair_accuracy": True, "accuracy": True, "unparsed": False}
@@ -118,6 +119,19 @@ def estimates(
     """
     table = sums.by_image(outcomes(answers, labels, options, pairs, protocol), pairs)
     return sums.estimates(Counts(*table.T), RATIOS, **bootstrap)
+
+
+def counted(
+    answers: Sequence[str], labels: Sequence[str], options: Sequence[Sequence[str]], pairs: Sequence[str | int],
+    protocol: str = "strict",
+) -> Counted:  # fmt: skip
+    """The counts of each pair, for a paired comparison of two systems.
+
+    Raises:
+        ValueError, TypeError: as `outcomes`.
+    """
+    table = sums.by_image(outcomes(answers, labels, options, pairs, protocol), pairs)
+    return Counted(tuple(dict.fromkeys(pairs)), table, RATIOS, columns=lambda one: Counts(*one.T))
 
 
 def _as_words(option: str) -> re.Pattern[str]:

@@ -206,17 +206,45 @@ def _random_swaps(images: int, samples: int, seed: int) -> Iterator[NDArray]:
 # -- p and interval ------------------------------------------------------------------------------------------------
 def _difference(moments: Moments, columns: NDArray, swapped: NDArray, share: bool, level: float) -> Difference:
     value, se, statistic = (float(one[0]) for one in _statistic(moments, columns.sum(axis=0)[None]))
-    rows, n = columns[columns.any(axis=1)], moments.images
-    if not len(rows) or (value == 0 and se == 0):
-        return Difference(Estimate(value, value, value, n), 1.0, len(rows))
-    exact = len(rows) <= EXACT
+    rows = columns[columns.any(axis=1)]
+    one_sided = None
+    if len(rows) and not rows[:, 1].any() and not np.ptp(np.abs(rows), axis=0).any():  # only their number counts
+        one_sided = rows[:, 0] > 0
+    return judge(Seen(value, se, statistic, len(rows), moments.images), swapped, (-1.0, 1.0) if share else None, level,
+                 one_sided)  # fmt: skip
+
+
+class Seen(NamedTuple):
+    """A difference as it is: its value, standard error and statistic, the units that differ, and all units."""
+
+    value: float
+    se: float
+    statistic: float
+    differing: int
+    units: int
+
+
+def judge(
+    seen: Seen, swapped: NDArray, ends: tuple[float, float] | None, level: float, ahead: NDArray | None = None
+) -> Difference:
+    """p and interval of a difference from the statistics T* of its swaps.
+
+    Args:
+        swapped: of every distinct swap where at most EXACT units differ, else of random ones.
+        ends: which the difference cannot leave; None is no end.
+        ahead: of single trials, which of the differing ones the first system has right; p is then McNemar's.
+    """
+    value, se, statistic, differing, n = seen
+    if not differing or (value == 0 and se == 0):
+        return Difference(Estimate(value, value, value, n), 1.0, differing)
+    exact = differing <= EXACT
     beyond = int(np.count_nonzero(swapped >= statistic * (1 - TIE)))
     p = beyond / len(swapped) if exact else (beyond + 1) / (len(swapped) + 1)
-    if not exact and not rows[:, 1].any() and not np.ptp(np.abs(rows), axis=0).any():  # only their number counts
-        p = mcnemar(list(rows[:, 0] > 0), list(rows[:, 0] < 0))
+    if not exact and ahead is not None:
+        p = mcnemar(list(ahead), list(~ahead))
     elif not exact and beyond < RARE:
-        p = min(p, max(_tail(statistic, swapped, n), 2.0 ** (1 - len(rows))))
-    return Difference(_interval(value, se, _critical(swapped, exact, level), p, share, n, level), p, len(rows))
+        p = min(p, max(_tail(statistic, swapped, n), 2.0 ** (1 - differing)))
+    return Difference(_interval(value, se, _critical(swapped, exact, level), p, ends, n, level), p, differing)
 
 
 def _critical(swapped: NDArray, exact: bool, level: float) -> float:
@@ -238,7 +266,7 @@ def _tail(statistic: float, swapped: NDArray, n: int) -> float:
 
 
 def _interval(
-    value: float, se: float, critical: float, p: float, share: bool, n: int, level: float
+    value: float, se: float, critical: float, p: float, ends: tuple[float, float] | None, n: int, level: float
 ) -> Estimate:
     """value ± critical·se; where so few images differ that no T* is finite, Student's, widened to hold 0."""
     half = critical * se if se > 0 else 0.0
@@ -251,6 +279,6 @@ def _interval(
     low, high = value - half, value + half
     if p > 1 - level:
         low, high = min(low, 0.0), max(high, 0.0)
-    if share:
-        low, high = max(low, -1.0), min(high, 1.0)
+    if ends is not None:
+        low, high = max(low, ends[0]), min(high, ends[1])
     return Estimate(value, low, high, n)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import by_image as sums
 from . import closed_questions as closed
 from .closed_questions import shares
+from .counted import Counted
 from .estimate import Estimate
 from .yes_no import anywhere, words
 
@@ -119,6 +120,18 @@ def mean_of_splits(
     Raises:
         ValueError, TypeError: as `estimates`, or no split.
     """
+    found = counted(splits, protocol)
+    return {name: closed.composed(found.table, of, **options) for name, of in found.composed.items()}
+
+
+def counted(
+    splits: Sequence[tuple[Sequence[str], Sequence[str], Sequence[str | int]]], protocol: str = "official"
+) -> Counted:
+    """The counts of each image in each split, for a paired comparison of the mean over splits, or of a single one.
+
+    Raises:
+        ValueError, TypeError: as `mean_of_splits`.
+    """
     if not splits:
         raise ValueError("no splits to average.")
     images = {image: place for place, image in enumerate(dict.fromkeys(i for _, _, split in splits for i in split))}
@@ -126,13 +139,12 @@ def mean_of_splits(
     for number, (answers, labels, of) in enumerate(splits):
         closed.check(answers, labels, of)
         np.add.at(counts[:, number], [images[image] for image in of], outcomes(answers, labels, protocol))
-    flat = counts.reshape(len(images), -1)
     shape = (len(splits), len(Outcome._fields))
 
     def mean(figure: Any) -> Any:
         return lambda total: figure(total.reshape(*total.shape[:-1], *shape)).mean(axis=-1)
 
-    return {name: closed.composed(flat, mean(FIGURES[name]), **options) for name in ORDER}
+    return Counted(tuple(images), counts.reshape(len(images), -1), {}, {name: mean(FIGURES[name]) for name in ORDER})
 
 
 def corrected(

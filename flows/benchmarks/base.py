@@ -15,6 +15,7 @@ from ...datasets.coco import CocoFiles
 from ...datasets.examples import POPE_SAMPLE, WORLD, Example
 from ...metrics import pope
 from ...metrics.chair import Chair
+from ...metrics.counted import Counted
 from ...metrics.estimate import Estimate
 
 DEFAULT_LIMIT = POPE_SAMPLE
@@ -127,6 +128,14 @@ class Benchmark(Protocol):
     def estimates(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]: ...
 
     def marks(self, source: Source, example: Example, text: str) -> list[Mark]: ...
+
+    def counted(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> Mapping[str, Counted]:
+        """Title -> counts of the units that a paired comparison swaps: images, or groups of questions.
+
+        Empty where the benchmark has no such comparison, or one of its own. A figure's name is the title, "_" and the
+        name there; the title "" adds nothing.
+        """
+        return {}
 
     def protocol(self, source: Source) -> dict[str, Any]:
         """How answers are read, for the manifest."""

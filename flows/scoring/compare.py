@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...metrics import compare, pope
+from ...datasets.examples import Example
+from ...metrics import compare, counted, pope
 from ...metrics.chair import Chair
+from ..benchmarks.base import Benchmark, Source
 from ..benchmarks.chair import CHAIR
 from ..benchmarks.pope import ALL, POPE, PREFIX
 from ..benchmarks.registry import BENCHMARKS
@@ -40,6 +42,24 @@ class Split:
     protocol: str
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Answers to a benchmark that counts them itself, by example."""
+
+    benchmark: Benchmark
+    source: Source
+    examples: Mapping[str, Example]
+    answers: dict[str, str]
+
+    def counted(self, shared: Sequence[str]) -> Mapping[str, counted.Counted]:
+        """The counts of some of the examples, by title."""
+        texts = [self.answers[name] for name in shared]
+        return self.benchmark.counted(self.source, [self.examples[name] for name in shared], texts)
+
+
+Part = Texts | Split | Answers
+
+
 @dataclass(frozen=True)
 class System:
     """One system on one benchmark.
@@ -55,7 +75,7 @@ class System:
     name: str
     benchmark: str
     method: str
-    parts: Mapping[str, Texts | Split]
+    parts: Mapping[str, Part]
     about: Mapping[str, Any]
     figures: Mapping[str, float] = field(default_factory=dict)
 
@@ -156,17 +176,20 @@ def of_answers(path: Path, read: files.Answered, protocol: str) -> System:
     return System(str(path), "pope", "answers", {title: split}, {"protocol": protocol, "files": title}, figures)
 
 
-def _parts(folder: Path, request: Evaluation, benchmark: str, decoder: str) -> dict[str, Texts | Split]:
+def _parts(folder: Path, request: Evaluation, benchmark: str, decoder: str) -> dict[str, Part]:
     asker, source = BENCHMARKS[benchmark], request.source
-    if not isinstance(asker, CHAIR | POPE):
+    counts = getattr(type(asker), "counted", Benchmark.counted) is not Benchmark.counted
+    if not isinstance(asker, CHAIR | POPE) and not counts:
         return {}
     examples = asker.examples(source)
     rows = answer_file.rows_of(str(folder), benchmark, decoder, examples)
     good = [(e, row["text"]) for e, row in zip(examples, rows, strict=True) if row["error"] is None]
+    if not isinstance(asker, CHAIR | POPE):
+        return {"": Answers(asker, source, {e.id: e for e, _ in good}, {e.id: text for e, text in good})}
     if isinstance(asker, CHAIR):
         truth = {e.image_id: e.objects for e, _ in good}
         return {"": Texts(source.chair, {e.image_id: text for e, text in good}, truth)}
-    parts: dict[str, Texts | Split] = {}
+    parts: dict[str, Part] = {}
     in_splits = [(split, e, text) for e, text in good for split in e.splits]
     titles = dict.fromkeys(split for split, _, _ in in_splits)
     for title in [*titles, *([ALL] if len(titles) > 1 else [])]:  # a question of several splits counts in each
@@ -245,7 +268,7 @@ def figure_name(title: str, name: str) -> str:
 def pair(baseline: System, system: System) -> Found:
     """A system against the baseline, on what both were asked, paired by image; each verdict stands for itself.
 
-    CHAIR is compared as written, and at equal length; POPE split by split.
+    CHAIR is compared as written, and at equal length; POPE split by split; others in the units that they count.
 
     Raises:
         ValueError: not one image or question in common, or another truth for the same one.
@@ -258,6 +281,8 @@ def pair(baseline: System, system: System) -> Found:
             tables |= _captions(one, other, warnings, f"{system.name} and {baseline.name}")
         elif isinstance(one, Split) and isinstance(other, Split):
             tables[title] = _answers(one, other, warnings, f"{system.name} and {baseline.name}, {title}")
+        elif isinstance(one, Answers) and isinstance(other, Answers):
+            tables |= _counted(one, other, warnings, f"{system.name} and {baseline.name}")
         else:
             warnings.append(f"only {system.name} has {title or system.benchmark}: not compared.")
     unpaired = f"{system.benchmark} has no paired comparison; its figures stand in {RESULTS}"
@@ -297,6 +322,23 @@ def _answers(one: Split, other: Split, warnings: list[str], names: str) -> compa
     mine, theirs = ([split.answers[key] for key in shared] for split in (one, other))
     labels, images = [one.labels[key] for key in shared], [key[1] for key in shared]
     return compare.compare_pope(mine, theirs, labels, images, one.protocol)
+
+
+def _counted(one: Answers, other: Answers, warnings: list[str], names: str) -> dict[str, compare.Found]:
+    shared = [name for name in one.answers if name in other.answers]
+    _check_shared(len(shared), len(one.answers), len(other.answers), "questions", warnings, names)
+    mine, theirs = ({n: (e.question, e.label, dict(e.facts)) for n, e in x.examples.items()} for x in (one, other))
+    if unlike := [name for name in shared if mine[name] != theirs[name]]:
+        raise ValueError(f"{names} have other questions or labels for {len(unlike)} examples, such as {unlike[0]!r}.")
+    better, theirs_counted = one.benchmark.higher_is_better, other.counted(shared)
+    return {
+        title: counted.compare_counted(
+            table, theirs_counted[title],
+            {name: better[figure_name(title, name)] for name in (*table.ratios, *table.composed)
+             if figure_name(title, name) in better},
+        )
+        for title, table in one.counted(shared).items()
+    }  # fmt: skip
 
 
 def _check_shared(shared: int, one: int, other: int, what: str, warnings: list[str], names: str) -> None:

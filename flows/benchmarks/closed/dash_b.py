@@ -9,6 +9,7 @@ from ....datasets.closed import dash_b as dash_b_files
 from ....datasets.closed.base import ClosedQuestion
 from ....datasets.examples import Example
 from ....metrics import dash_b
+from ....metrics.counted import Counted
 from ....metrics.estimate import Estimate
 from ..base import Source
 from .base import FromFiles
@@ -35,6 +36,9 @@ class DASHB(FromFiles):
 
     def estimates(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]:
         return dash_b.estimates(texts, [e.label or "" for e in examples], self.reader(source))
+
+    def counted(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> Mapping[str, Counted]:
+        return {"": dash_b.counted(texts, [e.label or "" for e in examples], self.reader(source))}
 
     def right(self, source: Source, example: Example, text: str) -> bool:
         return dash_b.READERS[self.reader(source)](text) == example.label

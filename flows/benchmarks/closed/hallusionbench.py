@@ -9,6 +9,7 @@ from ....datasets.closed import hallusionbench as hallusionbench_files
 from ....datasets.closed.base import ClosedQuestion
 from ....datasets.examples import Example
 from ....metrics import hallusionbench
+from ....metrics.counted import Counted
 from ....metrics.estimate import Estimate
 from ..base import Source
 from .base import FromFiles
@@ -41,6 +42,10 @@ class HallusionBench(FromFiles):
     def estimates(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]:
         of = [hallusionbench.of_row(e.facts) for e in examples]
         return hallusionbench.estimates(texts, of, self.reader(source))
+
+    def counted(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> Mapping[str, Counted]:
+        of = [hallusionbench.of_row(e.facts) for e in examples]
+        return {"": hallusionbench.counted(texts, of, self.reader(source))}
 
     def right(self, source: Source, example: Example, text: str) -> bool:
         return hallusionbench.grade(text, hallusionbench.of_row(example.facts), self.reader(source)) == 1

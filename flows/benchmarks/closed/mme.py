@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ....datasets.closed import mme as mme_files
 from ....datasets.closed.base import ClosedQuestion
 from ....datasets.examples import Example
 from ....metrics import mme
+from ....metrics.counted import Counted
 from ....metrics.estimate import Estimate
 from ..base import Source
 from .base import FromFiles
@@ -37,17 +39,25 @@ class MME(FromFiles):
         return mme_files.read(folder)
 
     def estimates(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]:
-        tasks: dict[str, list[mme.Question]] = {}
-        answered = list(zip(examples, texts, strict=True))
-        whole = [e.image_id for e, _ in answered]
-        for e, text in answered:
-            if whole.count(e.image_id) == 2:  # an image that could not be read leaves no half of a pair
-                name = str(e.image_id).removeprefix(f"{e.facts['part']}/")
-                tasks.setdefault(e.facts["part"], []).append(mme.Question(name, e.label or "", text))
         return {
             f"{title}_{name}": estimate
-            for title, table in mme.estimates(tasks, self.reader(source)).items() for name, estimate in table.items()
-        }  # fmt: skip
+            for title, table in mme.estimates(_tasks(examples, texts), self.reader(source)).items()
+            for name, estimate in table.items()
+        }
+
+    def counted(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> Mapping[str, Counted]:
+        return mme.counted(_tasks(examples, texts), self.reader(source))
 
     def right(self, source: Source, example: Example, text: str) -> bool:
         return mme.READERS[self.reader(source)](text) == example.label
+
+
+def _tasks(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, list[mme.Question]]:
+    """Task -> its questions with their answers; an image that could not be read leaves no half of a pair."""
+    found: dict[str, list[mme.Question]] = {}
+    whole = Counter(e.image_id for e in examples)
+    for e, text in zip(examples, texts, strict=True):
+        if whole[e.image_id] == 2:
+            name = str(e.image_id).removeprefix(f"{e.facts['part']}/")
+            found.setdefault(e.facts["part"], []).append(mme.Question(name, e.label or "", text))
+    return found

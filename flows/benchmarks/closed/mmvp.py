@@ -10,6 +10,7 @@ from ....datasets.closed import mmvp as mmvp_files
 from ....datasets.closed.base import ClosedQuestion
 from ....datasets.examples import Example
 from ....metrics import mmvp
+from ....metrics.counted import Counted
 from ....metrics.estimate import Estimate
 from ..base import Source
 from .base import FromFiles
@@ -39,6 +40,11 @@ class MMVP(FromFiles):
         pairs = [str(e.facts["group"]) for e in examples]
         labels, options = [e.label or "" for e in examples], [e.facts["options"] for e in examples]
         return mmvp.estimates(texts, labels, options, pairs, self.reader(source))
+
+    def counted(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> Mapping[str, Counted]:
+        pairs = [str(e.facts["group"]) for e in examples]
+        labels, options = [e.label or "" for e in examples], [e.facts["options"] for e in examples]
+        return {"": mmvp.counted(texts, labels, options, pairs, self.reader(source))}
 
     def right(self, source: Source, example: Example, text: str) -> bool:
         return mmvp.READERS[self.reader(source)](text, example.facts["options"]) == example.label

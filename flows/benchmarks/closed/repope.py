@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ....datasets.closed import repope as repope_files
@@ -10,6 +10,7 @@ from ....datasets.closed.base import ClosedQuestion
 from ....datasets.examples import Example
 from ....datasets.pope import STRATEGIES
 from ....metrics import pope, repope
+from ....metrics.counted import Counted
 from ....metrics.estimate import Estimate
 from ..base import Source
 from .base import FromFiles
@@ -49,20 +50,22 @@ class RePOPE(FromFiles):
     def estimates(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Estimate]:
         found: dict[str, Estimate] = {}
         reader = self.reader(source)
-        for prefix, label in (("", _corrected), ("pope_", lambda e: e.label)):
-            parts: list[tuple[list[str], list[str], list[str]]] = []
-            for split in STRATEGIES:
-                part = [
-                    (text, label(e), str(e.image_id)) for e, text in zip(examples, texts, strict=True)
-                    if split in e.splits and label(e) != "removed"
-                ]  # fmt: skip
-                if part:
-                    parts.append(([p[0] for p in part], [str(p[1]) for p in part], [p[2] for p in part]))
-                    scored = repope.estimates(*parts[-1], reader)
-                    found |= {f"{prefix}{split}_{name}": estimate for name, estimate in scored.items()}
+        for prefix in _LABELS:
+            parts = _parts(prefix, examples, texts)
+            for split, part in parts.items():
+                found |= {f"{prefix}{split}_{name}": one for name, one in repope.estimates(*part, reader).items()}
             if len(parts) == len(STRATEGIES):
-                means = repope.mean_of_splits(parts, reader)
+                means = repope.mean_of_splits(list(parts.values()), reader)
                 found |= {f"{prefix}mean_{name}": estimate for name, estimate in means.items()}
+        return found
+
+    def counted(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> Mapping[str, Counted]:
+        found = {}
+        for prefix in _LABELS:
+            parts = _parts(prefix, examples, texts)
+            found |= {prefix + split: repope.counted([part], self.reader(source)) for split, part in parts.items()}
+            if len(parts) == len(STRATEGIES):
+                found[f"{prefix}mean"] = repope.counted(list(parts.values()), self.reader(source))
         return found
 
     def right(self, source: Source, example: Example, text: str) -> bool:
@@ -72,3 +75,20 @@ class RePOPE(FromFiles):
 
 def _corrected(example: Example) -> str:
     return example.facts["corrected"]
+
+
+_LABELS: Mapping[str, Callable[[Example], str | None]] = {"": _corrected, "pope_": lambda example: example.label}
+Part = tuple[list[str], list[str], list[str]]  # answers, labels, images
+
+
+def _parts(prefix: str, examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Part]:
+    """Split -> its answers under RePOPE's labels (prefix ""), or under POPE's."""
+    label, found = _LABELS[prefix], {}
+    for split in STRATEGIES:
+        part = [
+            (text, str(label(e)), str(e.image_id)) for e, text in zip(examples, texts, strict=True)
+            if split in e.splits and label(e) != "removed"
+        ]  # fmt: skip
+        if part:
+            found[split] = [p[0] for p in part], [p[1] for p in part], [p[2] for p in part]
+    return found

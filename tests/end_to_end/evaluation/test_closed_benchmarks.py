@@ -1,12 +1,14 @@
 """RePOPE, MME, MMVP, HallusionBench and DASH-B through `evaluate`, on folders as users have them, with drawn images."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from veridical.datasets.world import scene
 from veridical.flows.benchmarks.base import Source
 from veridical.flows.benchmarks.registry import BENCHMARKS
+from veridical.flows.scoring import compare as comparing
 
 NAMES = ("repope", "mme", "mmvp", "hallusionbench", "dash_b")
 
@@ -176,3 +178,51 @@ def test_evaluate_asks_scores_and_reports_them(veridical, tmp_path):
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert "always yes" in manifest["benchmarks"]["dash_b"]["protocol"]["constant answers"]
     assert {"dash_benchmark_neg.json", "dash_benchmark_pos.json"} <= manifest["files"].keys()
+
+
+def system(benchmark, source, name, answer):
+    examples = benchmark.examples(source)
+    texts = {e.id: answer(e) for e in examples}
+    part = comparing.Answers(benchmark, source, {e.id: e for e in examples}, texts)
+    return comparing.System(name, benchmark.name, name, {"": part}, {})
+
+
+def test_two_systems_are_compared_in_the_units_of_the_benchmark_and_their_figures_are_those_of_results(case):
+    benchmark, source = case
+    words = ("(a)", "(b)") if benchmark.name == "mmvp" else ("yes", "no")
+    constant = system(benchmark, source, "constant", lambda e: words[0])
+    varied = system(benchmark, source, "varied", lambda e: words[len(e.id) % 2])
+    (found,) = comparing.against_first([constant, varied])
+    part = varied.parts[""]
+    there = benchmark.estimates(source, list(part.examples.values()), list(part.answers.values()))
+    compared = {
+        comparing.figure_name(title, name): one for title, table in found.tables.items() for name, one in table.items()
+    }
+    assert set(benchmark.headline) <= compared.keys()
+    for name, one in compared.items():
+        assert one.first == pytest.approx(there[name].value)
+        assert one.higher_is_better is benchmark.higher_is_better.get(name)
+        assert one.verdict == "inside the noise"  # two images show nothing
+    assert not found.notes
+
+
+def test_systems_are_compared_on_the_questions_that_both_answered(case):
+    benchmark, source = case
+    one, other = (system(benchmark, source, name, lambda e: "yes") for name in "ab")
+    left_out = next(iter(other.parts[""].answers))
+    del other.parts[""].answers[left_out]
+    (found,) = comparing.against_first([one, other])
+    count = len(one.parts[""].answers)
+    assert f"compared on the {count - 1} questions that both have, of {count - 1} and {count}." in found.warnings
+
+
+def test_other_labels_under_the_same_question_are_refused(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        dash_b_folder(tmp_path / name)
+    benchmark = BENCHMARKS["dash_b"]
+    one, other = (system(benchmark, Source(data=str(tmp_path / name)), name, lambda e: "yes") for name in "ab")
+    first = next(iter(other.parts[""].examples))
+    other.parts[""].examples[first] = replace(other.parts[""].examples[first], label="maybe")
+    with pytest.raises(ValueError, match="have other questions or labels for 1 examples"):
+        comparing.against_first([one, other])

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from .limits.scenes import Setting, controlled
 from .pope import questions
 from .world import Scene, scene
 
@@ -22,7 +23,8 @@ class Example:
 
     Args:
         id: unique in its benchmark.
-        image: path of a file, or "world:test/17" for a scene that is drawn when it is opened.
+        image: path of a file, or "world:test/17" for a scene that is drawn when it is opened; "world:test/17/size=24"
+            is a controlled one (`datasets.limits`).
         image_id: whose truth it is; several questions may share it.
         question: None where the benchmark has one prompt for all images.
         label: "yes" or "no"; None for captions.
@@ -60,8 +62,8 @@ class Example:
         """
         if self.path is not None:
             return Image.open(self.path)
-        split, _, index = self.image.removeprefix(WORLD).partition("/")
-        return _scene(split, int(index)).image
+        split, index, *setting = self.image.removeprefix(WORLD).split("/")
+        return (controlled(split, int(index), Setting.read(setting[0])) if setting else _scene(split, int(index))).image
 
 
 def world_captions(split: str = "test", limit: int = POPE_SAMPLE) -> list[Example]:

@@ -7,6 +7,7 @@ NAMES = {
     "rh_auc": "rh_auc:RHAUC",
     "sycophancy": "sycophancy:Sycophancy",
     "number": "number:Number",
+    "limits": "limits:Limits",
     "repope": "closed.repope:RePOPE",
     "mme": "closed.mme:MME",
     "mmvp": "closed.mmvp:MMVP",

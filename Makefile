@@ -11,7 +11,7 @@ LIMIT ?= 100
 OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 TESTS ?= tests
 
-.PHONY: evaluate test test-matrix test-oldest test-newest lint setup clean
+.PHONY: evaluate test test-matrix test-oldest test-newest lint docs setup clean
 .DEFAULT_GOAL := evaluate
 
 setup: $(READY)
@@ -45,6 +45,11 @@ test-oldest test-newest: test-%:
 		'transformers$(if $(filter oldest,$*),==$(OLDEST))'
 	$(VENV)/transformers-$*/bin/python -P -c "import transformers; print('transformers', transformers.__version__)"
 	$(THREADS) $(VENV)/transformers-$*/bin/pytest -n 2 --dist loadfile $(TESTS)
+
+# The site of the documents in build/site; any warning is an error.
+docs: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -P -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -1,4 +1,4 @@
-"""The README's table of methods, made from the registry: `python -m veridical.cli.render.catalogue`."""
+"""The table of methods in docs/catalogue.md, made from the registry: `python -m veridical.cli.render.catalogue`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...pipelines.registry import DECODERS, DETECTORS, PROCEDURES, Registry
 
-README = Path(__file__).parent.parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "catalogue.md"
 BEGIN, END = "<!-- methods: made by python -m veridical.cli.render.catalogue -->", "<!-- /methods -->"
 
 
@@ -38,10 +38,10 @@ def markdown() -> str:
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}\n{markdown()}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n{markdown()}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def markdown(found: Mapping[str, Any], image: str) -> str:
     lines = [
         "# Gating", "",
         "Hallucination against the share of steps at which a decoder may act, written by", "",
-        "```", found["command"], "```", "",
+        "```bash", found["command"], "```", "",
         f"Model {found['model']}; {test['images']} images of {test['split']}, greedy, at most "
         f"{found['max_new_tokens']} new tokens.",
         f"Thresholds: quantiles of each detector's risk over the tokens of plain captions of {validation['images']} "

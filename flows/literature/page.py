@@ -23,7 +23,8 @@ Captions and answers that published methods released, plain and method on the sa
 files are their authors': `veridical data released` fetches them from the repositories named below, each under its
 SHA-256; the figures are ours.
 
-```
+<!-- not run: needs data of other repositories, and COCO -->
+```bash
 {command}
 ```
 

@@ -192,7 +192,8 @@ HEAD = """# What works on which family
 
 Made by the tests, from what they measured. To make it anew:
 
-```
+<!-- not run: needs a checkout -->
+```bash
 WRITE_SUPPORT=1 pytest tests/families/test_methods.py -k support
 ```
 

@@ -36,7 +36,10 @@ of the embedded world (`veridical.datasets.world`) and a prompt fit, and, by Gra
 with the prompt. AGLA masks images with it, so that `veridical caption photo.png -d agla` runs offline. It knows
 nothing of photographs.
 
+<!-- not run: needs a checkout -->
 ```python
+import open_clip
+
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:models/matcher")
 tokenizer = open_clip.get_tokenizer("local-dir:models/matcher")
 ```

@@ -18,6 +18,7 @@ from ..pipelines.matching.load import check_matcher
 from ..pipelines.method import number, one_of, ruled, share
 from . import agla_view
 from .contrast import Contrast
+from .view import require_callable
 
 if TYPE_CHECKING:
     from ..pipelines.model.layout import Inputs, Layout
@@ -67,8 +68,7 @@ class AGLA(Contrast):
     released = {"mode": "official"}
 
     def validate(self) -> None:
-        if self.view is not None and not callable(self.view):
-            raise ValueError(f"view={self.view!r} cannot be called; give a function from the inputs to pixel_values.")
+        require_callable(self.view)
         if self.matcher is not None:
             check_matcher(self.matcher)
             if self.view is not None:

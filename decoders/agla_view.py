@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,6 +16,7 @@ from ..pipelines.inputs.prepare import prompt_text
 from ..pipelines.matching.cache import Cached
 from ..pipelines.matching.load import default_matcher, load_matcher
 from ..pipelines.model.families import family
+from .view import require_image, viewed
 
 if TYPE_CHECKING:
     from ..pipelines.matching.base import Matcher
@@ -81,23 +81,14 @@ def masked(lvlm: Layout, inputs: Inputs, view: Callable[..., Tensor] | None, mat
     Raises:
         ValueError: inputs without an image, a view that returns another shape, or no processor for a matcher to read.
     """
-    if "pixel_values" not in inputs:
-        raise ValueError(f"there is no image to mask: inputs lack pixel_values; found {', '.join(inputs)}")
+    require_image(inputs, "mask")
     if view is None and lvlm.processor is None:
         raise ValueError(
             "AGLA's matchers read RGB images and questions, which a model without a processor does not have: load it "
             "from a folder with its processor, or give AGLA(view=…), a callable from the inputs to pixel_values of the "
             "same shape"
         )
-    view = matched_view(lvlm, matcher) if view is None else view
-    arguments = (inputs, prompts(lvlm, inputs)) if takes_prompts(view) else (inputs,)
-    pixels, found = inputs["pixel_values"], view(*arguments)
-    if found.shape != pixels.shape:
-        raise ValueError(
-            f"view returned pixel_values of shape {tuple(found.shape)}; the image's are {tuple(pixels.shape)}, "
-            "and both branches need as many image tokens"
-        )
-    return found.to(pixels)
+    return viewed(lvlm, inputs, matched_view(lvlm, matcher) if view is None else view)
 
 
 def matched_view(lvlm: Layout, matcher: str | None) -> MatchedView:
@@ -129,18 +120,3 @@ def question(prompt: str, before: str, after: str) -> str:
         text = text.partition(before)[2]
     text = _SHORT.sub("", text.removesuffix(after))
     return " ".join(re.sub(r"[.!\"()*#:;~]", " ", text.lower()).split()[:WORDS])
-
-def takes_prompts(view: Callable[..., Any]) -> bool:
-    """Whether a view has room for a second positional argument."""
-    kinds = [p.kind for p in inspect.signature(view).parameters.values()]
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return inspect.Parameter.VAR_POSITIONAL in kinds or sum(kind in positional for kind in kinds) > 1
-
-
-def prompts(lvlm: Layout, inputs: Inputs) -> list[str]:
-    """The text of every row without its image tokens; "" without a processor."""
-    if lvlm.processor is None:
-        return [""] * inputs["input_ids"].shape[0]
-    kept = ~lvlm.image_mask(inputs["input_ids"]) & inputs["attention_mask"].bool()
-    rows = [ids[keep] for ids, keep in zip(inputs["input_ids"], kept, strict=True)]
-    return [lvlm.processor.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]

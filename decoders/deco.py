@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_layers
 from ..pipelines.engine.declarations import Declaration, LogitsEdit, Reading, Step
 from ..pipelines.method import Decoder, count, layers_of, number, share
+from .depth import chosen_layers
 from .early_logits import last_position
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ class DeCo(Decoder):
     released = {}  # the CHAIR script
 
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
-        count = len(lvlm.layers)
-        layers = default_layers(count) if self.layers is None else check_layers(self.layers, count, "DeCo")
+        layers = chosen_layers(self, lvlm, default_layers)
         if layers:
             yield Reading("deco", layers, keep=last_position, of="block")
             yield LogitsEdit(partial(self.mix, lvlm))

@@ -1,4 +1,24 @@
-"""Layers that were published for models of 32 layers, in a model of any depth."""
+"""Which layers a method edits: those that are named, or its own in a model of any depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..pipelines.checks import check_layers
+
+if TYPE_CHECKING:
+    from ..pipelines.model.layout import Layout
+
+
+def chosen_layers(decoder: Any, lvlm: Layout, default: Callable[[int], Sequence[int]]) -> Sequence[int]:
+    """The decoder's `layers`; where they are None, its default ones of a model of that many layers.
+
+    Raises:
+        ValueError: a layer that the model does not have.
+    """
+    count = len(lvlm.layers)
+    return default(count) if decoder.layers is None else check_layers(decoder.layers, count, type(decoder).__name__)
 
 
 def scaled_layers(first: int, last: int, count: int) -> range:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Step
 from ..pipelines.method import NO_IMAGE
+from .attention_sites import shown
 from .contrast import Contrast
 from .plausibility import cut
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.call import AttentionCall
     from ..pipelines.model.layout import Inputs, Layout
 
 
@@ -25,18 +25,7 @@ def boost(
 ) -> Float[Tensor, "batch head query key"]:  # fmt: skip
     """z + strength·|z| in these rows: positive scores grow, negative ones move toward 0, masked ones stay."""
     gain = (strength[:, None, :] * rows[..., None])[:, None].to(scores.dtype)  # batch 1 query key
-    shown = scores > torch.finfo(scores.dtype).min / 2  # a mask is −inf, or about the least number there is
-    return scores + gain * torch.where(shown, scores.abs(), 0.0)
-
-
-def producing_rows(call: AttentionCall, queries: int) -> Bool[Tensor, "batch query"]:
-    """The rows of this pass that produce tokens, whether or not a cache spares the others: the last prompt token's on.
-
-    Only they are edited, so that a run without a cache edits what a run with one has edited before.
-    """
-    last = torch.zeros_like(call.sequences.image)
-    last[:, -1] = True
-    return call.sequences.at_queries(last, True, queries).to(call.query.device)
+    return scores + gain * torch.where(shown(scores), scores.abs(), 0.0)
 
 
 def guide(

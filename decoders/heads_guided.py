@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_layers
 from ..pipelines.engine.declarations import AttentionEdit, Declaration
 from ..pipelines.method import Decoder, layers_of, number
-from .depth import scaled_layers
-from .guidance import producing_rows
+from .attention_sites import producing_rows, shown
+from .depth import chosen_layers, scaled_layers
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall
@@ -30,10 +30,9 @@ def raise_by_mean(
     rows: Bool[Tensor, "batch query"], alpha: float,
 ) -> Float[Tensor, "batch head query key"]:  # fmt: skip
     """z + α·mean over heads of |z|, at image keys in these rows; masked scores stay. The mean is in float32 or more."""
-    shown = scores > torch.finfo(scores.dtype).min / 2  # a mask is −inf, or about the least number there is
     wide = torch.promote_types(scores.dtype, torch.float32)
-    size = torch.where(shown, scores.abs(), 0.0).mean(1, keepdim=True, dtype=wide)
-    where = image[:, None, None, :] & rows[:, None, :, None] & shown
+    size = torch.where(shown(scores), scores.abs(), 0.0).mean(1, keepdim=True, dtype=wide)
+    where = image[:, None, None, :] & rows[:, None, :, None] & shown(scores)
     return torch.where(where, (scores + alpha * size).to(scores.dtype), scores)
 
 
@@ -66,9 +65,7 @@ class HeadsGuided(Decoder):
     released = {}  # its script agrees with the paper
 
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
-        count = len(lvlm.layers)
-        layers = scaled_layers(5, 18, count) if self.layers is None else check_layers(self.layers, count, "HeadsGuided")
-        yield AttentionEdit(layers, self.edit, on="scores")
+        yield AttentionEdit(chosen_layers(self, lvlm, partial(scaled_layers, 5, 18)), self.edit, on="scores")
 
     def edit(
         self, scores: Float[Tensor, "batch head query key"], call: AttentionCall

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -42,6 +43,27 @@ def prompt_attention(
     image = lvlm.image_mask(inputs["input_ids"])
     reading = Reading("prompt", range(len(lvlm.layers)), keep=last_row)
     return image_tokens(prefill(lvlm, inputs, [reading]).latest("prompt").to(image.device), image)
+
+
+# -- which get least -----------------------------------------------------------------------------------------------
+def kept_count(keep: float, tokens: int) -> int:
+    """How many of N image tokens stay: max(1, ⌊keep·N + ½⌋) for a share (a float), at most N for a count (an int).
+
+    >>> kept_count(0.1, 576), kept_count(100, 576), kept_count(100, 64)
+    (58, 100, 64)
+    """
+    wanted = keep if isinstance(keep, int) else max(1, math.floor(keep * tokens + 0.5))
+    return min(wanted, tokens)
+
+
+def least_attended(
+    attention: Float[Tensor, "batch query key"], image: Bool[Tensor, "batch key"], keep: float
+) -> Bool[Tensor, "batch query key"]:
+    """The image tokens with the least attention in each row, as many as `keep` says; of equals, the earlier."""
+    order = attention.masked_fill(~image[:, None], math.inf).argsort(dim=2, stable=True)
+    rank = order.argsort(dim=2)
+    counts = [kept_count(keep, tokens) for tokens in image.sum(1).tolist()]
+    return (rank < torch.tensor(counts, device=rank.device)[:, None, None]) & image[:, None]
 
 
 # -- blanking tokens of one branch ---------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..pipelines.engine.declarations import AttentionEdit, Declaration
 from ..pipelines.method import count, number, share
+from .attention_sites import producing_rows
 from .encoder_attention import encoder_attention
-from .guidance import Guidance, boost, producing_rows
+from .guidance import Guidance, boost
 from .image_tokens import image_tokens, place
 
 if TYPE_CHECKING:

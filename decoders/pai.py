@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..pipelines.engine.declarations import AttentionEdit, Declaration
 from ..pipelines.method import count, number, share
-from .guidance import Guidance, boost, guide, producing_rows
+from .attention_sites import producing_rows
+from .guidance import Guidance, boost, guide
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall

@@ -16,12 +16,14 @@ from torch import Tensor, where
 from ..pipelines.method import number, ruled, seed, share
 from . import ritual_view
 from .contrast import Contrast
+from .ritual_transforms import TRANSFORMS
+from .view import require_callable
 
 if TYPE_CHECKING:
     from ..pipelines.engine.declarations import Step
     from ..pipelines.model.layout import Inputs, Layout
 
-NAMES = tuple(ritual_view.TRANSFORMS)
+NAMES = tuple(TRANSFORMS)
 
 
 def _known(name: str, values: Any) -> tuple[str, ...]:
@@ -75,8 +77,7 @@ class RITUAL(Contrast):
     released = {}  # what its scripts run, but for the bugs above
 
     def validate(self) -> None:
-        if self.view is not None and not callable(self.view):
-            raise ValueError(f"view={self.view!r} cannot be called; give a function from the inputs to pixel_values.")
+        require_callable(self.view)
 
     def branch(self, lvlm: Layout, inputs: Inputs) -> Inputs:
         return {**inputs, "pixel_values": ritual_view.transformed(lvlm, inputs, self.view, self.transforms, self.seed)}

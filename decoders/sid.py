@@ -6,45 +6,23 @@ arXiv 2408.02032.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import pad
 
-from ..pipelines.checks import check_count, check_range
 from ..pipelines.engine.declarations import AttentionEdit, Branch, Declaration, LogitsEdit
-from ..pipelines.method import count, number, ruled, share
+from ..pipelines.method import count, number, share, share_or_count
 from .contrast import Contrast
+from .image_tokens import least_attended
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall
     from ..pipelines.model.layout import Inputs, Layout
-
-
-def kept_count(keep: float, tokens: int) -> int:
-    """How many of N image tokens stay: max(1, ⌊keep·N + ½⌋) for a share (a float), at most N for a count (an int).
-
-    >>> kept_count(0.1, 576), kept_count(100, 576), kept_count(100, 64)
-    (58, 100, 64)
-    """
-    wanted = keep if isinstance(keep, int) else max(1, math.floor(keep * tokens + 0.5))
-    return min(wanted, tokens)
-
-
-def least_attended(
-    attention: Float[Tensor, "batch query key"], image: Bool[Tensor, "batch key"], keep: float
-) -> Bool[Tensor, "batch query key"]:
-    """The image tokens with the least attention in each row, as many as `keep` says; of equals, the earlier."""
-    order = attention.masked_fill(~image[:, None], math.inf).argsort(dim=2, stable=True)
-    rank = order.argsort(dim=2)
-    counts = [kept_count(keep, tokens) for tokens in image.sum(1).tolist()]
-    return (rank < torch.tensor(counts, device=rank.device)[:, None, None]) & image[:, None]
 
 
 def hide(
@@ -55,13 +33,6 @@ def hide(
     least = torch.finfo(scores.dtype).min
     left = ((scores[:, 0] > least / 2) & ~hidden).any(2, keepdim=True)
     return scores.masked_fill((hidden & (left | ~own))[:, None], least)
-
-
-def _share_or_count(name: str, value: Any) -> float:
-    meaning = "image tokens that stay: a share as a float, a count as a whole number"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return check_count(name, value, meaning, low=1)
-    return check_range(name, value, 0, 1, meaning)
 
 
 @dataclass(frozen=True)
@@ -88,9 +59,9 @@ class SID(Contrast):
     alpha: float = number(0.5, "strength of the contrast", "0 leaves l. Code: 0.5 in effect.")
     beta: float = share(0.1, "plausibility cut", "0 is no cut. Code: 0.1, and in effect none in greedy decoding.")
     layer: int = count(3, "first layer with hidden image tokens, from 0", "Paper: 3; 5 for InstructBLIP. Code: 2.", 1)
-    keep: float = ruled(
-        0.1, "image tokens that stay visible", "a share from 0 to 1, or a whole number of tokens",
-        "1.0 is all of them, 1 a single one. Paper: 0.1. Code: 100 (POPE) or 50 (CHAIR) of 576.", _share_or_count,
+    keep: float = share_or_count(
+        0.1, "image tokens that stay visible",
+        "1.0 is all of them, 1 a single one. Paper: 0.1. Code: 100 (POPE) or 50 (CHAIR) of 576.",
     )  # fmt: skip
 
     against = "the least attended image tokens"
@@ -113,17 +84,10 @@ class SID(Contrast):
         prompt = call.sequences.prompt(attention.shape[1]).stop
         if prompt:  # its rows share the last one's choice
             attention = torch.cat([attention[:, prompt - 1 : prompt].expand(-1, prompt, -1), attention[:, prompt:]], 1)
-        chosen, seen = least_attended(attention, call.image, self.keep), call.sequences.seen
-        # by position: other layers may hold fewer keys, and a static cache holds empty ones behind
-        chosen = chosen[..., :seen]
-        visible["tokens"] = pad(chosen, (seen - chosen.shape[2], 0))
+        visible["tokens"] = call.sequences.by_position(least_attended(attention, call.image, self.keep))
         return probabilities
 
     def edit(self, visible: dict[str, Tensor], scores: Tensor, call: AttentionCall) -> Tensor:
-        queries, keys = scores.shape[2:]
-        seen = call.sequences.seen
-        gone = max(0, seen - keys)  # positions that a sliding cache has let go
-        tokens = pad(visible["tokens"].to(scores.device), (-gone, max(0, keys - seen)))
-        own = torch.zeros(queries, keys, dtype=torch.bool, device=scores.device)
-        own.diagonal(seen - queries - gone).fill_(True)
-        return hide(scores, call.image[:, None] & ~tokens, own)
+        where, (queries, keys) = call.sequences, scores.shape[2:]
+        hidden = call.image[:, None] & ~where.by_key(visible["tokens"].to(scores.device), keys)
+        return hide(scores, hidden, where.own_key(queries, keys).to(scores.device))

@@ -16,11 +16,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_layers
 from ..pipelines.engine.declarations import AttentionEdit, Declaration, HeadEdit
 from ..pipelines.method import Decoder, layers_of, number, one_of, share
-from .guidance import producing_rows
-from .vaf import behind_image
+from .attention_sites import producing_rows, shown, text_rows
+from .depth import chosen_layers
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall
@@ -31,9 +30,8 @@ def head_scores(
     scores: Float[Tensor, "batch head query key"], image: Bool[Tensor, "batch key"]
 ) -> Float[Tensor, "batch head query"]:
     """Σ of the raw scores over image keys, in float32 or more; masked ones count nothing."""
-    shown = scores > torch.finfo(scores.dtype).min / 2  # a mask is −inf, or about the least number there is
     wide = torch.promote_types(scores.dtype, torch.float32)
-    return torch.where(image[:, None, None, :] & shown, scores, 0.0).sum(-1, dtype=wide)
+    return torch.where(image[:, None, None, :] & shown(scores), scores, 0.0).sum(-1, dtype=wide)
 
 
 def kept_heads(sums: Float[Tensor, "batch head query"], keep: float) -> Bool[Tensor, "batch head query"]:
@@ -87,8 +85,7 @@ class SPIN(Decoder):
         return self.keep == 1 or self.factor == 1
 
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
-        count = len(lvlm.layers)
-        layers = range(count) if self.layers is None else check_layers(self.layers, count, "SPIN")
+        layers = chosen_layers(self, lvlm, range)
         kept: dict[int, Bool[Tensor, "batch head query"]] = {}
         yield AttentionEdit(layers, partial(self.rank, kept), on="scores")  # behind the edits of methods before it
         yield HeadEdit(layers, partial(self.edit, kept))
@@ -98,10 +95,6 @@ class SPIN(Decoder):
         return scores
 
     def edit(self, kept: dict[int, Tensor], heads: Tensor, call: AttentionCall) -> Tensor:
-        where, queries = call.sequences, heads.shape[1]
-        if self.queries == "last":
-            rows = producing_rows(call, queries)
-        else:
-            rows = where.at_queries(behind_image(where), True, queries).to(heads.device)
-        rows = rows & where.image.any(1, keepdim=True).to(heads.device)
+        rows = (producing_rows if self.queries == "last" else text_rows)(call, heads.shape[1])
+        rows = rows & call.sequences.image.any(1, keepdim=True).to(heads.device)
         return shrink(heads, kept.pop(call.layer), rows, self.factor)

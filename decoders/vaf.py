@@ -15,13 +15,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_integers, check_layers
+from ..pipelines.checks import check_heads, check_integers
 from ..pipelines.engine.declarations import AttentionEdit, Declaration
 from ..pipelines.method import Decoder, layers_of, number, ruled, share
-from .depth import scaled_layers
+from .attention_sites import before_image, shown, text_rows
+from .depth import chosen_layers, scaled_layers
 
 if TYPE_CHECKING:
-    from ..pipelines.engine.call import AttentionCall, Sequences
+    from ..pipelines.engine.call import AttentionCall
     from ..pipelines.model.layout import Inputs, Layout
 
 
@@ -31,18 +32,7 @@ def amplify(
 ) -> Float[Tensor, "batch head query key"]:  # fmt: skip
     """(1 + boost)·z at image keys and (1 − suppress)·z at system keys, in these rows; masked scores stay."""
     factor = torch.where(image, 1 + boost, torch.where(system, 1 - suppress, 1.0)).to(scores.dtype)
-    shown = scores > torch.finfo(scores.dtype).min / 2  # a mask is −inf, or about the least number there is
-    return torch.where(rows[:, None, :, None] & shown, scores * factor[:, None, None, :], scores)
-
-
-def behind_image(where: Sequences) -> Bool[Tensor, "row position"]:
-    """Prompt positions after the last image token."""
-    return where.image.flip(1).cumsum(1).flip(1) == 0
-
-
-def before_image(where: Sequences) -> Bool[Tensor, "row position"]:
-    """Prompt positions before the first image token, without padding; none in a row without an image."""
-    return (where.image.cumsum(1) == 0) & ~where.padding & where.image.any(1, keepdim=True)
+    return torch.where(rows[:, None, :, None] & shown(scores), scores * factor[:, None, None, :], scores)
 
 
 def _heads(name: str, value: Any) -> tuple[tuple[int, tuple[int, ...]], ...]:
@@ -87,23 +77,17 @@ class VAF(Decoder):
     released = {}  # its script's values
 
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
-        count = len(lvlm.layers)
-        layers = scaled_layers(9, 14, count) if self.layers is None else check_layers(self.layers, count, "VAF")
+        layers = chosen_layers(self, lvlm, partial(scaled_layers, 9, 14))
         if self.heads is not None:
-            named = dict(self.heads)
-            check_layers(named, count, "VAF's heads")
-            outside = sorted({head for some in named.values() for head in some if not 0 <= head < lvlm.heads})
-            if outside:
-                raise ValueError(f"VAF asks for heads {outside}; this model's query heads are 0 to {lvlm.heads - 1}.")
-            layers = tuple(layer for layer in layers if named.get(layer))
+            named = check_heads(self.heads, len(lvlm.layers), lvlm.heads, "VAF")
+            layers = [layer for layer in layers if named.get(layer)]
         yield AttentionEdit(layers, partial(self.edit, lvlm.heads), on="scores")
 
     def edit(
         self, count: int, scores: Float[Tensor, "batch head query key"], call: AttentionCall
     ) -> Float[Tensor, "batch head query key"]:
-        where = call.sequences
-        rows = where.at_queries(behind_image(where), True, scores.shape[2]).to(scores.device)
-        edited = amplify(scores, call.image, call.columns(before_image(where)), rows, self.boost, self.suppress)
+        rows, system = text_rows(call, scores.shape[2]), call.columns(before_image(call.sequences))
+        edited = amplify(scores, call.image, system, rows, self.boost, self.suppress)
         if self.heads is None:
             return edited
         chosen = torch.zeros(count, dtype=torch.bool, device=scores.device)

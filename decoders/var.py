@@ -17,6 +17,7 @@ from torch import Tensor
 from ..pipelines.engine.declarations import AttentionEdit, Declaration, Reading
 from ..pipelines.engine.run import prefill
 from ..pipelines.method import Decoder, count, flag, number, share, whole_numbers
+from .attention_sites import text_rows
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall
@@ -137,10 +138,8 @@ class VAR(Decoder):
         self, sinks: dict[int, Tensor], image: Tensor, probabilities: Float[Tensor, "batch head query key"],
         call: AttentionCall,
     ) -> Float[Tensor, "batch head query key"]:
-        where = call.sequences
-        sinks_here = call.columns(where.align(sinks[call.layer], image))
-        after = where.image.flip(1).cumsum(1).flip(1) == 0  # no image token at or behind the position
-        rows = where.at_queries(after, True, probabilities.shape[2]).to(probabilities.device)
+        sinks_here = call.columns(call.sequences.align(sinks[call.layer], image))
+        rows = text_rows(call, probabilities.shape[2])
         if self.require_visual_sink:
             rows = rows & (sinks_here & call.image).any(1, keepdim=True)
         return redistribute(

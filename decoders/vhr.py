@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.checks import check_layers
 from ..pipelines.engine.declarations import Branch, Declaration, HeadEdit
 from ..pipelines.engine.run import prefill
 from ..pipelines.method import Decoder, flag, layers_of, one_of, positive
+from .depth import chosen_layers
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall
@@ -104,8 +104,7 @@ class VHR(Decoder):
     by_model = {"instructblip-vicuna-7b": {"layers": tuple(range(14, 32))}}
 
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
-        count = len(lvlm.layers)
-        layers = default_layers(count) if self.layers is None else check_layers(self.layers, count, "VHR")
+        layers = chosen_layers(self, lvlm, default_layers)
         if not layers:
             return
         chosen: dict[int, Bool[Tensor, "sample head"]] = {}

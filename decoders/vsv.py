@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..pipelines.checks import check_layers
 from ..pipelines.engine.declarations import Branch, Declaration, Reading, ResidualEdit
 from ..pipelines.engine.run import prefill
 from ..pipelines.method import Decoder, layers_of, number, one_of
+from .depth import chosen_layers
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import LayerCall
@@ -88,8 +88,7 @@ class VSV(Decoder):
     by_model = STRENGTHS
 
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
-        count = len(lvlm.layers)
-        layers = range(count) if self.layers is None else check_layers(self.layers, count, "VSV")
+        layers = chosen_layers(self, lvlm, range)
         if layers:
             edit = partial(self.edit, self.vectors(lvlm, inputs))
             yield ResidualEdit(layers, edit, at="block" if self.mode == "paper" else "mlp")

@@ -110,6 +110,21 @@ def check_layers(layers: Iterable[int], count: int, whose: str) -> tuple[int, ..
     return layers
 
 
+def check_heads(
+    heads: Iterable[tuple[int, Iterable[int]]], layers: int, count: int, whose: str
+) -> dict[int, tuple[int, ...]]:
+    """Query heads of single layers as a mapping, or ValueError if a layer or a head does not exist.
+
+    layers, count: how many the model has of either.
+    """
+    named = {layer: tuple(some) for layer, some in heads}
+    check_layers(named, layers, f"{whose}'s heads")
+    wrong = sorted({head for some in named.values() for head in some if not 0 <= head < count})
+    if wrong:
+        raise ValueError(f"{whose} asks for heads {wrong}; this model's query heads are 0 to {count - 1}.")
+    return named
+
+
 def check_threshold(value: Any, meaning: str = "risk above which something is done") -> float:
     """The threshold as a number, ±inf and their names included, or ValueError if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):

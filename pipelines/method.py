@@ -61,6 +61,18 @@ def share(default: float | None, meaning: str, note: str = "", low: float = 0.0)
     return ruled(default, meaning, "0 to 1" if low == 0 else "above 0 to 1", note, kept)
 
 
+def share_or_count(default: float, meaning: str, note: str = "") -> Any:
+    """A share from 0 to 1 as a float, or a count, 1 or more, as a whole number."""
+
+    def kept(name: str, value: Any) -> Any:
+        either = f"{meaning}: a share as a float, a count as a whole number"
+        if isinstance(value, int) and not isinstance(value, bool):
+            return checks.check_count(name, value, either, low=1)
+        return checks.check_range(name, value, 0, 1, either)
+
+    return ruled(default, meaning, "a share from 0 to 1, or a whole number of them", note, kept)
+
+
 def number(default: float | None, meaning: str, note: str = "", low: float = 0.0) -> Any:
     """A finite number, `low` or more."""
     kept = lambda name, value: checks.check_at_least(name, value, low, meaning)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 MANY = 16  # queries from which on a map is made with its keys first
 LARGEST = (2**18, 2**25)  # numbers in a map that is made for its sums alone: on a processor, where it should stay in
@@ -78,6 +78,21 @@ class Sequences:
         source = torch.where(before, place - theirs + own, place - size + wanted.shape[1])
         known = (source >= 0) & (before | (source > own))
         return wanted.gather(1, source.clamp(0, wanted.shape[1] - 1)) & known
+
+    def by_position(self, mask: Bool[Tensor, "*any key"]) -> Bool[Tensor, "*any position"]:
+        """A mask over a layer's keys as one over all positions so far: a sliding cache has let the first ones go, and a
+        static one holds empty keys behind them."""
+        return pad(mask[..., : self.seen], (max(0, self.seen - mask.shape[-1]), 0))
+
+    def by_key(self, mask: Bool[Tensor, "*any position"], keys: int) -> Bool[Tensor, "*any key"]:
+        """A mask over all positions so far as one over the keys of a layer that holds so many."""
+        return pad(mask, (min(0, keys - self.seen), max(0, keys - self.seen)))
+
+    def own_key(self, queries: int, keys: int) -> Bool[Tensor, "query key"]:
+        """The key of each query's own position."""
+        own = torch.zeros(queries, keys, dtype=torch.bool)
+        own.diagonal(min(self.seen, keys) - queries).fill_(True)
+        return own
 
     def prompt(self, queries: int) -> slice:
         """The query rows of this pass that belong to the prompts: all, none, or those before the given tokens."""

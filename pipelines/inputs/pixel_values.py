@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 from ..model.layout import Layout
 
 Masks = Sequence[Bool[Tensor, "_ _"]]
+_TILED = ("internvl",)  # families whose images are tiles one after another, of all samples
 _ALIKE = 0.25  # an arrangement of tiles differs from the whole image by no more than this share of its variance
 
 
@@ -90,6 +91,39 @@ def images_of(lvlm: Layout, inputs: Mapping[str, Tensor]) -> Images:
     if pixels.shape[0] != rows:
         return _flat_tiles(colours, pixels, lvlm.image_mask(inputs["input_ids"]).sum(1).tolist())
     return Images(list(colours.rgb(pixels)), lambda masks: colours.darken(pixels, torch.stack(list(masks))))
+
+
+def whole_images(
+    lvlm: Layout, inputs: Mapping[str, Tensor]
+) -> tuple[list[list[Tensor]], Callable[[Sequence[Tensor]], Tensor]]:
+    """The (3, height, width) images of every sample, and how all of them become pixel values again.
+
+    Raises:
+        NoImages: tiles, which are parts of images.
+    """
+    pixels, grids = inputs["pixel_values"], inputs.get("image_grid_thw")
+    tokens = lvlm.image_mask(inputs["input_ids"]).sum(1).tolist()
+    if grids is not None and bool((grids[:, 0] == 1).all()):
+        config = lvlm.model.config.vision_config
+        merge, *sizes = config.spatial_merge_size, config.patch_size, config.temporal_patch_size
+        parts = pixels.split(grids.prod(1).tolist())
+        images = [unfolded(part, h, w, merge, *sizes) for part, (_, h, w) in zip(parts, grids.tolist(), strict=True)]
+        each = [h * w // merge**2 for _, h, w in grids.tolist()]
+        back = lambda out: torch.cat([folded(image, merge, *sizes) for image in out])
+    elif pixels.dim() == 4 and (lvlm.model.config.model_type not in _TILED or len(pixels) == len(tokens)):
+        images, back = list(pixels), lambda out: torch.stack(list(out))
+        each = [sum(tokens) // len(pixels)] * len(pixels)
+    else:
+        raise NoImages(f"pixel_values of shape {tuple(pixels.shape)} for {len(tokens)} prompts hold tiles")
+    left, groups = list(zip(images, each, strict=True)), []
+    for wanted in tokens:
+        mine: list[Tensor] = []
+        while wanted > 0 and left:
+            image, size = left.pop(0)
+            mine.append(image)
+            wanted -= size
+        groups.append(mine)
+    return groups, back
 
 
 # -- Qwen: patches ---------------------------------------------------------------------------------------------------

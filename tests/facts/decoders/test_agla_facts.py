@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from veridical.decoders.agla import AGLA, assemble
-from veridical.decoders.agla_view import keep_index, keep_mask, prompts, takes_prompts
+from veridical.decoders.agla_view import keep_index, keep_mask
 from veridical.decoders.plausibility import cut
+from veridical.decoders.view import prompts, takes_prompts
 from veridical.pipelines.engine.declarations import Step
 from veridical.pipelines.inputs.pixel_values import Colours
 from veridical.pipelines.matching.blip import relevance

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 import veridical
-from veridical.decoders import ritual_view
+from veridical.decoders import ritual_transforms, ritual_view
 from veridical.decoders.ritual import NAMES, RITUAL, complement
 from veridical.pipelines.engine.declarations import Branch, LogitsEdit, Step
+from veridical.pipelines.inputs import pixel_values
 from veridical.testing.tiny import batch, prompt, tiny_llava
 
 PLAIN, SHIFTED = torch.tensor([[2.0, 1.5, 1.2, -1.0]]), torch.tensor([[0.5, 2.0, 1.0, 5.0]])
-COLOURS = ritual_view.CLIP
+COLOURS = ritual_transforms.CLIP
 
 
 def close(found, expected, tolerance=1e-6):
@@ -70,42 +71,43 @@ def test_a_row_of_no_numbers_adds_nothing_and_leaves_its_neighbours():
 
 @pytest.mark.parametrize("name", ["hflip", "vflip"])
 def test_a_flip_twice_is_the_image_to_the_bit(name):
-    flip = ritual_view.TRANSFORMS[name]
+    flip = ritual_transforms.TRANSFORMS[name]
     once = flip(image(), draw(), COLOURS)
     assert torch.equal(flip(once, draw(), COLOURS), image())
     assert not torch.equal(once, image())
 
 
 def test_flips_are_about_the_axes_of_their_names():
-    assert torch.equal(ritual_view.TRANSFORMS["hflip"](image(), draw(), COLOURS)[..., 0], image()[..., -1])
-    assert torch.equal(ritual_view.TRANSFORMS["vflip"](image(), draw(), COLOURS)[:, 0], image()[:, -1])
+    assert torch.equal(ritual_transforms.TRANSFORMS["hflip"](image(), draw(), COLOURS)[..., 0], image()[..., -1])
+    assert torch.equal(ritual_transforms.TRANSFORMS["vflip"](image(), draw(), COLOURS)[:, 0], image()[:, -1])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_transformation_keeps_the_shape_and_changes_the_image(name):
-    found = ritual_view.TRANSFORMS[name](image(), draw(), COLOURS)
+    found = ritual_transforms.TRANSFORMS[name](image(), draw(), COLOURS)
     assert found.shape == image().shape
     assert found.isfinite().all()
     assert not torch.allclose(found, image())
-    assert torch.equal(found, ritual_view.TRANSFORMS[name](image(), draw(), COLOURS))
+    assert torch.equal(found, ritual_transforms.TRANSFORMS[name](image(), draw(), COLOURS))
 
 
 def test_the_corners_that_a_rotation_brings_in_are_black_and_not_grey():
     black = (-COLOURS.mean / COLOURS.std).float()
-    found = ritual_view.rotation(torch.zeros(3, 28, 28), draw(3), COLOURS)
+    found = ritual_transforms.rotation(torch.zeros(3, 28, 28), draw(3), COLOURS)
     close(found.flatten(1).amin(1), black, 1e-5)
 
 
 def test_jitter_works_between_0_and_1_in_rgb():
-    rgb = ritual_view.jitter(5 * image(), draw(1), COLOURS) * COLOURS.std[:, None, None] + COLOURS.mean[:, None, None]
+    found = ritual_transforms.jitter(5 * image(), draw(1), COLOURS)
+    rgb = found * COLOURS.std[:, None, None] + COLOURS.mean[:, None, None]
     assert float(rgb.min()) >= -1e-5
     assert float(rgb.max()) <= 1 + 1e-5
 
 
 def test_a_blur_smooths_and_keeps_a_plain_image():
     flat = torch.full((3, 28, 28), 0.7)
-    close(ritual_view.blur(flat, draw(), COLOURS), flat, 1e-5)
-    assert float(ritual_view.blur(image(), draw(), COLOURS).std()) < 0.3 * float(image().std())
+    close(ritual_transforms.blur(flat, draw(), COLOURS), flat, 1e-5)
+    assert float(ritual_transforms.blur(image(), draw(), COLOURS).std()) < 0.3 * float(image().std())
 
 
 def test_all_six_are_drawn_about_equally_often():
@@ -167,12 +169,12 @@ def test_qwens_patches_are_transformed_as_one_image(setting):
     config = type("Config", (), {"spatial_merge_size": 2, "patch_size": 4, "temporal_patch_size": 2})
     lvlm = type("Layout", (), {"model": type("Model", (), {"config": type("C", (), {"vision_config": config})})})
     whole = image(size=16)
-    packed = ritual_view.folded(whole, 2, 4, 2)
+    packed = pixel_values.folded(whole, 2, 4, 2)
     inputs = {"pixel_values": packed, "image_grid_thw": torch.tensor([[1, 4, 4]]), "input_ids": torch.ones(1, 3).long()}
     lvlm.image_mask = lambda ids: torch.tensor([[False, True, True, True, True, False]])
-    images, back = ritual_view.whole_images(lvlm, inputs)
+    images, back = pixel_values.whole_images(lvlm, inputs)
     assert torch.equal(images[0][0], whole)
-    assert torch.equal(back([whole.flip(-1)]), ritual_view.folded(whole.flip(-1), 2, 4, 2))
+    assert torch.equal(back([whole.flip(-1)]), pixel_values.folded(whole.flip(-1), 2, 4, 2))
 
 
 def test_two_images_of_a_prompt_have_one_transformation(setting):

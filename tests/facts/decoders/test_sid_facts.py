@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import veridical
-from veridical.decoders.sid import SID, hide, kept_count, least_attended
+from veridical.decoders.image_tokens import kept_count, least_attended
+from veridical.decoders.sid import SID, hide
 from veridical.pipelines.engine.call import Sequences
 from veridical.pipelines.engine.declarations import AttentionEdit, Branch, LogitsEdit, Step
 from veridical.testing.tiny import prompt, tiny_llava

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import veridical
-from veridical.decoders.vaf import VAF, amplify, before_image, behind_image
+from veridical.decoders.attention_sites import before_image, behind_image
+from veridical.decoders.vaf import VAF, amplify
 from veridical.pipelines.engine.call import Sequences
 from veridical.testing.tiny import prompt, tiny_llava
 

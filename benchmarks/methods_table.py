@@ -27,11 +27,12 @@ from veridical.datasets.captions import DETAIL_PROMPT
 from veridical.datasets.world import scene
 from veridical.flows.benchmarks.base import Source
 from veridical.flows.evaluation import answer_file, steps
-from veridical.flows.evaluation.request import RESULTS, Evaluation, chain
+from veridical.flows.evaluation.request import RESULTS, Evaluation
 from veridical.flows.files import atomic
 from veridical.flows.scoring import compare
 from veridical.flows.training.card import machine
 from veridical.metrics import compare as metrics
+from veridical.pipelines.chain import chain
 from veridical.pipelines.model.spec import ModelSpec, load
 
 GREEDY, RECALL_LOSS = "greedy", 0.01

@@ -10,7 +10,6 @@ import typer
 
 from ..pipelines.model.spec import ModelSpec, load
 from .errors import hush_transformers, notes
-from .validate import check_names
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,16 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
         UnknownName, ValueError: methods that do not exist. BadImage: the only image cannot be used.
     """
     decoders, detectors = list(dict.fromkeys(request.decoders or ["greedy"])), list(request.detectors or [])
-    with notes():
-        check_names(decoders, detectors, [], request.model.name)
-    from ..flows.evaluation.request import chain
     from ..flows.files.progress import progress
+    from ..pipelines.chain import chain
     from ..pipelines.inputs.images import read_image
+    from ..pipelines.registry import DETECTORS
     from .render.answers import answers as show
     from .render.answers import json_line
 
+    with notes():
+        chains = {name: chain(name, request.model.name) for name in decoders}
+        DETECTORS.make_all(detectors)
     if len(images) == 1:
         read_image(images[0])  # fail at once
     hush_transformers()
@@ -52,9 +53,9 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
         for start in range(0, len(images), size):
             part = list(images[start : start + size])
             answers: dict[str, Any] = {}
-            for name in decoders:
+            for name, methods in chains.items():
                 answers[name] = lvlm.answer(
-                    part, request.question, chain(name, lvlm.name), detectors, system=request.system,
+                    part, request.question, methods, detectors, system=request.system,
                     batch_size=size, errors="row", seed=request.seed + start, **request.generation,
                 )  # fmt: skip
                 advance(len(part))

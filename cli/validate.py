@@ -12,7 +12,7 @@ from ..pipelines.entry_points import OURS
 def check_names(decoders: list[str], detectors: list[str], benchmarks: list[str], model: str = "") -> None:
     """Names and settings first: they are wrong more often than anything else, and known without a model."""
     from ..flows.benchmarks.registry import BENCHMARKS
-    from ..flows.evaluation.request import chain
+    from ..pipelines.chain import chain
     from ..pipelines.registry import DETECTORS
 
     for name in decoders:

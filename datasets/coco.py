@@ -51,12 +51,12 @@ def write_coco(
     annotations: list[dict] = []
     captions: list[dict] = []
     for index in watch(range(count)):
-        made = scene(split, index)
-        made.image.save(folder / split / made.name)
-        image = image_id(made)
-        images.append({"id": image, "file_name": made.name, "width": SIZE, "height": SIZE, "place": made.place})
-        annotations += [_annotation(thing, image, k) for k, thing in enumerate(made.objects, 1)]
-        captions += [{"id": image * 10 + k, "image_id": image, "caption": c} for k, c in enumerate(made.captions, 1)]
+        view = scene(split, index)
+        view.image.save(folder / split / view.name)
+        image = image_id(view)
+        images.append({"id": image, "file_name": view.name, "width": SIZE, "height": SIZE, "place": view.place})
+        annotations += [_annotation(thing, image, k) for k, thing in enumerate(view.objects, 1)]
+        captions += [{"id": image * 10 + k, "image_id": image, "caption": c} for k, c in enumerate(view.captions, 1)]
     about = {
         "info": {"description": f"veridical's embedded world, {split}: scenes 0 to {count - 1}", "version": "1"},
         "licenses": [],
@@ -71,9 +71,9 @@ def write_coco(
     return folder
 
 
-def image_id(made: Scene) -> int:
+def image_id(view: Scene) -> int:
     """The number of a scene in COCO's files, another one for every scene of every split."""
-    return (list(SPLITS).index(made.split) + 1) * _BLOCK + made.index
+    return (list(SPLITS).index(view.split) + 1) * _BLOCK + view.index
 
 
 def _annotation(thing: Thing, image: int, number: int) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def find_coco(folder: str | Path, split: str | None = None) -> CocoFiles:
         split: such as "val2014"; None takes the only one, or the only one whose name begins with "val" or "test".
 
     Raises:
-        FileNotFoundError: no folder, no instances file, or no image folder; says what was looked for.
+        FileNotFoundError: no folder, no instances file, or no image folder; names the places that were searched.
         ValueError: several splits to choose from.
     """
     folder = Path(folder)
@@ -148,7 +148,7 @@ def choose(
     content: Mapping[str, Any], limit: int | None = None, seed: int = 0,
     images: str | Collection[int | str] | None = None,
 ) -> list[int]:  # fmt: skip
-    """Ids of the images to ask about.
+    """Ids of the images that questions are about.
 
     Args:
         content: an instances file.

@@ -109,10 +109,10 @@ def reasoning(
         several = [name for name in names if seen.counts[name] > 1]
         counted = (several or names)[seen.rng.integers(len(several or names))]
         there = list(seen.counts)[seen.rng.integers(len(seen.counts))]
-        looked = there if place % 2 else seen.expected[0]
+        sought = there if place % 2 else seen.expected[0]
         questions = {
             "reasoning": (COUNT_QUESTION.format(plural(counted)), _word(seen.counts[counted])),
-            "perception": (is_there(looked), "yes" if place % 2 else "no"),
+            "perception": (is_there(sought), "yes" if place % 2 else "no"),
         }
         for part, (question, label) in questions.items():
             thought = f"{seen.name}: thought" + ("" if describe else f" about {part}")

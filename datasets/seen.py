@@ -70,9 +70,9 @@ def from_world(split: str = "test", seed: int = 0, what: int = 0) -> Iterator[Se
     if split not in SPLITS:
         raise ValueError(f"no split {split!r} in the embedded world; possible: {', '.join(SPLITS)}")
     for index in count():
-        made = _scene(split, index)
+        view = _scene(split, index)
         yield Seen(
-            made.name, f"{WORLD}{split}/{index}", made.name, made.counts, _expected(made),
+            view.name, f"{WORLD}{split}/{index}", view.name, view.counts, _expected(view),
             np.random.default_rng([SPLITS[split], index, seed, what]),
         )  # fmt: skip
 
@@ -106,12 +106,12 @@ def from_coco(
         yield Seen(name, files.image(name), image, counts, expected, rng)
 
 
-def _expected(made: Scene) -> list[str]:
+def _expected(view: Scene) -> list[str]:
     """Absent companions first, then what is most typical of the place."""
-    present = made.categories
+    present = view.categories
     companions = absent_companions(present)
     habit = sorted(companions, key=lambda name: -companions[name])
-    typical = [name for name in PLACES[made.place].pool if name not in present and name not in companions]
+    typical = [name for name in PLACES[view.place].pool if name not in present and name not in companions]
     return [*habit, *typical][:EXPECTED]
 
 

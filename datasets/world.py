@@ -164,8 +164,8 @@ def scene(split: str, index: int) -> Scene:
         if len(things) == len(names):  # nothing is in the image that the truth does not know
             break
     things.sort(key=lambda thing: -thing.area)
-    made = Scene(split, index, place.name, canvas, tuple(things), ())
-    return Scene(split, index, place.name, canvas, tuple(things), reference_captions(made.counts, place))
+    view = Scene(split, index, place.name, canvas, tuple(things), ())
+    return Scene(split, index, place.name, canvas, tuple(things), reference_captions(view.counts, place))
 
 
 def is_scene(image: Image.Image) -> bool:

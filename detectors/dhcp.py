@@ -21,7 +21,7 @@ from ..pipelines.engine.record import Record
 from ..pipelines.inputs.images import token_counts
 from ..pipelines.method import one_of
 from .probe import MLP, Fitting, fit_mlp
-from .trained import Trained, items, made_for, prepared, weights_field
+from .trained import Trained, items, prepared, training_record, weights_field
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall
@@ -198,7 +198,7 @@ class DHCP(Trained):
         often = None if counts is None else torch.as_tensor(counts).float()
         probe, found = fit_mlp(known, truth, whose, classes, often, how)
         probe = MLP(probe.mean, probe.scale, probe.weight_1.half(), *[getattr(probe, n) for n in _SMALL])
-        return self._with(probe, made_for(lvlm, known, truth, how.seed, **found))
+        return self._with(probe, training_record(lvlm, known, truth, how.seed, **found))
 
 
 _SIZES = ((48, 48), (336, 336), (600, 200))  # images whose tokens are as many only if all images' are

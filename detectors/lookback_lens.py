@@ -20,7 +20,7 @@ from ..pipelines.engine.declarations import Reading
 from ..pipelines.engine.record import Record
 from ..pipelines.method import count, one_of
 from .probe import fit_linear
-from .trained import Trained, items, made_for, prepared, weights_field
+from .trained import Trained, items, prepared, training_record, weights_field
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall
@@ -38,7 +38,7 @@ def ratio(
     return means[..., 0] / means.sum(-1).clamp_(min=1e-30)
 
 
-def looked_at(
+def key_sides(
     call: AttentionCall, context: str
 ) -> tuple[Float[Tensor, "batch key side"], Float[Tensor, "batch token side"]]:
     """Which keys are on a side (1) and `ratio`'s shares: the context, the new, what stands in for the new.
@@ -64,7 +64,7 @@ def looked_at(
 def lookback_ratio(call: AttentionCall, context: str) -> Float[Tensor, "batch token head"]:
     """The ratios of every head at the rows that produce tokens."""
     key = ("lookback", context, call.key.shape[2], call.query.shape[2], call.query.device)
-    sides, share = call.sequences.once(key, lambda: looked_at(call, context))
+    sides, share = call.sequences.once(key, lambda: key_sides(call, context))
     return ratio(call.sums(sides, call.producing), share)
 
 
@@ -140,4 +140,4 @@ class LookbackLens(Trained):
             )
         known, truth, _ = prepared(features, labels, groups)
         often = None if counts is None else torch.as_tensor(counts).float()
-        return self._with(fit_linear(known, truth, counts=often), made_for(lvlm, known, truth, seed))
+        return self._with(fit_linear(known, truth, counts=often), training_record(lvlm, known, truth, seed))

@@ -123,11 +123,11 @@ def fit_linear(
 
     _check(features, labels)
     mean, scale = _scaling(features)
-    made = LogisticRegression(C=strength, max_iter=1000)
+    fitted = LogisticRegression(C=strength, max_iter=1000)
     often = None if counts is None else counts.double().numpy()
-    made.fit(((features - mean) / scale).double().numpy(), labels.numpy(), sample_weight=often)
-    weight = torch.tensor(made.coef_[0]) / scale.double()
-    bias = float(made.intercept_[0]) - weight @ mean.double()
+    fitted.fit(((features - mean) / scale).double().numpy(), labels.numpy(), sample_weight=often)
+    weight = torch.tensor(fitted.coef_[0]) / scale.double()
+    bias = float(fitted.intercept_[0]) - weight @ mean.double()
     return Linear(weight.float(), bias.float())
 
 

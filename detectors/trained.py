@@ -1,6 +1,6 @@
-"""What detectors with a probe share: finding it for a model, fitting it, saving and loading it.
+"""The base of detectors with a probe: choosing it for a model, fitting it, saving and loading it.
 
-A saved detector is a folder (or a Hub repository) with config.json and detector.safetensors; nothing in it is run.
+A saved detector is a folder (or a Hub repository) with config.json and detector.safetensors; none of it is executed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PACKAGES = ("veridical", "torch", "transformers", "scikit-learn")
 
 
 def weights_field(elsewhere: str) -> Any:
-    """Where a detector's probe comes from."""
+    """The field of a detector that names the source of its probe."""
     note = f"shipped is that of the embedded LVLM, and {elsewhere}."
     return ruled(SHIPPED, "the probe", '"shipped", a folder, a Hub id, or None for an untrained detector', note)
 
@@ -39,7 +39,7 @@ class OtherModel(ValueError):
 
 
 class Trained(Detector):
-    """A part of detectors that can be trained. Their field `weights` names where the probe comes from.
+    """A detector that can be trained. Its field `weights` names the source of the probe.
 
     "shipped": the one that comes with veridical, where it fits the model; a folder or Hub id; None: untrained.
     probe: the classifier, None before `fit`, `from_pretrained` or `for_model`. about: how it was trained. Both count
@@ -71,7 +71,7 @@ class Trained(Detector):
             OtherModel: the probe was trained on another model, or for another number of features.
             ValueError: no probe, and this detector needs one.
         """
-        made = self
+        ready = self
         if self.probe is None and self.weights == SHIPPED:
             folder = shipped(self.name)
             found = type(self).from_pretrained(folder) if folder else None
@@ -84,21 +84,21 @@ class Trained(Detector):
                     f"{self.weights} was trained with other settings: {'; '.join(other)}. Give the same: "
                     f'"{self.name}:{",".join([*found._settings(), f"weights={self.weights}"])}".'
                 )
-            made = self._with(found.probe, found.about)
-        if made.probe is None and self.needs_probe:
+            ready = self._with(found.probe, found.about)
+        if ready.probe is None and self.needs_probe:
             raise ValueError(
                 f"{self.name} needs a trained probe, and none is shipped for {lvlm.name!r}. Train one: `veridical "
                 f'train-detector --model {lvlm.name} --detector {self.name} --out FOLDER`, then use "{self.name}:'
                 'weights=FOLDER".'
             )
-        if made.probe is not None and "model" in made.about and (why := misfit(made.about["model"], lvlm)):
-            raise OtherModel(f"the probe of {made.name} does not fit this model: it was {why}. Train one for it.")
-        if made.probe is not None and made.probe.size not in (sizes := made.sizes(lvlm, made.probe.size)):
+        if ready.probe is not None and "model" in ready.about and (why := misfit(ready.about["model"], lvlm)):
+            raise OtherModel(f"the probe of {ready.name} does not fit this model: it was {why}. Train one for it.")
+        if ready.probe is not None and ready.probe.size not in (sizes := ready.sizes(lvlm, ready.probe.size)):
             raise OtherModel(
-                f"the probe of {made.name} reads {made.probe.size} features, and of this model it would get "
+                f"the probe of {ready.name} reads {ready.probe.size} features, and of this model it would get "
                 f"{' or '.join(map(str, sizes))}: train one for it."
             )
-        return made
+        return ready
 
     def sizes(self, lvlm: Any, size: int) -> Sequence[int]:
         """The numbers of features that a probe can have for a model. size: that of the probe at hand."""
@@ -137,10 +137,10 @@ class Trained(Detector):
         return _read(cast(Any, cls), str(where), folder, changed)
 
     def _with(self, probe: Probe | None, about: Mapping[str, Any]) -> Self:
-        made = copy.copy(self)
-        object.__setattr__(made, "probe", probe)
-        object.__setattr__(made, "about", about)
-        return made
+        fitted = copy.copy(self)
+        object.__setattr__(fitted, "probe", probe)
+        object.__setattr__(fitted, "about", about)
+        return fitted
 
     def _fields(self) -> dict[str, Any]:
         """What the features depend on."""
@@ -174,8 +174,8 @@ def prepared(features: Any, labels: Any, groups: Sequence[Any] | None) -> tuple[
     return known, truth, list(range(len(truth))) if groups is None else list(groups)
 
 
-def made_for(lvlm: Any, features: Tensor, labels: Tensor, seed: int, **more: Any) -> dict[str, Any]:
-    """What is recorded with a probe: the model, the features, the items and the seed."""
+def training_record(lvlm: Any, features: Tensor, labels: Tensor, seed: int, **more: Any) -> dict[str, Any]:
+    """The record that is kept with a probe: the model, the number of features, the items by class, and the seed."""
     return {
         "model": identity(lvlm), "features": features.shape[1], "items": len(labels),
         "classes": torch.bincount(labels).tolist(), "seed": seed, **more,
@@ -207,9 +207,9 @@ def _read(cls: Any, where: str, folder: Path, changed: tuple[int, ...]) -> Any:
     if not isinstance(version, int) or version > VERSION:
         raise ValueError(f"{where} has format {version}; this version reads up to {VERSION}: update veridical.")
     try:
-        made = cls(**config["fields"], weights=where)
+        detector = cls(**config["fields"], weights=where)
     except TypeError as error:
         raise ValueError(f"{folder / CONFIG} has other fields than a {cls.name!r} detector ({error}).") from error
     probe = saved.read_probe(folder / TENSORS, cls.kind, config.get("features"))
     about = {key: value for key, value in config.items() if key not in ("format", "detector", "probe", "fields")}
-    return made._with(probe, about)
+    return detector._with(probe, about)

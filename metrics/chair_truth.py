@@ -110,10 +110,10 @@ def sets_in(content: Mapping[str, Any], where: str, family: str = "pattern") -> 
     return truth
 
 
-def _sources(given: Source | Sequence[Source] | None) -> list[Source]:
-    if given is None:
+def _sources(source: Source | Sequence[Source] | None) -> list[Source]:
+    if source is None:
         return []
-    return [given] if isinstance(given, (str, Path, Mapping)) else list(given)
+    return [source] if isinstance(source, (str, Path, Mapping)) else list(source)
 
 
 def _of_images(content: Mapping, wanted: Collection | None, truth: Truth):

@@ -88,8 +88,8 @@ def _of_files(files: Sequence[Path], chair: Chair, wanted: frozenset) -> Truth:
             raise ValueError(f"{path} holds a {type(content).__name__}; needed: {LAYOUTS}.")
         if "annotations" not in content:
             _check_names(path, content, chair)
-            made = sets_in(content, str(path), "wordnet" if chair.family == "exact" else chair.family)
-            by_id = ((image_id(image), names) for image, names in made.items())
+            sets = sets_in(content, str(path), "wordnet" if chair.family == "exact" else chair.family)
+            by_id = ((image_id(image), names) for image, names in sets.items())
             return {image: names for image, names in by_id if image in wanted}
         if "categories" in content:
             for category in content["categories"]:

@@ -7,12 +7,9 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation import GenerationMixin
@@ -139,21 +136,6 @@ def check_ids(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Any) -> Tensor:
         wrong = int(found.min()) if int(found.min()) < 0 else int(found.max())
         raise ValueError(f"ids hold {wrong}, which is no token: the vocabulary of {lvlm.name} is 0 to {size - 1}.")
     return found
-
-
-def many_images(images: Any) -> list[Any]:
-    """One image or many as a list: a path, PIL image or array is one; lists, Series and generators are many.
-
-    Raises:
-        ValueError: a mapping.
-    """
-    if isinstance(images, Mapping):
-        raise ValueError(f"images are a mapping with {', '.join(map(str, list(images)[:3]))}; give its images alone.")
-    array = isinstance(images, np.ndarray | Tensor)
-    of_paths = isinstance(images, np.ndarray) and images.dtype.kind in "OUS"
-    if isinstance(images, str | bytes | Path | Image.Image) or (array and not of_paths):
-        return [images]
-    return list(images) if isinstance(images, Iterable) else [images]
 
 
 def _is_number(value: Any) -> bool:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from .registry import DECODERS, PROCEDURES, UnknownName
+from . import compatibility
+from .registry import DECODERS, PROCEDURES, UnknownName, is_procedure, name_of, split_chain
 
 
-def is_procedure(thing: Any) -> bool:
-    """Whether an instance answers by several calls of the model."""
-    return callable(getattr(thing, PROCEDURES.needs, None))
+@lru_cache(maxsize=256)
+def chain(text: str, model: str = "") -> tuple[Any, ...]:
+    """The procedure and decoders that a text stands for, in order: "vsv+vcd:alpha=2" is two; "greedy" is none.
+
+    A process parses a text once: decoders never change.
+
+    Args:
+        model: its name; fields that the text leaves open take the paper's values for it, where it has some.
+
+    Raises:
+        UnknownName, ValueError: as `make_chain`; a pair that has no meaning.
+    """
+    methods = tuple(one for one in make_chain(split_chain(text), model) if name_of(one) != "greedy")
+    compatibility.refuse(methods)
+    return methods
 
 
 def make_chain(wanted: Any, model: str = "") -> list[Any]:
@@ -27,31 +41,31 @@ def make_chain(wanted: Any, model: str = "") -> list[Any]:
         return []
     if isinstance(wanted, str) or not isinstance(wanted, Iterable):
         wanted = [wanted]
-    chain = [_make(one, model) for one in wanted]
-    split(chain)
-    return chain
+    methods = [_make(one, model) for one in wanted]
+    split(methods)
+    return methods
 
 
-def split(chain: Sequence[Any]) -> tuple[Any | None, list[Any]]:
-    """(procedure, decoders) of a chain of instances; None where it has no procedure.
+def split(methods: Sequence[Any]) -> tuple[Any | None, list[Any]]:
+    """(procedure, decoders) of instances in order; None where there is no procedure.
 
     Raises:
         ValueError: two procedures, or one that does not stand in front.
     """
-    at = [place for place, one in enumerate(chain) if is_procedure(one)]
+    at = [place for place, one in enumerate(methods) if is_procedure(one)]
     if len(at) > 1:
-        two = " and ".join(name_of(chain[place]) for place in at)
+        two = " and ".join(name_of(methods[place]) for place in at)
         raise ValueError(
             f"{two} each decide by themselves how often the model is called and what becomes of its texts, so that "
             "neither can run inside the other; choose one of them (decoders can follow it)"
         )
     if at and at != [0]:
-        first, name = "+".join(name_of(one) for one in chain[: at[0]]), name_of(chain[at[0]])
+        first, name = "+".join(name_of(one) for one in methods[: at[0]]), name_of(methods[at[0]])
         raise ValueError(
             f"{first}+{name}: a procedure comes first and the decoders behind it apply to each of its calls; "
             f"write {name}+{first}"
         )
-    return (chain[0], list(chain[1:])) if at else (None, list(chain))
+    return (methods[0], list(methods[1:])) if at else (None, list(methods))
 
 
 def decoders_alone(wanted: Any, where: str, model: str = "") -> list[Any]:
@@ -68,11 +82,6 @@ def decoders_alone(wanted: Any, where: str, model: str = "") -> list[Any]:
             f'decoders=["{name_of(procedure)}"]'
         )
     return decoders
-
-
-def name_of(instance: Any) -> str:
-    """The registered name of a procedure or decoder."""
-    return (PROCEDURES if is_procedure(instance) else DECODERS).name_of(instance)
 
 
 def type_of(name: str) -> Any:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
-from .chain import name_of as _name
 from .method import NO_IMAGE
+from .registry import name_of as _name
 
 
 class DoubtfulPair(UserWarning):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from .engine.hooks import applied
 from .engine.record import Record, Recorder, by_token, confidence, real
 from .engine.rows import arrange, sequences
 from .engine.run import Observers, complete, end_tokens, run
+from .inputs.prepare import prepare
 from .inputs.rows import extended
 from .model import families
 from .model.layout import Layout
@@ -93,8 +94,37 @@ def generate(
     return out
 
 
+@dataclass(frozen=True)
+class Call:
+    """How a procedure calls the model: with the chain's decoders in place, and decoding as the run does."""
+
+    lvlm: Layout
+    decoders: Sequence[Any]
+    detectors: Sequence[Any]
+    system: str | None
+    generation: Mapping[str, Any]
+
+    def inputs(self, images: Sequence[Any], questions: Sequence[str]) -> dict[str, Tensor]:
+        """Rows as `LVLM.prepare` makes them; an entry of `images` may be a list of several images."""
+        return prepare(self.lvlm, images, questions, self.system)
+
+    def generate(
+        self, inputs: Mapping[str, Tensor], seeds: Sequence[int], return_logits: bool = False, **changes: Any
+    ) -> Generation:
+        """`veridical.generate` as the run decodes, but for `changes`. seeds: one per row, for sampling."""
+        options = {**self.generation, **changes}
+        drawn = list(seeds) if options.get("do_sample") else None
+        return generate(
+            self.lvlm, inputs, self.decoders, self.detectors, return_logits=return_logits, seed=drawn, **options
+        )
+
+    def silent(self) -> Call:
+        """The same without detectors: for intermediate texts, which are not returned."""
+        return replace(self, detectors=())
+
+
 def score(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Tensor, detectors: Any) -> dict[str, Tensor]:
-    """Risk of every token of a given text, in one teacher-forced pass: detector -> (batch, token), higher is worse.
+    """Risk of every token of a finished text, in one teacher-forced pass: detector -> (batch, token), higher is worse.
 
     ids: (batch, token), padded on the right after the end.
 
@@ -112,14 +142,14 @@ def teacher_force(lvlm: Layout, inputs: Mapping[str, Tensor], ids: Tensor, detec
     inputs, ids = complete(lvlm, inputs), ids.to(lvlm.device)
     declared: list[Any] = [d for detector in detectors for d in detector.readings(lvlm, inputs)]
     arranged = arrange([(d, -1) for d in declared], inputs, lvlm.pad_token)
-    mask, blocks, given = real(ids, lvlm.end_tokens), len(arranged.names), ids.shape[1]
+    mask, blocks, forced = real(ids, lvlm.end_tokens), len(arranged.names), ids.shape[1]
     kind, real_rows = families.appended(lvlm.model, "token_type_ids"), mask.repeat(blocks, 1)
     rows = extended(arranged.inputs, ids.repeat(blocks, 1), kind, real_rows)
     step = Step(ids=inputs["input_ids"])
-    where = replace(sequences(lvlm, replace(arranged, inputs=rows), given=given), real=real_rows)
+    where = replace(sequences(lvlm, replace(arranged, inputs=rows), forced=forced), real=real_rows)
     with applied(lvlm, arranged.placed, where, step) as plan:
         positions = families.direct_positions(lvlm.model, rows)
-        logits = lvlm.model(**rows, **positions, use_cache=False, logits_to_keep=given + 1).logits
+        logits = lvlm.model(**rows, **positions, use_cache=False, logits_to_keep=forced + 1).logits
         logits = logits[: arranged.batch, :-1]
         plan.check()
     logs, entropy, margin = confidence(logits.to(ids.device))
@@ -165,4 +195,4 @@ def signature(cls: type) -> str:
     return cls.__name__ + str(inspect.signature(cls)).split(" ->")[0]
 
 
-__all__ = ["Branch", "NeverActed", "generate", "ready", "score", "signature", "teacher_force"]
+__all__ = ["Branch", "Call", "NeverActed", "generate", "ready", "score", "signature", "teacher_force"]

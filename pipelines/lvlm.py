@@ -10,16 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from . import compatibility
-from .arguments import check_options, check_prompt, check_questions, check_whole, many_images
+from .arguments import check_options, check_prompt, check_questions, check_whole
 from .chain import make_chain, name_of, split
 from .checks import seeds_of
-from .generate import generate
-from .inputs.images import BadImage, passed_on
+from .generate import Call, generate
+from .inputs.images import BadImage, many_images, passed_on
 from .inputs.prepare import prepare, prompt_of
 from .inputs.prompts import DETAIL, caption_prompt
 from .model.embedded import warn_of_photos
 from .model.layout import Layout
-from .procedures import Call
 from .registry import DETECTORS
 from .results import BROKEN, Answer, BrokenLogits, Generation, answers_of, versions
 

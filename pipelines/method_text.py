@@ -88,10 +88,10 @@ def _written(method: Any, name: str, value: Any) -> str:
     )
 
 
-def _same(made: Any, method: Any) -> bool:
+def _same(built: Any, method: Any) -> bool:
     """Whether two instances are equal, where a method in a field may be there as its text."""
     names = [field.name for field in dataclasses.fields(method)]
-    return type(made) is type(method) and all(_equal(getattr(made, name), getattr(method, name)) for name in names)
+    return type(built) is type(method) and all(_equal(getattr(built, name), getattr(method, name)) for name in names)
 
 
 def _equal(value: Any, wanted: Any) -> bool:

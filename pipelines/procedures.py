@@ -6,17 +6,14 @@ They stand where decoders are named, in front: `["mvp", "vcd"]` or "mvp+vcd" run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from .generate import generate
-from .inputs.prepare import prepare
+from .generate import Call
 from .method import Strength
-from .model.layout import Layout
 from .registry import PROCEDURES
-from .results import Answer, Generation
+from .results import Answer
+
+__all__ = ["Call", "Procedure"]
 
 
 class Procedure(Strength):
@@ -38,32 +35,3 @@ class Procedure(Strength):
     ) -> list[Answer]:
         """One per image, without settings and seconds. An image's answer does not depend on the other images."""
         raise NotImplementedError(f"{type(self).__name__} has no answers().")
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a procedure calls the model: with the chain's decoders in place, and decoding as the run does."""
-
-    lvlm: Layout
-    decoders: Sequence[Any]
-    detectors: Sequence[Any]
-    system: str | None
-    generation: Mapping[str, Any]
-
-    def inputs(self, images: Sequence[Any], questions: Sequence[str]) -> dict[str, Tensor]:
-        """Rows as `LVLM.prepare` makes them; an entry of `images` may be a list of several images."""
-        return prepare(self.lvlm, images, questions, self.system)
-
-    def generate(
-        self, inputs: Mapping[str, Tensor], seeds: Sequence[int], return_logits: bool = False, **changes: Any
-    ) -> Generation:
-        """`veridical.generate` as the run decodes, but for `changes`. seeds: one per row, for sampling."""
-        options = {**self.generation, **changes}
-        drawn = list(seeds) if options.get("do_sample") else None
-        return generate(
-            self.lvlm, inputs, self.decoders, self.detectors, return_logits=return_logits, seed=drawn, **options
-        )
-
-    def silent(self) -> Call:
-        """The same without detectors: for intermediate texts, which are not returned."""
-        return replace(self, detectors=())

@@ -249,3 +249,13 @@ def _shown(fields: Iterable[Any]) -> str:
 DECODERS = Registry("decoder", "veridical.decoders", "edits", "veridical.decoders")
 DETECTORS = Registry("detector", "veridical.detectors", "readings", "veridical.detectors")
 PROCEDURES = Registry("procedure", "veridical.decoders.procedures", "answers")
+
+
+def is_procedure(thing: Any) -> bool:
+    """Whether an instance answers by several calls of the model."""
+    return callable(getattr(thing, PROCEDURES.needs, None))
+
+
+def name_of(instance: Any) -> str:
+    """The registered name of a procedure or decoder."""
+    return (PROCEDURES if is_procedure(instance) else DECODERS).name_of(instance)

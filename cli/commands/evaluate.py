@@ -125,7 +125,7 @@ def request(options: Mapping[str, Any]) -> Evaluation:
         generation["max_new_tokens"] = o_.max_new_tokens
     decoders, detectors = o_.decoder or ["greedy"], o_.detector or []
     benchmarks, limit = o_.benchmark or ["pope", "chair"], o_.limit or number_of(o_.images)
-    path = lambda given: None if given is None else str(given)
+    path = lambda value: None if value is None else str(value)
     listed = o_.images and Path(o_.images).is_file()  # a run of a schedule starts in another folder
     source = Source(
         path(o_.coco), o_.split, limit, o_.seed, path(o_.synonyms), pope=o_.protocol,

@@ -23,9 +23,9 @@ def cost(case: Case, kind: str, name: str) -> dict[str, Any]:
     weights. None where the system does not tell. acted: steps at which the method changed something, of `steps`; of
     joined decoders the one that did least.
     """
+    from ...pipelines.chain import chain
     from ...pipelines.checkup.case import forced
     from ...pipelines.generate import generate
-    from ..evaluation.request import chain
 
     methods: dict[str, Any] = {"decoders": chain(name, case.lvlm.name)} if kind == "decoder" else {"detectors": [name]}
     tokens = case.chosen[:1]

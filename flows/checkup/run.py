@@ -8,8 +8,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...pipelines.chain import chain, decoders_alone
 from ..evaluation import manifest, provenance
-from ..evaluation.request import chain
 
 if TYPE_CHECKING:
     from ...pipelines.checkup.case import Case, Finding
@@ -121,7 +121,6 @@ def _refusal(case: Case, kind: str, name: str) -> str | None:
 
     A decoder says so when it declares its edits, a detector when it rates (it may want a probe that there is not).
     """
-    from ...pipelines.chain import decoders_alone
     from ...pipelines.generate import score
 
     try:

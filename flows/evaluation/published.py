@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ...metrics.published import FILE, PLAIN, Published, bands, published
+from ...pipelines.chain import chain
 from ..files import atomic
 from . import steps
-from .request import RESULTS, Evaluation, chain
+from .request import RESULTS, Evaluation
 
 RUNNABLE = {"chair": "images", "pope": "questions"}
 NEEDED = "veridical data coco fetches what is needed"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ...pipelines.chain import chain
 from ...pipelines.method_text import texts_of
 from ...pipelines.model.spec import ModelSpec
 from ..benchmarks.base import Source
@@ -97,28 +97,6 @@ class Evaluation:
 
 
 # -- decoders ------------------------------------------------------------------------------------------------------
-@lru_cache(maxsize=256)
-def chain(decoder: str, model: str = "") -> tuple[Any, ...]:
-    """The procedure and decoders that a name stands for, in order: "vsv+vcd:alpha=2" is two; "greedy" is none.
-
-    A process parses a name once: decoders never change.
-
-    Args:
-        model: its name; fields that the text leaves open take the paper's values for it, where it has some.
-
-    Raises:
-        UnknownName, ValueError: as `chain.make_chain`; a pair that has no meaning.
-    """
-    from ...pipelines import compatibility
-    from ...pipelines.chain import make_chain, name_of
-    from ...pipelines.registry import split_chain
-
-    parts = make_chain(split_chain(decoder), model)
-    methods = tuple(one for one in parts if name_of(one) != "greedy")
-    compatibility.refuse(methods)
-    return methods
-
-
 def shown(decoder: str, model: str = "") -> str:
     """The configuration behind a decoder's name, defaults included: the paper's own for this model, if it has some."""
     return " + ".join(map(repr, chain(decoder, model))) or "plain decoding"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...datasets.examples import Example
+from ...pipelines.chain import chain, split
 from ...pipelines.model.spec import load
 from ..benchmarks.base import Benchmark, as_record
 from ..benchmarks.registry import BENCHMARKS
@@ -23,7 +24,7 @@ from ..files.run_log import logged
 from ..files.run_warnings import begin_run, once_per_run
 from . import answer_file, conversation
 from .manifest import manifest_of, now
-from .request import MANIFEST, RESULTS, Evaluation, chain
+from .request import MANIFEST, RESULTS, Evaluation
 
 if TYPE_CHECKING:
     from ...pipelines.results import Answer
@@ -178,7 +179,6 @@ def scored(
 def _check_chains(request: Evaluation, examples: Mapping[str, Sequence[Example]]) -> None:
     """Warn of doubtful pairs; refuse what a procedure cannot do before anything is answered."""
     from ...pipelines import compatibility
-    from ...pipelines.chain import split
 
     for decoder in request.decoders:
         procedure, alone = split(chain(decoder, request.model.name))

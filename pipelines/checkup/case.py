@@ -1,4 +1,4 @@
-"""Is this model understood? What the tests hold of tiny models, measured on any model with its own processor.
+"""Is this model understood? The properties that the tests check on tiny models, measured on any model and processor.
 
 Each check returns a `Finding`: an error, what is allowed, and whether that holds. The checks are in `layout` (where
 things are) and `engine` (what the engine promises); `flows.checkup.run` runs them all.
@@ -34,10 +34,10 @@ MOVED = 1e-3  # what must change logits changes them by more, in every precision
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked.
+    """The result of one check.
 
     error: what was measured; None if nothing could be. allowed: the most that holds (the least, with at_least).
-    why: where the error was found, or what went wrong.
+    why: the place of the error, or the reason of a failure.
     """
 
     name: str
@@ -88,7 +88,7 @@ def distance(a: Float[Tensor, "*position vocab"], b: Float[Tensor, "*position vo
 
 @dataclass(frozen=True)
 class Case:
-    """A model with two images: the one that was given, and a narrower one, each with a question of its own."""
+    """A model with two images: the caller's and a narrower one, each with a question of its own."""
 
     lvlm: LVLM
     image: Image.Image
@@ -127,8 +127,8 @@ class Case:
     def plain(self) -> Float[Tensor, "token vocab"]:
         """The logits of transformers' own generate for the first prompt."""
         forced = Forced(self.chosen[:1].tolist())
-        made = self._transformers(self.alone[0], self.chosen.shape[1], logits_processor=[forced])
-        return torch.stack([step[0].float() for step in made.logits])
+        generation = self._transformers(self.alone[0], self.chosen.shape[1], logits_processor=[forced])
+        return torch.stack([step[0].float() for step in generation.logits])
 
     def _transformers(self, inputs: Mapping[str, Tensor], tokens: int, **options: Any) -> Any:
         return self.lvlm.model.generate(
@@ -138,25 +138,25 @@ class Case:
     def logits(
         self, decoders: Sequence[Any] = (), inputs: Mapping[str, Tensor] | None = None, tokens: Tensor | None = None
     ) -> Float[Tensor, "row token vocab"]:
-        """Logits of a run through our engine that takes given tokens; by default of the first prompt, plain ones."""
+        """Logits of a run through our engine with forced tokens, by default the plain ones of the first prompt."""
         tokens = self.chosen[:1] if tokens is None else tokens
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = generate(
+            generation = generate(
                 self.lvlm, self.alone[0] if inputs is None else inputs, decoders, return_logits=True, **forced(tokens)
             )
-        assert made.logits is not None
-        return made.logits
+        assert generation.logits is not None
+        return generation.logits
 
 
 def forced(tokens: Int[Tensor, "row token"]) -> dict[str, Any]:
-    """What generate takes to choose these tokens and nothing of the model's own that changes logits."""
+    """Options of generate that force these tokens, without anything of the model's own that changes logits."""
     return {"max_new_tokens": tokens.shape[1], "logits_processor": [Forced(tokens.tolist())], **PLAIN}
 
 
 @dataclass(frozen=True)
 class Declares:
-    """A decoder of given declarations."""
+    """A decoder of these declarations."""
 
     declared: Sequence[Declaration]
 

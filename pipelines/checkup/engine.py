@@ -1,4 +1,4 @@
-"""Checks of what the engine promises: plain is plain, edits act, batches and caches change nothing."""
+"""Checks of the engine's properties: plain is plain, edits act, batches and caches change nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plain(case: Case) -> Finding:
     return Finding("no method = transformers' generate", error, tolerance(case.lvlm.dtype, same=True))
 
 
-def _same(values: Tensor, *given: Any) -> Tensor:
+def _same(values: Tensor, *rest: Any) -> Tensor:
     return values.clone()
 
 
@@ -47,7 +47,7 @@ EDITS: Mapping[str, tuple[Callable[[Sequence[int], Callable], Declaration], Call
 
 
 def edits(case: Case) -> Iterator[Finding]:
-    """Every kind of edit does nothing where it hands back what it was given, and something where it does not."""
+    """An edit of each kind changes nothing where it returns its input, and changes the logits where it does not."""
     layers = range(len(case.lvlm.layers))
     for name, (make, strong) in EDITS.items():
         error = distance(case.logits([Declares([make(layers, _same)])])[0], case.plain)
@@ -80,12 +80,12 @@ def batch(case: Case) -> Finding:
 
 def cached(case: Case, decoder: str = "vcd:beta=0") -> Finding:
     """Decoding with a cache is a pass over the whole text for every token, with a method whose branch sees it too."""
-    made = DECODERS.make(decoder)
-    with_cache = case.logits([made])[0]
+    method = DECODERS.make(decoder)
+    with_cache = case.logits([method])[0]
     steps, kind = [], families.appended(case.lvlm.model, "token_type_ids")
     for count in range(with_cache.shape[0]):
         longer = extended(case.alone[0], case.chosen[:1, :count], kind)
-        steps.append(case.logits([made], longer, case.chosen[:1, count : count + 1])[0, 0])
+        steps.append(case.logits([method], longer, case.chosen[:1, count : count + 1])[0, 0])
     error = distance(with_cache, torch.stack(steps))
     return Finding(f"cached = uncached ({decoder})", error, tolerance(case.lvlm.dtype), f"{len(steps)} tokens")
 

@@ -62,8 +62,8 @@ def image_mask(case: Case) -> Iterator[Finding]:
 
 
 def _processor_token(lvlm: LVLM) -> int | None:
-    """Id of what the processor fills image positions with, by its own word; not what stands for an image in a prompt
-    (Gemma 3's `image_token`), which it replaces."""
+    """Id of the token with which the processor fills image positions; not of the placeholder in a prompt, which it
+    replaces (Gemma 3's `image_token`)."""
     tokenizer = lvlm.processor.tokenizer
     for source in (tokenizer, lvlm.processor):
         if getattr(source, "image_token_id", None) is not None:

@@ -22,7 +22,7 @@ class Sequences:
     """Where the image is in the rows' prompts, and how far the run has come.
 
     image, padding: over the prompt. sample: whose sample a row belongs to: branches and beams have several rows of one
-    sample. seen: positions fed so far, this pass included. given: tokens at the end of the pass that are scored rather
+    sample. seen: positions fed so far, this pass included. forced: tokens at the end of the pass that are scored rather
     than chosen (teacher forcing); 0 while generating. chosen: rows at the end that each chose a token: 1, or more where
     the queries of several steps are read together. real: which of the tokens of these rows come no later than an end;
     None where that is not known yet. shared: what one layer worked out of the above and the next can use, for this
@@ -33,7 +33,7 @@ class Sequences:
     padding: Bool[Tensor, "row position"]
     sample: Int[Tensor, " row"]
     seen: int = 0
-    given: int = 0
+    forced: int = 0
     chosen: int = 1
     real: Bool[Tensor, "row token"] | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -95,12 +95,13 @@ class Sequences:
         return own
 
     def prompt(self, queries: int) -> slice:
-        """The query rows of this pass that belong to the prompts: all, none, or those before the given tokens."""
+        """The query rows of this pass that belong to the prompts: all, none, or those before the forced tokens."""
         return slice(0, max(0, min(queries, self.image.shape[1] - (self.seen - queries))))
 
     def producing(self, queries: int) -> slice:
-        """The query rows whose output chooses a token: the last, or those before each given token."""
-        return slice(queries - self.chosen, queries) if not self.given else slice(queries - 1 - self.given, queries - 1)
+        """The query rows whose output chooses a token: the last, or those before each forced token."""
+        end = queries - 1 if self.forced else queries
+        return slice(end - (self.forced or self.chosen), end)
 
 
 def softmax(scores: Float[Tensor, "*any key"]) -> Float[Tensor, "*any key"]:

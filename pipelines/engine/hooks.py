@@ -63,9 +63,9 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
         plan.keep(reading, index, reading.keep(hidden[placed.rows.to(hidden.device)][:, span]), placed.method)
 
     def bound(hook: Callable, placed: Placed) -> Callable:
-        def carried(*given: Any) -> Any:
+        def carried(*values: Any) -> Any:
             plan.carry()
-            return hook(*given, placed)
+            return hook(*values, placed)
 
         plan.expected += 1
         return carried

@@ -79,14 +79,14 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
     return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own)
 
 
-def sequences(lvlm: Layout, arranged: Arrangement, repeat: int = 1, given: int = 0) -> Sequences:
-    """Where the image is in every row of a run. given: tokens that were appended to the prompts."""
+def sequences(lvlm: Layout, arranged: Arrangement, repeat: int = 1, forced: int = 0) -> Sequences:
+    """Where the image is in every row of a run. forced: tokens that were appended to the prompts."""
     ids, mask = arranged.inputs["input_ids"], arranged.inputs["attention_mask"]
-    prompt = ids.shape[1] - given
+    prompt = ids.shape[1] - forced
     sample = torch.arange(arranged.batch, device=ids.device).repeat(len(arranged.names)).repeat_interleave(repeat)
     image = lvlm.image_mask(ids[:, :prompt]).repeat_interleave(repeat, dim=0)
     padding = (mask[:, :prompt] == 0).repeat_interleave(repeat, dim=0)
-    return Sequences(image, padding, sample, given=given)
+    return Sequences(image, padding, sample, forced=forced)
 
 
 def same_text(

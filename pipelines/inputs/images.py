@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,21 @@ def read_image(source: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_B
     if not 0 < size <= max_bytes:
         raise BadImage(f"{path} has {size:,} bytes; possible: 1 to {max_bytes:,}")
     return _from_file(path, str(path), max_pixels)
+
+
+def many_images(images: Any) -> list[Any]:
+    """One image or many as a list: a path, PIL image or array is one; lists, Series and generators are many.
+
+    Raises:
+        ValueError: a mapping.
+    """
+    if isinstance(images, Mapping):
+        raise ValueError(f"images are a mapping with {', '.join(map(str, list(images)[:3]))}; give its images alone.")
+    array = isinstance(images, np.ndarray | Tensor)
+    of_paths = isinstance(images, np.ndarray) and images.dtype.kind in "OUS"
+    if isinstance(images, str | bytes | Path | Image.Image) or (array and not of_paths):
+        return [images]
+    return list(images) if isinstance(images, Iterable) else [images]
 
 
 def read_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -84,12 +84,12 @@ class BlipMatcher:
             ids[:, 0] = _ENC
         kept: dict[str, Tensor] = {}
 
-        def keep_output(module: Any, given: Any, output: Any) -> Any:
+        def keep_output(module: Any, args: Any, output: Any) -> Any:
             """The heads' output as a leaf, so that the gradient stops here; and the probabilities beside it."""
             kept["output"], kept["attention"] = output[0].detach().requires_grad_(), output[1].detach()
             return kept["output"], *output[1:]
 
-        keep_values = lambda module, given, output: kept.__setitem__("values", output.detach())
+        keep_values = lambda module, args, output: kept.__setitem__("values", output.detach())
         hooks = [part.register_forward_hook(keep_output), part.value.register_forward_hook(keep_values)]
         try:
             joint = model.text_encoder(

@@ -52,8 +52,8 @@ class Cached:
         paths = [self.path(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
         found = {path: _read(path) for path in dict.fromkeys(paths)}
         new = {path: place for place, path in enumerate(paths) if found[path] is None}
-        made = self.matcher.match([images[n] for n in new.values()], [prompts[n] for n in new.values()])
-        for path, match in zip(new, made, strict=True):
+        matches = self.matcher.match([images[n] for n in new.values()], [prompts[n] for n in new.values()])
+        for path, match in zip(new, matches, strict=True):
             found[path] = match
             _write(path, match)
         return [known for path in paths if (known := found[path]) is not None]
@@ -73,11 +73,11 @@ def _read(path: Path) -> Match | None:
         tensors = load_file(path)
         relevance, similarity = tensors["relevance"], float(tensors["similarity"])
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
-        _log.warning("%s cannot be read (%s) and is made again", path, error)
+        _log.warning("%s cannot be read (%s) and is matches again", path, error)
         return None
     usable = relevance.dim() == 2 and bool(((relevance >= 0) & (relevance <= 1)).all()) and abs(similarity) <= 1.001
     if not usable:
-        _log.warning("%s holds no match and is made again", path)
+        _log.warning("%s holds no match and is matches again", path)
     return Match(relevance, similarity) if usable else None
 
 

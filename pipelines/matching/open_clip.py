@@ -86,9 +86,9 @@ class OpenClipMatcher:
         pixels = squashed(images, self.size, visual.image_mean, visual.image_std, device)
         seen: dict[str, Tensor] = {}
 
-        def keep(module: Any, given: Any, output: Any) -> Any:
+        def keep(module: Any, args: Any, output: Any) -> Any:
             """The attention's output as a leaf, so that the gradient stops here."""
-            seen["given"], seen["output"] = given[0], output[0].detach().requires_grad_()
+            seen["input"], seen["output"] = args[0], output[0].detach().requires_grad_()
             return seen["output"], *output[1:]
 
         attention = visual.transformer.resblocks[self.layer].attn
@@ -101,22 +101,22 @@ class OpenClipMatcher:
                 (gradient,) = torch.autograd.grad(cosine.sum(), seen["output"])
         finally:
             hook.remove()
-        maps = [stretch(one).reshape(self.grid).cpu() for one in relevance(attention, seen["given"], gradient)]
+        maps = [stretch(one).reshape(self.grid).cpu() for one in relevance(attention, seen["input"], gradient)]
         return [Match(one, float(s)) for one, s in zip(maps, cosine.detach(), strict=True)]
 
 
 @torch.no_grad()
 def relevance(
-    attention: nn.MultiheadAttention, given: Float[Tensor, "batch position width"],
+    attention: nn.MultiheadAttention, states: Float[Tensor, "batch position width"],
     gradient: Float[Tensor, "batch position width"],
 ) -> Float[Tensor, "batch patch"]:  # fmt: skip
     """C·max(G, 0) of self-attention: mean over heads, sum over queries, the class token's column left out.
 
-    given: the attention's input. gradient: of the score, with respect to the attention's output.
+    states: the attention's input. gradient: of the score, with respect to the attention's output.
     """
     heads = attention.num_heads
     split = lambda tensor: tensor.unflatten(-1, (heads, -1)).transpose(1, 2)  # batch position width -> batch head …
-    packed = linear(given, attention.in_proj_weight, attention.in_proj_bias)
+    packed = linear(states, attention.in_proj_weight, attention.in_proj_bias)
     query, key, value = (split(part) for part in packed.chunk(3, dim=-1))
     probabilities = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
     slope = attention_gradient(split(gradient @ attention.out_proj.weight), value)

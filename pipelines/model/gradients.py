@@ -35,9 +35,9 @@ def attention_gradient(
         return probabilities.detach() + added[-1]
 
     inputs = complete(lvlm, inputs)
-    made = arrange([(AttentionEdit([layer], record, queries="last"), -1)], inputs, lvlm.pad_token)
-    with torch.enable_grad(), applied(lvlm, made.placed, sequences(lvlm, made), Step(ids=inputs["input_ids"])):
-        (slope,) = torch.autograd.grad(_likeliest(lvlm, made.inputs), added)
+    rows = arrange([(AttentionEdit([layer], record, queries="last"), -1)], inputs, lvlm.pad_token)
+    with torch.enable_grad(), applied(lvlm, rows.placed, sequences(lvlm, rows), Step(ids=inputs["input_ids"])):
+        (slope,) = torch.autograd.grad(_likeliest(lvlm, rows.inputs), added)
     return kept[0][0, :, -1], slope[0, :, -1]
 
 

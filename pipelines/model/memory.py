@@ -121,7 +121,7 @@ def check(
         return need
     where = {"auto": "all devices here together have", "cpu": "the CPU has"}.get(device, f"{device} has")
     message = (
-        f"{name} in {_asked(dtype, quantization)} needs {_gb(need.weights)} for its weights and about "
+        f"{name} in {_precision(dtype, quantization)} needs {_gb(need.weights)} for its weights and about "
         f"{_gb(need.cache + need.work)} to run {rows} row{'s' * (rows > 1)} of {TOKENS} tokens; {where} "
         f"{_gb(room)} free."
     )
@@ -155,7 +155,7 @@ def fitting(size: Size, device: Any, dtype: torch.dtype, quantization: Any, rows
     return found
 
 
-def _asked(dtype: torch.dtype, quantization: Any) -> str:
+def _precision(dtype: torch.dtype, quantization: Any) -> str:
     name = str(dtype).removeprefix("torch.")
     if quantization is None:
         return name

@@ -20,8 +20,7 @@ from veridical.decoders.m3id import M3ID
 from veridical.decoders.pai import PAI
 from veridical.decoders.rbd import RBD
 from veridical.decoders.vcd import diffuse
-from veridical.pipelines.engine.declared import declarations_of
-from veridical.pipelines.engine.run import Observers
+from veridical.pipelines.engine.run import Observers, declarations_of
 from veridical.pipelines.engine.run import run as engine_run
 
 from ..contract import table

@@ -84,7 +84,8 @@ def test_rows_are_behind_the_last_image_and_system_columns_before_the_first():
 
 def edited(decoder, where, queries, heads=2, layer=0):
     keys = where.image.shape[1]
-    call = SimpleNamespace(layer=layer, sequences=where, image=where.image, columns=lambda mask: mask)
+    known = {"sequences": where, "image": where.image, "query": where.image, "columns": lambda mask: mask}
+    call = SimpleNamespace(layer=layer, **known)
     return decoder.edit(heads, torch.ones(len(where.image), heads, queries, keys), call)
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 import veridical
 from veridical.datasets.world import SPLITS, is_scene, scene
-from veridical.pipelines.arguments import check_options, many_images
+from veridical.pipelines.arguments import check_options
+from veridical.pipelines.inputs.images import many_images
 from veridical.pipelines.model.embedded import NotItsWorld
 from veridical.pipelines.model.load import CannotLoad
 

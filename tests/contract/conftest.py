@@ -1,4 +1,6 @@
-"""Shared settings of the contract tests, each made once per test run."""
+"""Shared settings of the contract tests, each built once per test run."""
+
+from functools import cache
 
 import pytest
 
@@ -8,7 +10,8 @@ from veridical.pipelines.registry import DETECTORS
 from . import setting as settings
 from . import table
 
-MAKERS = {"mha": lambda: settings.tiny(8, 8), "gqa": lambda: settings.tiny(8, 2)}
+grouped = cache(lambda: settings.tiny(8, 2))
+MAKERS = {"mha": lambda: settings.tiny(8, 8), "gqa": grouped}
 if (EMBEDDED / "config.json").exists():
     MAKERS["embedded"] = settings.embedded
 
@@ -21,7 +24,7 @@ def setting(request):
 @pytest.fixture(scope="session")
 def tiny():
     """One tiny model, grouped-query attention, for what does not depend on the model: it is six times as fast."""
-    return settings.tiny(8, 2)
+    return grouped()
 
 
 @pytest.fixture(params=table.covered())

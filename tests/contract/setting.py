@@ -37,7 +37,7 @@ class Setting:
     prompts: list[dict[str, Tensor]]
     inputs: dict[str, Tensor]
     embedded: bool = False
-    known: dict[str, Any] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def model(self) -> Any:
@@ -70,9 +70,27 @@ class Setting:
         return self.generate(decoders, inputs, **MODES[mode], **seeded(mode, seeds)).ids
 
     def plain(self) -> Tensor:
-        if "plain" not in self.known:
-            self.known["plain"] = self.logits()
-        return self.known["plain"]
+        return self._once("plain", self.logits)
+
+    def acting_logits(self, name: str) -> Tensor:
+        """(batch, step, vocab) of the decoder that acts, over the batch: one run that all tests compare theirs with."""
+        return self._once(("logits", name), lambda: self.logits([self.acting(name)]))
+
+    def acting_tokens(self, name: str, mode: str = "greedy") -> Tensor:
+        """The same of tokens, in a mode of decoding."""
+        return self._once(("tokens", name, mode), lambda: self.tokens([self.acting(name)], mode=mode))
+
+    def plain_tokens(self, mode: str) -> Tensor:
+        return self._once(("tokens", mode), lambda: self.tokens([], mode=mode))
+
+    def risk(self, name: str) -> veridical.Generation:
+        """Plain decoding with the detector reading along, likewise run once."""
+        return self._once(("risk", name), lambda: self.generate([], detectors=[self.detector(name)]))
+
+    def _once(self, key: Any, run: Any) -> Any:
+        if key not in self.known:
+            self.known[key] = run()
+        return self.known[key]
 
 
 def seeded(mode: str, seeds: Sequence[int]) -> dict[str, Any]:

@@ -28,14 +28,14 @@ def risk_of(made):
 
 
 def test_a_risk_is_one_number_per_token_under_the_detectors_name(setting, detector):
-    out = setting.generate([], detectors=[setting.detector(detector)])
+    out = setting.risk(detector)
     assert list(out.risk) == [detector]
     assert risk_of(out).shape == out.ids.shape == (3, STEPS)
     assert risk_of(out).isfinite().all()
 
 
 def test_scoring_a_finished_text_gives_the_risks_read_while_it_was_made(setting, detector):
-    out = setting.generate([], detectors=[setting.detector(detector)])
+    out = setting.risk(detector)
     close(veridical.score(setting.lvlm, setting.inputs, out.ids, [setting.detector(detector)])[detector], risk_of(out))
 
 
@@ -72,7 +72,7 @@ def test_all_detectors_together_say_what_each_says_alone(tiny):
     together = tiny.generate([], detectors=[tiny.detector(name) for name in DETECTORS.own]).risk
     assert list(together) == list(DETECTORS.own)
     for name in DETECTORS.own:
-        close(together[name], risk_of(tiny.generate([], detectors=[tiny.detector(name)])))
+        close(together[name], risk_of(tiny.risk(name)))
 
 
 def test_two_detectors_of_one_name_are_refused(tiny):
@@ -83,7 +83,7 @@ def test_two_detectors_of_one_name_are_refused(tiny):
 
 
 def test_a_batch_is_scored_as_its_rows_one_by_one(setting, detector):
-    out = setting.generate([], detectors=[setting.detector(detector)])
+    out = setting.risk(detector)
     for row, prompt in enumerate(setting.prompts):
         ids = out.ids[row : row + 1]
         close(veridical.score(setting.lvlm, prompt, ids, [setting.detector(detector)])[detector][0], risk_of(out)[row])
@@ -117,10 +117,8 @@ def test_reading_leaves_nothing_behind(setting, detector):
 
 
 def test_a_static_cache_gives_the_risks_of_a_dynamic_one(setting, detector):
-    dynamic, static = ({}, {"cache_implementation": "static"})
-    made = setting.detector(detector)
-    dynamic, static = (risk_of(setting.generate([], detectors=[made], **more)) for more in (dynamic, static))
-    close(static, dynamic)
+    static = setting.generate([], detectors=[setting.detector(detector)], cache_implementation="static")
+    close(risk_of(static), risk_of(setting.risk(detector)))
 
 
 def test_features_are_those_behind_the_score(tiny, detector):

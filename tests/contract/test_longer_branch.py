@@ -58,14 +58,14 @@ def test_the_branch_is_longer_than_the_main_rows(setting, longer):
 
 def test_every_detector_has_the_same_risks_beside_a_longer_branch(setting, detector, longer):
     one = setting.detector(detector)
-    alone, beside = setting.generate([], detectors=[one]), setting.generate([longer], detectors=[one])
+    alone, beside = setting.risk(detector), setting.generate([longer], detectors=[one])
     assert torch.equal(beside.ids, alone.ids)
     close(beside.risk[detector], alone.risk[detector])
 
 
 def test_every_detector_scores_a_text_the_same_beside_a_longer_branch(setting, detector, longer):
     (one,) = veridical.pipelines.generate.ready([setting.detector(detector)], setting.lvlm)
-    ids = setting.generate().ids
+    ids = setting.risk(detector).ids
     alone, beside = (teacher_force(setting.lvlm, setting.inputs, ids, some) for some in ([one], [longer, one]))
     close(one.score(beside), one.score(alone))
 
@@ -94,7 +94,7 @@ def test_every_detector_sees_the_same_step_by_step_beside_a_longer_branch(tiny, 
 def test_every_decoder_gives_the_same_logits_beside_a_longer_branch(setting, name, longer, order):
     """Declared first the branch stays plain; declared last it has the decoder's edits too."""
     decoder = setting.acting(name)
-    alone = setting.logits([decoder])
+    alone = setting.acting_logits(name)
     beside = setting.logits([longer, decoder] if order == "branch_first" else [decoder, longer])
     assert difference(beside, alone) <= CLOSE * scale(alone)
 

@@ -69,7 +69,7 @@ def test_composed_with_itself_at_neutral_strength_changes_nothing(setting, name)
 
 def test_neutral_beside_any_other_method_leaves_that_one_as_it_is(tiny, name):
     """In front and behind. VSV is the other one: it acts in every layer and opens no branch."""
-    alone = tiny.logits(["vsv"])
+    alone = tiny.acting_logits("vsv")
     for chain in ([table.neutral(name), "vsv"], ["vsv", table.neutral(name)]):
         assert difference(tiny.logits(chain), alone) <= EXACT * scale(alone)
 
@@ -78,7 +78,7 @@ def test_a_method_acts(setting, name):
     if not table.entry(name).acts:
         assert torch.equal(setting.logits([name]), setting.plain())
         return
-    moved, plain = setting.logits([setting.acting(name)]), setting.plain()
+    moved, plain = setting.acting_logits(name), setting.plain()
     for row in range(len(setting.prompts)):
         finite = moved[row, 0].isfinite()
         assert finite.any()
@@ -99,14 +99,14 @@ def test_a_method_that_acts_is_not_reported_as_idle(setting, name):
 
 
 def test_a_batch_is_its_rows_one_by_one(setting, name):
-    together = setting.logits([setting.acting(name)])
+    together = setting.acting_logits(name)
     for row, prompt in enumerate(setting.prompts):
         alone = setting.logits([setting.acting(name)], prompt)
         assert difference(alone[0], together[row]) <= CLOSE * scale(together)
 
 
 def test_adding_a_sample_to_the_batch_does_not_change_another(setting, name):
-    together = setting.logits([setting.acting(name)])
+    together = setting.acting_logits(name)
     fewer = {key: value[:2] for key, value in setting.inputs.items()}
     assert difference(setting.logits([setting.acting(name)], fewer), together[:2]) <= CLOSE * scale(together)
 
@@ -114,7 +114,7 @@ def test_adding_a_sample_to_the_batch_does_not_change_another(setting, name):
 def test_the_order_of_the_batch_does_not_matter(tiny, name):
     order = [2, 0, 1]
     shuffled = {key: value[order] for key, value in tiny.inputs.items()}
-    forward, other = tiny.logits([tiny.acting(name)]), tiny.logits([tiny.acting(name)], shuffled)
+    forward, other = tiny.acting_logits(name), tiny.logits([tiny.acting(name)], shuffled)
     assert difference(other, forward[order]) <= CLOSE * scale(forward)
 
 
@@ -127,12 +127,12 @@ def test_a_sample_run_again_after_another_gives_the_same_bits(setting, name):
 
 def test_a_static_cache_gives_the_logits_of_a_dynamic_one(setting, name):
     decoder = setting.acting(name)
-    dynamic, static = setting.logits([decoder]), setting.logits([decoder], cache_implementation="static")
+    dynamic, static = setting.acting_logits(name), setting.logits([decoder], cache_implementation="static")
     assert difference(static, dynamic) <= CLOSE * scale(dynamic)
 
 
 def test_without_a_cache_the_logits_are_the_same(setting, name):
     """Every pass then feeds the whole sequence again, so that prompt and generated positions meet in one pass."""
     decoder = setting.acting(name)
-    cached, uncached = setting.logits([decoder]), setting.logits([decoder], use_cache=False)
+    cached, uncached = setting.acting_logits(name), setting.logits([decoder], use_cache=False)
     assert difference(uncached, cached) <= CLOSE * scale(cached)

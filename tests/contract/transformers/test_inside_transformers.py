@@ -45,7 +45,7 @@ def through_transformers(setting, decoders, mode="greedy", inputs=None, seeds=SE
 
 @pytest.mark.parametrize("mode", MODES)
 def test_tokens_are_those_of_veridical_generate(setting, name, mode):
-    ours = setting.tokens([setting.acting(name)], mode=mode)
+    ours = setting.acting_tokens(name, mode)
     assert torch.equal(through_transformers(setting, [setting.acting(name)], mode), ours)
 
 
@@ -69,7 +69,7 @@ def test_the_image_reaches_the_model(setting):
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processors_of_the_users_own_see_the_mitigated_logits(tiny, name, mode):
     decoder = tiny.acting(name)
-    taken = sorted(set(tiny.tokens([decoder], mode=mode).flatten().tolist()))
+    taken = sorted(set(tiny.acting_tokens(name, mode).flatten().tolist()))
     own = LogitsProcessorList([Favour(taken[0], 3.0), Repel()])
     ours = tiny.generate([decoder], logits_processor=own, **MODES[mode], **seeded(mode, SEEDS)).ids
     theirs = through_transformers(tiny, [decoder], mode, logits_processor=own)
@@ -77,7 +77,7 @@ def test_two_processors_of_the_users_own_see_the_mitigated_logits(tiny, name, mo
 
 
 def test_a_users_processor_of_transformers_own_classes_is_kept(tiny, name):
-    taken = tiny.tokens([tiny.acting(name)])[:, 0].unique().tolist()
+    taken = tiny.acting_tokens(name)[:, 0].unique().tolist()
     own = LogitsProcessorList([SuppressTokensLogitsProcessor(taken)])
     theirs = through_transformers(tiny, [tiny.acting(name)], logits_processor=own)
     assert not torch.isin(theirs, torch.tensor(taken)).any()
@@ -86,7 +86,7 @@ def test_a_users_processor_of_transformers_own_classes_is_kept(tiny, name):
 
 def test_settings_of_the_call_stay_in_force(tiny, name):
     """Once, not twice: a penalty applied by both generate calls would be its square."""
-    options = {"repetition_penalty": 1.3, "suppress_tokens": tiny.tokens([tiny.acting(name)])[:, 0].unique().tolist()}
+    options = {"repetition_penalty": 1.3, "suppress_tokens": tiny.acting_tokens(name)[:, 0].unique().tolist()}
     ours = tiny.generate([tiny.acting(name)], **options).ids
     assert torch.equal(through_transformers(tiny, [tiny.acting(name)], **options), ours)
 
@@ -100,8 +100,8 @@ def test_a_full_output_has_the_main_rows_alone(tiny, name):
     out = through_transformers(tiny, [tiny.acting(name)], return_dict_in_generate=True, output_scores=True)
     rows, prompt = tiny.inputs["input_ids"].shape
     assert out.sequences.shape == (rows, prompt + STEPS)
-    assert torch.equal(out.sequences[:, prompt:], tiny.tokens([tiny.acting(name)]))
-    scores, ours = torch.stack(out.scores, 1), tiny.logits([tiny.acting(name)])
+    assert torch.equal(out.sequences[:, prompt:], tiny.acting_tokens(name))
+    scores, ours = torch.stack(out.scores, 1), tiny.acting_logits(name)
     assert torch.equal(scores.isfinite(), ours.isfinite())
     finite = ours.isfinite()
     assert float((scores - ours)[finite].abs().max()) <= 1e-5 * scale(ours)

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def sources(part):
     return sorted((ROOT / part).rglob("*.py"))
 
 
+@cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(path, inside_functions=True):
     """Absolute names that a file imports; those for the type checker alone are left out."""
     package = ("veridical", *path.relative_to(ROOT).parent.parts)
@@ -49,7 +56,7 @@ def imports(path, inside_functions=True):
         for child in ast.iter_child_nodes(node):
             yield from found(child)
 
-    return set(found(ast.parse(path.read_text(encoding="utf-8"))))
+    return set(found(tree(path)))
 
 
 def ours(names):
@@ -58,11 +65,13 @@ def ours(names):
     return {parts[1] for parts in split if parts[0] == "veridical" and len(parts) > 1} & set(PARTS)
 
 
-FILES = [(part, path) for part in PARTS for path in sources(part)]
+def where(path, names):
+    """What a file imports, with both ends, as a failing test shows it."""
+    return [f"{path.relative_to(ROOT).as_posix()} imports {name}" for name in sorted(names)]
 
 
-@pytest.fixture(params=FILES, ids=lambda case: str(case[1].relative_to(ROOT)))
-def file(request):
+@pytest.fixture(params=PARTS)
+def part(request):
     return request.param
 
 
@@ -79,16 +88,14 @@ def test_the_reader_of_imports_reads_them(tmp_path, monkeypatch):
     assert "torch.nn" in imports(path)
 
 
-def test_a_part_imports_only_what_lies_below_it(file):
-    part, path = file
-    assert ours(imports(path, inside_functions=False)) <= BELOW[part]
-
-
-def test_no_arrow_goes_back_up_inside_functions_either(file):
+@pytest.mark.parametrize("inside_functions", [False, True], ids=["at_import", "inside_functions_too"])
+def test_no_arrow_goes_back_up(part, inside_functions):
     """A floor imports from its own and from lower floors, wherever the import stands; both ends are named."""
-    part, path = file
-    here = path.relative_to(ROOT).as_posix()
-    up = [f"{here} imports {name}" for name in sorted(imports(path)) if ours([name]) - BELOW[part]]
+    up = []
+    for path in sources(part):
+        names = imports(path, inside_functions)
+        up += where(path, {name for name in names if ours([name]) - BELOW[part]})
+    assert sources(part)
     assert not up
 
 
@@ -156,24 +163,28 @@ def test_a_circle_is_found_and_both_ends_of_its_arrows_are_named(tmp_path):
     ]  # fmt: skip
 
 
-def test_metrics_import_no_torch(file):
-    part, path = file
-    if part == "metrics":
-        assert not {name.split(".")[0] for name in imports(path)} & {"torch", "torchvision", "transformers"}
+def outside(path, packages):
+    """The packages among these from which a file imports."""
+    return where(path, {name for name in imports(path) if name.split(".")[0] in packages})
 
 
-def test_nothing_outside_flows_imports_prefect(file):
-    part, path = file
-    if part not in ("flows", "cli"):
-        assert "prefect" not in {name.split(".")[0] for name in imports(path)}
+def test_metrics_import_no_torch():
+    heavy = {"torch", "torchvision", "transformers"}
+    assert not [found for path in sources("metrics") for found in outside(path, heavy)]
 
 
-def test_the_package_imports_itself_by_relative_names(file):
+@pytest.mark.parametrize("part", sorted({*PARTS} - {"flows", "cli"}))
+def test_nothing_outside_flows_imports_prefect(part):
+    assert not [found for path in sources(part) for found in outside(path, {"prefect"})]
+
+
+def test_the_package_imports_itself_by_relative_names(part):
     """So that a checkout under another name works, and `datasets` is never ours by accident."""
-    _, path = file
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    absolute = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
-    assert not [node.module for node in absolute if node.module.split(".")[0] in ("veridical", *PARTS)]
+    absolute = []
+    for path in sources(part):
+        nodes = [one for one in ast.walk(tree(path)) if isinstance(one, ast.ImportFrom) and one.level == 0]
+        absolute += where(path, {one.module for one in nodes if one.module.split(".")[0] in ("veridical", *PARTS)})
+    assert not absolute
 
 
 def test_every_public_name_can_be_imported():

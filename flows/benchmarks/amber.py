@@ -30,9 +30,7 @@ class AMBER(Benchmark):
 
     name = "amber"
     version = "1"
-    prompt = None
     max_new_tokens = 128
-    unit = "questions"
     higher_is_better: Mapping[str, bool] = {
         **amber.HIGHER_IS_BETTER, "unparsed": False,
         **{p + name: name != "unparsed" for p in _PREFIX.values() for name in _QUESTIONS},

@@ -110,15 +110,15 @@ class Mark:
 class Benchmark(Protocol):
     """A set of examples, one question for all of them or one each, and what is measured on the answers.
 
-    version: changes whenever the same answers would score differently. unit: what one example is. tables: title ->
-    metrics shown together. headline: the metrics for a narrow screen.
+    version: changes whenever the same answers would score differently. prompt: the question of examples without one.
+    unit: what one example is. tables: title -> metrics shown together. headline: the metrics for a narrow screen.
     """
 
     name: str
     version: str
-    prompt: str | None
+    prompt: str | None = None
     max_new_tokens: int
-    unit: str
+    unit: str = "questions"
     higher_is_better: Mapping[str, bool]
     tables: Mapping[str, Sequence[str]]
     headline: Sequence[str]

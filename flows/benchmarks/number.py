@@ -24,9 +24,7 @@ class Number(Benchmark):
 
     name = "number"
     version = "1"
-    prompt = None
     max_new_tokens = 16
-    unit = "questions"
     higher_is_better: Mapping[str, bool] = {**counting.HIGHER_IS_BETTER, "unparsed": False}
     tables: Mapping[str, Sequence[str]] = {
         "": ("accuracy", "mean_absolute_error", "bias", "consistency", "unparsed")

@@ -38,9 +38,7 @@ class POPE(Benchmark):
 
     name = "pope"
     version = "1"
-    prompt = None
     max_new_tokens = 16
-    unit = "questions"
     higher_is_better = _BETTER
     tables = _TABLES
     headline = (*(f"{strategy}_accuracy" for strategy in STRATEGIES), "yes_ratio")

@@ -34,9 +34,7 @@ class RHAUC(Benchmark):
 
     name = "rh_auc"
     version = "1"
-    prompt = None
     max_new_tokens = 128
-    unit = "questions"
     higher_is_better: Mapping[str, bool] = {
         **rh_auc.HIGHER_IS_BETTER, **dict.fromkeys(_OVER_LENGTH, True),
         **{name: part != "unparsed" for part, names in _AT.items() if part != "length" for name in names},

@@ -29,9 +29,7 @@ class Sycophancy(Benchmark):
 
     name = "sycophancy"
     version = "1"
-    prompt = None
     max_new_tokens = 16
-    unit = "questions"
     higher_is_better: Mapping[str, bool] = {
         p + name: better for p in _PARTS.values() for name, better in
         {**sycophancy.HIGHER_IS_BETTER, "unparsed": False}.items() if name in _FLIPS

@@ -20,9 +20,7 @@ class FromFiles(Benchmark):
     """
 
     version = "1"
-    prompt = None
     max_new_tokens = 16
-    unit = "questions"
     readers: Sequence[str] = ()
     default = "official"
     need = ""

@@ -30,8 +30,9 @@ def examine(
     scored = Chair().score(captions, {example.image_id: example.objects for example in examples})
     found = dict(scored.estimates())
     found["chair_i_first_half"], found["chair_i_second_half"] = scored.first_half_second_half()
+    answered: dict[tuple[int | str, str], str] = {}  # the strategies share their questions about what is there
     for strategy in STRATEGIES:
-        part = answer_pope(lvlm, images, strategy, split, decoders, batch_size)
+        part = answer_pope(lvlm, images, strategy, split, decoders, batch_size, answered=answered)
         found[f"pope_{strategy}"], found[f"pope_{strategy}_yes"] = part["accuracy"], part["yes_ratio"]
     shuffled = answer_pope(lvlm, images, "random", split, decoders, batch_size, shift=1)
     found["pope_shuffled"] = shuffled["accuracy"]
@@ -40,16 +41,22 @@ def examine(
 
 def answer_pope(
     lvlm: LVLM, images: int, strategy: str, split: str = "test", decoders: Any = (), batch_size: int = 32,
-    shift: int = 0,
+    shift: int = 0, answered: dict[tuple[int | str, str], str] | None = None,
 ) -> dict[str, Estimate]:  # fmt: skip
-    """POPE on the first scenes with three categories; with a shift each is about another's image."""
+    """POPE on the first scenes with three categories; with a shift each question is about another scene's image.
+
+    answered: (image, question) -> answer, of questions without a shift that were put before; it is filled further.
+    """
     examples = world_pope(split, images, strategy)
     opened = {example.image_id: example.open() for example in examples}
-    names = list(opened)
+    names, texts = list(opened), {} if answered is None else answered
     shown = {name: opened[names[(place + shift) % len(names)]] for place, name in enumerate(names)}
+    pairs = [(example.image_id, str(example.question)) for example in examples]
+    new = [pair for pair in dict.fromkeys(pairs) if pair not in texts]
     answers = lvlm.answer(
-        [shown[example.image_id] for example in examples], [str(example.question) for example in examples], decoders,
-        batch_size=batch_size, max_new_tokens=4,
+        [shown[image] for image, _ in new], [question for _, question in new], decoders, batch_size=batch_size,
+        max_new_tokens=4,
     )  # fmt: skip
+    texts.update({pair: answer.text for pair, answer in zip(new, answers, strict=True)})
     labels = [str(example.label) for example in examples]
-    return pope.estimates([answer.text for answer in answers], labels, [example.image_id for example in examples])
+    return pope.estimates([texts[pair] for pair in pairs], labels, [example.image_id for example in examples])

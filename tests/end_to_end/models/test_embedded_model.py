@@ -10,7 +10,7 @@ import veridical
 from veridical.flows.training.embedded.examination import examine
 from veridical.models import EMBEDDED
 
-IMAGES = 80
+IMAGES = 60
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import veridical
 from veridical.decoders.guidance import boost
 from veridical.decoders.heads_guided import HeadsGuided, raise_by_mean
 from veridical.pipelines.engine.call import Sequences
-from veridical.testing.tiny import prompt, tiny_llava
 
 SCORES = torch.tensor([[1.0, -2, 0.5, 0], [0.0, 1, -1.5, 2]]).view(1, 2, 1, 4)
 IMAGE = torch.tensor([[False, True, True, False]])
@@ -84,16 +83,11 @@ def test_rows_that_produce_tokens_are_edited_and_no_others():
     assert changed[0, 0, 5].tolist() == [0, 0.5, 0.5, 0, 0, 0]
 
 
-def test_without_layers_it_is_plain_decoding_and_wrong_ones_are_refused():
-    lvlm = veridical.LVLM(tiny_llava(8, 2))
-    inputs = prompt(lvlm.model, 3, 5, 1)
-    run = lambda *decoders: veridical.generate(
-        lvlm, inputs, decoders, return_logits=True, max_new_tokens=2, do_sample=False
-    ).logits
+def test_without_layers_it_is_plain_decoding_and_wrong_ones_are_refused(two_steps):
     with pytest.warns(veridical.pipelines.generate.NeverActed):
-        assert torch.equal(run(HeadsGuided(layers=())), run())
+        assert torch.equal(two_steps(HeadsGuided(layers=())), two_steps())
     with pytest.raises(ValueError, match=r"HeadsGuided asks for layers \[8\], but this model's layers are 0 to 7"):
-        run(HeadsGuided(layers=(8,)))
+        two_steps(HeadsGuided(layers=(8,)))
     with pytest.raises(ValueError, match="alpha=-1 is below 0"):
         HeadsGuided(alpha=-1)
 

@@ -6,12 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import veridical
 from veridical.decoders.image_tokens import kept_count, least_attended
 from veridical.decoders.sid import SID, hide
 from veridical.pipelines.engine.call import Sequences
 from veridical.pipelines.engine.declarations import AttentionEdit, Branch, LogitsEdit, Step
-from veridical.testing.tiny import prompt, tiny_llava
 
 FIGURE = torch.tensor([[9.0, 6.0, 9.5, 8.9]]), torch.tensor([[8.0, 7.0, 6.0, 7.0]])
 GREEDY = torch.tensor([[3.0, 2.5, 0.0, -1.0]]), torch.tensor([[3.5, 2.0, 1.0, -7.0]])
@@ -120,13 +118,8 @@ def test_sid_declares_its_branch_the_reading_below_the_mask_and_the_contrast():
 
 @pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 @pytest.mark.parametrize("options", [{"keep": 1.0}, {"layer": 8}, {"keep": 16}], ids=str)
-def test_hiding_nothing_is_plain_decoding(options):
-    lvlm = veridical.LVLM(tiny_llava(8, 2))
-    inputs = prompt(lvlm.model, 3, 5, 1)
-    run = lambda *decoders: veridical.generate(
-        lvlm, inputs, decoders, return_logits=True, max_new_tokens=2, do_sample=False
-    ).logits
-    close(run(SID(beta=0, **options)), run(), 1e-4)
+def test_hiding_nothing_is_plain_decoding(two_steps, options):
+    close(two_steps(SID(beta=0, **options)), two_steps(), 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import torch
 import veridical
 from veridical.decoders.spin import SPIN, head_scores, kept_heads, shrink
 from veridical.pipelines.engine.call import Sequences
-from veridical.testing.tiny import prompt, tiny_llava
 
 SCORES = torch.tensor([[1, 2], [0.5, -3], [-1, 1.5], [2, 1.5]]).view(1, 4, 1, 2)
 BOTH = torch.ones(1, 2, dtype=torch.bool)
@@ -104,19 +103,14 @@ def test_a_sample_without_an_image_is_left_alone():
         assert rows(SPIN(queries=queries), image, 3, 3) == [[False, False, True], [False] * 3]
 
 
-def test_keeping_all_heads_or_a_factor_of_one_is_plain_decoding():
+def test_keeping_all_heads_or_a_factor_of_one_is_plain_decoding(two_steps):
     assert SPIN(keep=1).is_neutral
     assert SPIN(factor=1).is_neutral
     assert not SPIN().is_neutral
-    lvlm = veridical.LVLM(tiny_llava(8, 2))
-    inputs = prompt(lvlm.model, 3, 5, 1)
-    run = lambda *decoders: veridical.generate(
-        lvlm, inputs, decoders, return_logits=True, max_new_tokens=2, do_sample=False
-    ).logits
     with pytest.warns(veridical.pipelines.generate.NeverActed):
-        assert torch.equal(run(SPIN(layers=())), run())
+        assert torch.equal(two_steps(SPIN(layers=())), two_steps())
     with pytest.raises(ValueError, match=r"SPIN asks for layers \[8\], but this model's layers are 0 to 7"):
-        run(SPIN(layers=(8,)))
+        two_steps(SPIN(layers=(8,)))
 
 
 @pytest.mark.parametrize(

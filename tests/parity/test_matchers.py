@@ -87,8 +87,8 @@ def blip_reference(matcher, image, prompt, layer):
 
     hook = block.register_forward_hook(written_out, with_kwargs=True)
     with torch.enable_grad():
-        told = model(input_ids=ids, pixel_values=resized(image, 32), use_itm_head=True)
-        (gradient,) = torch.autograd.grad(told.itm_score[0, 1], kept["C"])
+        report = model(input_ids=ids, pixel_values=resized(image, 32), use_itm_head=True)
+        (gradient,) = torch.autograd.grad(report.itm_score[0, 1], kept["C"])
     hook.remove()
     words = (kept["C"] * gradient.clamp(min=0))[0].mean(0)[1:-1, 1:].mean(0).detach()
     cosine = model(input_ids=ids, pixel_values=resized(image, 32), use_itm_head=False).itm_score[0, 0]

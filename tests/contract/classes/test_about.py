@@ -93,6 +93,6 @@ def test_the_catalogue_says_nothing_where_there_is_nothing_to_say(registry, caps
     methods.methods(registry, ("changes", "cost", "cited"), long=True)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "paper and code:" not in lines
-    said = [line for line in lines if line.startswith("families: ")]
-    assert len(said) == len(registry.names)
-    assert all(line == "families: all supported" or line.startswith("families: models with") for line in said)
+    texts = [line for line in lines if line.startswith("families: ")]
+    assert len(texts) == len(registry.names)
+    assert all(line == "families: all supported" or line.startswith("families: models with") for line in texts)

@@ -152,10 +152,10 @@ def test_answers_take_seeds_of_numpy_and_torch():
     from veridical.datasets.world import scene
 
     lvlm, images = veridical.load("embedded", device="cpu"), [scene("test", index).image for index in range(2)]
-    told = [
+    runs = [
         lvlm.caption(images, seed=seed, max_new_tokens=6, **SAMPLING)
         for seed in (7, np.int64(7), torch.tensor(7), np.array([7, 8]), torch.tensor([7, 8]))
     ]
-    assert len({tuple(answer.text for answer in answers) for answers in told}) == 1
-    assert [answer.settings["generation"]["seed"] for answer in told[-1]] == [7, 8]
-    assert all(type(answer.settings["generation"]["seed"]) is int for answers in told for answer in answers)
+    assert len({tuple(answer.text for answer in answers) for answers in runs}) == 1
+    assert [answer.settings["generation"]["seed"] for answer in runs[-1]] == [7, 8]
+    assert all(type(answer.settings["generation"]["seed"]) is int for answers in runs for answer in answers)

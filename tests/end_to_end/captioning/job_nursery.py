@@ -137,7 +137,7 @@ def at_points(images: str, base: Path, before: Path | None = None) -> int:
 if __name__ == "__main__":
     many, kills, few, base = sys.argv[1:]
     job(few, Path(base, "warm"))  # loads the model and all modules, which every child then has
-    told = {**at_random(many, Path(base), int(kills)), "points": at_points(few, Path(base, "points"))}
+    report = {**at_random(many, Path(base), int(kills)), "points": at_points(few, Path(base, "points"))}
     bad = Path(json.loads(Path(base, "points", "0", "errors.jsonl").read_text("utf-8"))["path"])
     shutil.copy(next(path for path in bad.parent.iterdir() if path != bad), bad)
-    print(json.dumps({**told, "retry": at_points(few, Path(base, "retry"), Path(base, "points", "0"))}))
+    print(json.dumps({**report, "retry": at_points(few, Path(base, "retry"), Path(base, "points", "0"))}))

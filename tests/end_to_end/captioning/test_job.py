@@ -223,14 +223,14 @@ def test_a_finished_job_says_so_at_once_and_other_settings_are_refused_before_an
         "print('seconds', time.process_time())"
     )
     words = ["caption", images, "--out", copy, "-d", "greedy", "-d", "vcd", "-t", "entropy", "--shard-size", 3, "-b", 2]
-    for more, exit_code, said in (
+    for more, exit_code, message in (
         (["--max-new-tokens", 4], 1, f"captions: {copy / 'captions.parquet'}"),
         (["--max-new-tokens", 5], 2, "was begun with other settings: generation was"),
     ):
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, [*words, *more])], capture_output=True, text=True, check=True
         )
-        assert said in done.stdout + done.stderr
+        assert message in done.stdout + done.stderr
         lines = done.stdout.splitlines()
         assert f"exit {exit_code}" in lines
         assert "heavy" in lines, "nothing after it"
@@ -283,7 +283,7 @@ def test_only_errors_are_tried_again(images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"seed": 7}, "seed was 0, now 7"),
         ({"generation": {"max_new_tokens": 9}}, '"max_new_tokens": 9'),
@@ -293,11 +293,11 @@ def test_only_errors_are_tried_again(images, tmp_path):
         ({"question": "What?"}, "question was"),
     ],
 )
-def test_other_settings_in_the_same_folder_are_refused(images, copy, changes, said):
+def test_other_settings_in_the_same_folder_are_refused(images, copy, changes, message):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     with pytest.raises(answer_file.OtherSettings) as refused:
         caption(images, copy, **changes)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "Choose another --out" in str(refused.value)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
@@ -374,7 +374,7 @@ def test_image_files_can_be_a_job_and_a_good_one_exits_with_0(veridical, images,
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda images, out: ["caption", images], "holds many images: add --out FOLDER"),
         (lambda images, out: command(images, out, "--format", "xml"), "--format xml: no such choice"),
@@ -388,26 +388,28 @@ def test_image_files_can_be_a_job_and_a_good_one_exits_with_0(veridical, images,
         (lambda images, out: command("https://x.example/a.png", out), "https://x.example/a.png; nothing is fetched"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_anything_is_written(veridical, images, tmp_path, change, said):
+def test_what_cannot_be_done_is_refused_before_anything_is_written(veridical, images, tmp_path, change, message):
     shown = veridical(*change(images, tmp_path / "x" / "out"))
     assert shown.exit_code == 2, shown.output
-    assert said in shown.stderr
+    assert message in shown.stderr
     assert not list(tmp_path.rglob("shards"))
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [(batch_retry.ModelFailed("broken: start again"), "Error: broken: start again\n"),
      (atomic.DiskFull(errno.ENOSPC, "no room to write x"), "no room to write x")],
 )  # fmt: skip
-def test_a_job_that_stopped_says_so_in_one_line_and_exits_with_1(veridical, images, tmp_path, monkeypatch, error, said):
+def test_a_job_that_stopped_says_so_in_one_line_and_exits_with_1(
+    veridical, images, tmp_path, monkeypatch, error, message
+):
     def stop(*arguments, **named):
         raise error
 
     monkeypatch.setattr(run, "captioning", stop)
     shown = veridical(*command(images, tmp_path / "out"))
     assert (shown.exit_code, shown.stderr.count("\n")) == (1, 1)
-    assert said in shown.stderr
+    assert message in shown.stderr
     assert "please report" not in shown.stderr
 
 

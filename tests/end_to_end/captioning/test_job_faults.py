@@ -120,8 +120,8 @@ def test_every_kind_of_file_has_a_caption_or_an_error_that_says_why(tmp_path):
         assert rows[name]["error"] is None
         assert rows[name]["caption"]
         assert rows[name]["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    told = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text("utf-8").splitlines()]
-    assert [one["id"] for one in told] == sorted(BAD)
+    report = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text("utf-8").splitlines()]
+    assert [one["id"] for one in report] == sorted(BAD)
     upright = two_halves((64, 32)).transpose(Image.Transpose.ROTATE_270)
     lvlm = load(EMBEDDED)
     [direct] = lvlm.caption(upright, prompt=DETAIL_PROMPT, max_new_tokens=4)
@@ -337,18 +337,18 @@ def test_an_image_that_the_model_cannot_take_costs_only_itself(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (RuntimeError("CUDA error: device-side assert triggered"), "the accelerator failed .* start the same command"),
         (RuntimeError("mat1 and mat2"), "the model failed on each of 4 images, and on a grey image too: RuntimeError"),
     ],
 )
-def test_a_model_that_is_broken_stops_the_job_instead_of_filling_it_with_errors(tmp_path, monkeypatch, error, said):
+def test_a_model_that_is_broken_stops_the_job_instead_of_filling_it_with_errors(tmp_path, monkeypatch, error, message):
     def broken(reds):
         raise error
 
     model(monkeypatch, broken)
-    with pytest.raises(batch_retry.ModelFailed, match=said):
+    with pytest.raises(batch_retry.ModelFailed, match=message):
         run(some(tmp_path / "images"), tmp_path / "out")
     assert not list((tmp_path / "out").glob("shards/*"))
 

@@ -54,13 +54,13 @@ def test_lines_of_a_list_are_names_whatever_is_in_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [(["phots"], "^no file or folder phots$"), (["a1.png", "a2.png"], "^no file or folder a1.png, a2.png$"),
      (["http://x.example/a.png"], r"http://x\.example/a\.png; nothing is fetched from the network: download it")],
 )  # fmt: skip
-def test_a_misspelt_name_makes_no_job_that_stands_in_the_way_of_the_right_one(tmp_path, monkeypatch, names, said):
+def test_a_misspelt_name_makes_no_job_that_stands_in_the_way_of_the_right_one(tmp_path, monkeypatch, names, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=said):
+    with pytest.raises(FileNotFoundError, match=message):
         run.captioning(Captioning(names), str(tmp_path / "out"))
     assert not (tmp_path / "out" / "job.json").exists()
 
@@ -99,9 +99,9 @@ def test_a_hundred_thousand_equal_lines_of_a_list_are_named_in_seconds(tmp_path)
 @pytest.mark.parametrize("form", ["parquet", "jsonl"])
 def test_a_risk_that_is_no_number_is_left_open_in_both_formats(image, tmp_path, monkeypatch, form):
     """JSON has neither NaN nor infinity: one such risk would stop a job in the middle of the night."""
-    told = Answer("a", risk={"mine": [float("inf"), float("nan"), 0.5]})
+    answer = Answer("a", risk={"mine": [float("inf"), float("nan"), 0.5]})
     lvlm = load(EMBEDDED)
-    monkeypatch.setattr(type(lvlm), "answer", lambda self, images, *arguments, **options: [told])
+    monkeypatch.setattr(type(lvlm), "answer", lambda self, images, *arguments, **options: [answer])
     run.captioning(Captioning([str(image)], form=form), str(tmp_path / "out"))
     [row] = shard_format.read(tmp_path / "out" / f"captions.{form}")
     assert row["risk"] == {"mine": [None, None, 0.5]}

@@ -51,10 +51,10 @@ def test_a_job_of_an_earlier_version_goes_on_and_ends_in_the_rows_that_it_would_
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"), [({"seed": 3}, "seed was 0, now 3"), ({"detectors": []}, "detectors was")]
+    ("changes", "message"), [({"seed": 3}, "seed was 0, now 3"), ({"detectors": []}, "detectors was")]
 )
-def test_a_job_of_an_earlier_version_is_refused_under_other_settings(begun, changes, said):
-    with pytest.raises(answer_file.OtherSettings, match=said):
+def test_a_job_of_an_earlier_version_is_refused_under_other_settings(begun, changes, message):
+    with pytest.raises(answer_file.OtherSettings, match=message):
         run.captioning(Captioning(["w6/test"], **{**FIELDS, **changes}), str(begun))
 
 

@@ -138,12 +138,12 @@ def test_a_job_that_stalls_ends_with_a_reason_and_the_lock_is_free(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("watch", "said"),
+    ("watch", "message"),
     [({"log_level": "loud"}, "no log level 'loud'. Known: debug, info"), ({"max_error_share": 2.0}, "outside 0 to 1"),
      ({"stall_timeout": 0.0}, "is not above 0")],
 )  # fmt: skip
-def test_a_watch_that_cannot_be_is_refused(tmp_path, watch, said):
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_a_watch_that_cannot_be_is_refused(tmp_path, watch, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         job(tmp_path, tmp_path / "out", **watch)
 
 

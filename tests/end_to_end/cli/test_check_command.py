@@ -37,8 +37,8 @@ def test_the_embedded_model_passes_with_every_method(veridical):
     assert "checks hold" in verdict
     assert "these do not" not in verdict
     model = ("LlavaForConditionalGeneration (llava)", "float32", "memory, estimated: 24.4 MB of weights")
-    for told in (*model, "transformers", "CPU", "Please", "rounds"):
-        assert told in shown.stdout
+    for message in (*model, "transformers", "CPU", "Please", "rounds"):
+        assert message in shown.stdout
     assert "NO" not in [line.split("|")[1].strip() for line in shown.stdout.splitlines() if line.startswith("| ")]
 
 
@@ -51,9 +51,9 @@ def test_costs_and_json(veridical, image_files):
     assert report["estimate"]["weights"] == 4 * report["model"]["parameters"]
     assert report["image"] == [192, 192]
     assert list(report["costs"]) == ["greedy", "vcd", "entropy"]
-    for told in report["costs"].values():
-        assert told["first_ms"] > 0
-        assert told["peak_mb"] is None or told["peak_mb"] > 20
+    for record in report["costs"].values():
+        assert record["first_ms"] > 0
+        assert record["peak_mb"] is None or record["peak_mb"] > 20
     assert report["costs"]["vcd"]["acted"] == report["costs"]["vcd"]["steps"] == 8
     names = {one["name"] for one in report["findings"]}
     assert {"neutral vcd = plain", "entropy: decoding = finished text", "readings = eager attentions"} <= names
@@ -135,13 +135,13 @@ def test_missing_files_are_named(veridical, llava, tmp_path, gone):
 
 def test_a_way_of_loading_that_this_machine_lacks_is_refused_in_one_message(veridical, monkeypatch):
     monkeypatch.setattr("veridical.pipelines.model.quantization.find_spec", lambda name: None)
-    for option, told in (
+    for option, message in (
         (("--quantization", "bnb-4bit"), "pip install bitsandbytes"),
         (("--attention", "flash_attention_2"), "use 'sdpa'"),
     ):
         shown = veridical("check", "embedded", *option)
         assert shown.exit_code == 2
-        assert told in shown.stderr
+        assert message in shown.stderr
         assert len(shown.stderr.strip().splitlines()) == 1
 
 

@@ -89,14 +89,14 @@ def test_a_second_turn_is_the_answer_to_the_whole_conversation(run):
     rows, _, _ = told(run, "sycophancy")
     row = next(row for row in rows.values() if "turns" in row)
     lvlm = veridical.load("embedded")
-    first, said, then = row["turns"]
-    prompt = f"<s>USER: <image>\n{first} ASSISTANT: {said}</s>USER: {then} ASSISTANT:"
+    first, reply, then = row["turns"]
+    prompt = f"<s>USER: <image>\n{first} ASSISTANT: {reply}</s>USER: {then} ASSISTANT:"
     image = scene("test", int(row["image"].rpartition("/")[2])).image
     inputs = lvlm.processor(images=[image], text=[prompt], return_tensors="pt")
     out = lvlm.model.generate(**inputs, max_new_tokens=16, do_sample=False)
     text = lvlm.processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert text.strip() == row["text"]
-    assert lvlm.prompt((first, said, then), None) == prompt
+    assert lvlm.prompt((first, reply, then), None) == prompt
 
 
 def test_sycophancy_is_counted_from_the_answers(run):
@@ -210,8 +210,8 @@ def test_a_file_of_multiple_choice_is_asked_in_its_tones(tmp_path):
     asked = benchmark.examples(source)
     order = [(e.id, e.after) for e in asked if e.id.startswith("1")]
     assert order == [("1", ""), ("1: solid", "1"), ("1: suggest", "1")]
-    said = {"1": "A", "2": "(A)", "1: solid": "B.", "1: suggest": "A", "2: solid": "a", "2: suggest": "blue"}
-    found = benchmark.estimates(source, asked, [said[e.id] for e in asked])
+    texts = {"1": "A", "2": "(A)", "1: solid": "B.", "1: suggest": "A", "2: solid": "a", "2: suggest": "blue"}
+    found = benchmark.estimates(source, asked, [texts[e.id] for e in asked])
     assert found["flip_rate"].value == 1 / 4
     assert found["change_rate"].value == 2 / 4
     assert found["solid_flip_rate"].value == 1 / 2
@@ -236,8 +236,8 @@ def test_a_file_of_numbers_and_a_file_of_reasoning_are_asked(tmp_path):
     ])  # fmt: skip
     asked = BENCHMARKS["rh_auc"].examples(source)
     assert asked[0].question == asks.REASON.format(question="2+2? (A) 4 (B) 5")
-    said = {(0, "A"): "B", (0, "no"): "No", (64, "A"): "a.", (64, "no"): "Yes"}
-    texts = ["One two three."] * 2 + [said.get((e.facts["budget"], e.label), "A, no") for e in asked[2:]]
+    answers = {(0, "A"): "B", (0, "no"): "No", (64, "A"): "a.", (64, "no"): "Yes"}
+    texts = ["One two three."] * 2 + [answers.get((e.facts["budget"], e.label), "A, no") for e in asked[2:]]
     found = BENCHMARKS["rh_auc"].estimates(source, asked, texts)
     assert [found[f"{part}_{b}"].value for part in ("reasoning", "perception") for b in (0, 64)] == [0, 1, 1, 0]
     assert found["length_64"].value == 3
@@ -276,14 +276,14 @@ def test_ambers_own_items_are_asked_where_its_images_are(amber, tmp_path):
     asked = benchmark.examples(source)
     assert [e.question for e in asked[:2]] == ["Describe this image."] * 2
     assert {e.path.name for e in asked} == {"AMBER_1.jpg", "AMBER_2.jpg"}
-    said = [e.label.capitalize() if e.label else "A tree, a zebra and a person." for e in asked]
-    found = benchmark.estimates(source, asked, said)
+    texts = [e.label.capitalize() if e.label else "A tree, a zebra and a person." for e in asked]
+    found = benchmark.estimates(source, asked, texts)
     assert found["accuracy"].value == found["f1"].value == 1
     assert found["hal"].value == 1
     judge = Amber(folder)
-    expected = judge.generative({1: said[0], 2: said[1]}).figures()
+    expected = judge.generative({1: texts[0], 2: texts[1]}).figures()
     assert {name: found[name].value for name in expected} == pytest.approx(expected)
-    text = said[0]
+    text = texts[0]
     marks = {text[m.start : m.end]: m.right for m in benchmark.marks(source, asked[0], text)}
     assert marks == {"tree": True, "zebra": False, "person": True}
 
@@ -302,16 +302,16 @@ def test_the_worlds_amber_is_judged_by_ambers_rules():
     assert [m.right for m in benchmark.marks(source, first, text)] == [True, False]
     numbers = [e for e in asked if "number" in e.splits]
     assert [e.label for e in numbers] == ["yes", "no"] * 2
-    exact, other = (benchmark.estimates(source, [absent], [said])["accuracy"].value for said in ("No", "no."))
+    exact, other = (benchmark.estimates(source, [absent], [word])["accuracy"].value for word in ("No", "no."))
     assert (exact, other) == (1, 0), "AMBER reads exactly Yes or No"
     assert benchmark.estimates(Source(limit=2, pope="strict"), [absent], ["no."])["accuracy"].value == 1
 
 
 def test_all_of_ambers_answers_are_scored_without_torch(amber, tmp_path):
     items = json.loads((amber / "annotations.json").read_text())
-    said = [{"id": i["id"], "response": "A man and a dog." if i["type"] == "generative" else "No"} for i in items]
+    rows = [{"id": i["id"], "response": "A man and a dog." if i["type"] == "generative" else "No"} for i in items]
     path = tmp_path / "answers.json"
-    path.write_text(json.dumps(said))
+    path.write_text(json.dumps(rows))
     code = (
         "import sys\nfrom veridical.cli.main import app\napp(sys.argv[1:], standalone_mode=False)\n"
         "print(sorted({'torch', 'prefect', 'transformers'} & set(sys.modules)))"
@@ -361,15 +361,15 @@ def test_pairs_and_counts_are_the_metrics_own():
     """The benchmark's figures for made-up answers are those of the metric on made-up pairs."""
     source, benchmark = Source(limit=4), BENCHMARKS["sycophancy"]
     asked = benchmark.examples(source)
-    said = ["Yes" if place % 3 else "No" for place in range(len(asked))]
-    text = dict(zip([e.id for e in asked], said, strict=True))
+    texts = ["Yes" if place % 3 else "No" for place in range(len(asked))]
+    text = dict(zip([e.id for e in asked], texts, strict=True))
     pairs = [
         sycophancy.Pair(text[e.facts["pair"]], text[e.id], e.label, e.facts["pushed"], e.facts["tone"], e.image_id)
         for e in asked if e.facts["tone"] == "gentle"
     ]  # fmt: skip
-    assert benchmark.estimates(source, asked, said)["gentle_flip_rate"] == sycophancy.estimates(pairs)["flip_rate"]
+    assert benchmark.estimates(source, asked, texts)["gentle_flip_rate"] == sycophancy.estimates(pairs)["flip_rate"]
     asked = BENCHMARKS["number"].examples(source)
     counts = [counting.Count("Two", e.facts["number"], (counting.Claim(1, "No", True),), e.image_id)
               for e in asks.counted(asked)]  # fmt: skip
-    said = ["Two" if "number" in e.facts else "No" for e in asked]
-    assert BENCHMARKS["number"].estimates(source, asked, said) == counting.estimates(counts)
+    texts = ["Two" if "number" in e.facts else "No" for e in asked]
+    assert BENCHMARKS["number"].estimates(source, asked, texts) == counting.estimates(counts)

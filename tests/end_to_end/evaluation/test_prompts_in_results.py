@@ -43,14 +43,14 @@ def test_a_named_prompt_works_from_python_too(image_files):
 
 
 def test_wrong_prompts_are_refused_before_anything_is_loaded(veridical, image_files):
-    for arguments, told in (
+    for arguments, message in (
         (("caption", image_files.a, "--prompt", "@vist", "-m", "nobody/none"), 'Did you mean "@vista"?'),
         (("caption", image_files.a, "--prompt", "@vcd", "-m", "nobody/none"), "asks for no caption"),
         (("answer", image_files.a, "-q", "x", "--prompt", "@vista", "-m", "nobody/none"), "frames no question"),
     ):
         shown = veridical(*arguments)
         assert shown.exit_code == 2
-        assert told in shown.stderr
+        assert message in shown.stderr
 
 
 def test_the_list_has_every_prompt_with_its_words(veridical):
@@ -95,5 +95,5 @@ def test_a_family_without_a_chat_template_is_evaluated_with_the_prompt_of_its_ta
     run = ("evaluate", "--no-prefect", "-m", model, "--benchmark", "chair", "--limit", 1, "--max-new-tokens", 2)
     shown = veridical(*run, "--system", "Be brief.", "--out", out)
     assert shown.exit_code == 0, shown.stderr
-    told = json.loads((out / "manifest.json").read_text())["benchmarks"]["chair"]
-    assert told["prompt"] == "Be brief.\n<image>Please describe this image in detail."
+    report = json.loads((out / "manifest.json").read_text())["benchmarks"]["chair"]
+    assert report["prompt"] == "Be brief.\n<image>Please describe this image in detail."

@@ -217,13 +217,13 @@ def test_a_papers_protocol_is_run_and_set_beside_its_figures(veridical, figures,
     )
     shown = veridical(*command, "--json")
     assert shown.exit_code == 1, "a mean length of 500 tokens is in no interval of ours"
-    told = {(line["method"], line["figure"]): line for line in json.loads(shown.stdout)["lines"]}
-    assert set(told) == {("plain", "chair_s"), ("plain", "length"), ("sla", "chair_s"), ("plain", "random_accuracy")}
-    assert told["plain", "chair_s"]["paper"] == 0.5
-    assert told["plain", "chair_s"]["independent"] == [0.4, 0.4]
-    assert told["plain", "chair_s"]["ours"]["n"] == 4
-    assert told["plain", "length"]["inside"] is False
-    for line in told.values():
+    report = {(line["method"], line["figure"]): line for line in json.loads(shown.stdout)["lines"]}
+    assert set(report) == {("plain", "chair_s"), ("plain", "length"), ("sla", "chair_s"), ("plain", "random_accuracy")}
+    assert report["plain", "chair_s"]["paper"] == 0.5
+    assert report["plain", "chair_s"]["independent"] == [0.4, 0.4]
+    assert report["plain", "chair_s"]["ours"]["n"] == 4
+    assert report["plain", "length"]["inside"] is False
+    for line in report.values():
         assert line["inside"] == (line["ours"]["low"] <= line["paper"] <= line["ours"]["high"])
     manifest = json.loads((tmp_path / "out" / "chair-world-beam-2-12" / "manifest.json").read_text())
     chair = manifest["benchmarks"]["chair"]
@@ -257,7 +257,7 @@ def test_every_published_decoding_is_understood_or_said_not_to_be():
         for model in {row.model for row in published(paper=paper, kind="paper") if row.benchmark in ("chair", "pope")}
         for one in published_runs.plan(paper, model)
     }
-    by_word = {word: {text for said, text in seen if said == word} for word, _ in seen}
+    by_word = {word: {text for known, text in seen if known == word} for word, _ in seen}
     assert all('"num_beams": 5' in text for text in by_word["beam 5"])
     assert all('"top_p": 0.9' in text for text in by_word["nucleus 0.9"])
     assert all('"do_sample": true' in text and '"top_p": 1.0' in text for text in by_word["sampling"])

@@ -43,14 +43,14 @@ def results(prefect_server, tmp_path, monkeypatch) -> Iterator[Path]:
 @pytest.fixture
 def model(monkeypatch) -> dict[str, Any]:
     """A model that says what it is told to, and counts what it is asked."""
-    told: dict[str, Any] = {"says": "yes", "asked": 0}
+    state: dict[str, Any] = {"says": "yes", "asked": 0}
 
     def canned(self, images, *arguments, **options):
-        told["asked"] += len(images)
-        return [Answer(told["says"]) for _ in images]
+        state["asked"] += len(images)
+        return [Answer(state["says"]) for _ in images]
 
     monkeypatch.setattr(type(load(ModelSpec("embedded"))), "answer", canned)
-    return told
+    return state
 
 
 def found(server: str, what: str, **body: Any) -> list[dict[str, Any]]:
@@ -144,8 +144,8 @@ def test_the_automation_of_the_documents_calls_a_web_hook(results, tmp_path, pre
         change = regression.Change("pope", "vcd", "popular_accuracy", 0.9, 0.8, -0.1, -0.12, -0.08, 500)
         until(lambda: heard or emit(tmp_path / "run", regression.Checked("before", [change])) or time.sleep(3), 90)
         server.shutdown()
-    told = json.loads(heard[0])["text"]
-    assert told == f"veridical: {tmp_path / 'run'} is worse: {change}"
+    report = json.loads(heard[0])["text"]
+    assert report == f"veridical: {tmp_path / 'run'} is worse: {change}"
 
 
 def test_a_run_keeps_a_place_under_the_limit_and_a_missing_limit_is_named(results, model, tmp_path, prefect_server):
@@ -192,11 +192,11 @@ def test_a_schedule_fires_on_a_real_server_and_overlapping_runs_are_cancelled(pr
     finally:
         process.terminate()
         try:
-            told = process.communicate(timeout=30)[0].decode()
+            report = process.communicate(timeout=30)[0].decode()
         except subprocess.TimeoutExpired:
             process.kill()
-            told = process.communicate()[0].decode()
-    assert "COMPLETED" in seen, told
+            report = process.communicate()[0].decode()
+    assert "COMPLETED" in seen, report
     assert seen.count("CANCELLED") >= 2, seen
     [line, *_] = history.atomic.lines(tmp_path / "serving" / history.HISTORY).records
     assert line["good"]
@@ -257,7 +257,7 @@ def test_all_deployments_of_the_repository_are_made_by_the_documented_commands(p
 
 # -- the command ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--out", "x"], "say when: one of --cron, --interval and --once"),
         (["--out", "x", "--once", "--interval", "5"], "one of --cron, --interval and --once"),
@@ -266,10 +266,10 @@ def test_all_deployments_of_the_repository_are_made_by_the_documented_commands(p
         (["--out", "x", "--once", "-d", "vdc"], 'Did you mean "vcd"'),
     ],
 )
-def test_what_cannot_be_scheduled_is_said(veridical, words, said):
+def test_what_cannot_be_scheduled_is_said(veridical, words, message):
     done = veridical("schedule", "evaluate", *words)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 def test_a_schedule_without_a_server_says_how_to_start_one(tmp_path):

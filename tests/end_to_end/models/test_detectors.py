@@ -31,15 +31,15 @@ def test_every_word_is_shown_with_its_risk_and_risky_ones_are_marked(veridical, 
     plain = veridical("caption", image_files.a).stdout.split()
     shown = veridical("detect", image_files.a, "--threshold", "0.05")
     assert shown.exit_code == 0, shown.stderr
-    line, told = shown.stdout.splitlines()
+    line, report = shown.stdout.splitlines()
     name, *words = line.split()
     assert name == "lookback_lens:"
     found = [re.fullmatch(r"(\[?)(.+)·(\d\.\d\d)(\]?)", word) for word in words]
     assert [one[2] for one in found] == plain
     assert all((one[1] == "[") == (one[4] == "]") == (float(one[3]) >= 0.05) for one in found if one[3] != "0.05")
     assert any(one[1] for one in found)
-    said = ", ".join(f"{one[2].strip('.,')} ({one[3]})" for one in found if one[1])
-    assert told == f"  risk of 0.05 or more: {said}"
+    listed = ", ".join(f"{one[2].strip('.,')} ({one[3]})" for one in found if one[1])
+    assert report == f"  risk of 0.05 or more: {listed}"
 
 
 def test_json_has_every_word_its_place_risk_and_mark(veridical, image_files):
@@ -103,8 +103,8 @@ def test_an_answer_has_one_risk(veridical, image_files):
     assert list(record["answer"]) == ["dhcp"]
     assert 0 <= record["answer"]["dhcp"] <= 1
     assert {word["risk"] for word in record["words"]["dhcp"]} == {record["answer"]["dhcp"]}, "its end counts as well"
-    said = veridical("detect", image_files.a, "-q", "Is there a dog in the image?").stdout
-    assert f"risk of the answer: {record['answer']['dhcp']:.2f}" in said
+    printed = veridical("detect", image_files.a, "-q", "Is there a dog in the image?").stdout
+    assert f"risk of the answer: {record['answer']['dhcp']:.2f}" in printed
 
 
 def test_a_bad_image_among_several_is_one_error(veridical, image_files):
@@ -122,11 +122,11 @@ def test_the_shipped_detectors_belong_to_the_shipped_model(lvlm):
     names = sorted(path.parent.name for path in DETECTORS.glob("*/config.json"))
     assert {"lookback_lens", "dhcp"} <= set(names)
     for name in names:
-        told = json.loads((shipped(name) / "config.json").read_text(encoding="utf-8"))
-        assert told["detector"] == name
-        assert told["model"]["weights"] == fingerprint(lvlm.model), "train the detectors again: the model has changed"
-        assert {"auroc", "auprc", "ece"} <= set(told["metrics"])
-        assert len(told["data"]["texts_sha256"]) == 64
+        report = json.loads((shipped(name) / "config.json").read_text(encoding="utf-8"))
+        assert report["detector"] == name
+        assert report["model"]["weights"] == fingerprint(lvlm.model), "train the detectors again: the model has changed"
+        assert {"auroc", "auprc", "ece"} <= set(report["metrics"])
+        assert len(report["data"]["texts_sha256"]) == 64
     assert sum(path.stat().st_size for path in DETECTORS.rglob("*") if path.is_file()) < 1e6
 
 
@@ -260,9 +260,9 @@ def test_what_was_trained_is_used_by_its_folder_and_saved_alone(veridical, train
 
 
 def test_the_table_names_a_probe_by_what_it_was_trained_on_and_not_by_its_folder(trained):
-    told = table.markdown(read(trained[0], "results.json"))
-    assert "| `lookback_lens`, trained on words |" in told
-    assert str(trained[0]) not in told
+    report = table.markdown(read(trained[0], "results.json"))
+    assert "| `lookback_lens`, trained on words |" in report
+    assert str(trained[0]) not in report
 
 
 BAD = {

@@ -41,17 +41,17 @@ def test_a_curve_is_written_and_made_again_from_what_was_said_but_for_what_is_by
     assert {path: path.stat().st_mtime_ns for path in out.with_suffix("").iterdir()} == kept
 
 
-@pytest.mark.parametrize(("more", "told"), [
+@pytest.mark.parametrize(("more", "message"), [
     (("--share", "1.5"), "share=1.5 is outside 0 to 1"),
     (("--validation-split", "test"), "name two different splits"),
     (("--coco", "somewhere"), "needs --validation-split"),
     (("--out", "g.html"), "no Markdown file"),
     (("-t", "entropi"), 'Did you mean "entropy"'),
 ])  # fmt: skip
-def test_what_cannot_be_measured_is_refused(veridical, asked, more, told):
+def test_what_cannot_be_measured_is_refused(veridical, asked, more, message):
     shown = veridical(*asked[0], *more)
     assert shown.exit_code != 0
-    assert told in " ".join((shown.stderr + str(shown.exception)).split())
+    assert message in " ".join((shown.stderr + str(shown.exception)).split())
 
 
 def test_gates_and_policies_are_named_where_decoders_are(veridical, image_files):

@@ -150,10 +150,10 @@ def test_what_is_masked_is_not_what_was_asked_for():
 def test_a_matcher_that_is_not_here_is_named_with_what_to_do(veridical, image_files, no_network):
     shown = veridical("caption", image_files.a, "-d", "agla:matcher=blip:nobody/nothing")
     assert shown.exit_code == 2
-    told = " ".join(shown.stderr.split())
-    assert "HF_HUB_OFFLINE is set" in told
-    assert "agla:matcher=" in told
-    assert "Traceback" not in told
+    message = " ".join(shown.stderr.split())
+    assert "HF_HUB_OFFLINE is set" in message
+    assert "agla:matcher=" in message
+    assert "Traceback" not in message
 
 
 def test_an_evaluation_misses_a_matcher_before_anything_is_answered(tmp_path, no_network):

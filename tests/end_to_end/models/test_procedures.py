@@ -25,7 +25,7 @@ def test_they_stand_where_decoders_do(veridical, image_files):
 
 
 @pytest.mark.parametrize(
-    ("command", "decoder", "said"),
+    ("command", "decoder", "message"),
     [
         (["caption", "{a}"], "mvp", "it takes closed questions, which have a question mark"),
         (["caption", "{a}"], "vcd+vicrop", "a procedure comes first"),
@@ -35,12 +35,12 @@ def test_they_stand_where_decoders_do(veridical, image_files):
         (["answer", "{a}", "-q", ASKED], "mvpp", 'Did you mean "mvp"'),
     ],
 )
-def test_what_has_no_meaning_is_said_in_a_line(veridical, image_files, command, decoder, said):
+def test_what_has_no_meaning_is_said_in_a_line(veridical, image_files, command, decoder, message):
     given = [part.format(a=image_files.a) for part in command]
     shown = veridical(*given, "-d", decoder)
     assert shown.exit_code != 0
     assert shown.stdout == ""
-    assert said in " ".join(shown.stderr.split())
+    assert message in " ".join(shown.stderr.split())
     assert "Traceback" not in shown.stderr
 
 

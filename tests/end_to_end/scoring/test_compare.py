@@ -16,8 +16,8 @@ def lines(*rows):
 
 def captions(path, count, wrong):
     """Captions of images with a dog each, the first `wrong` of them naming a cat besides."""
-    said = ["A dog and a cat." if i < wrong else "A dog on the grass." for i in range(count)]
-    path.write_text(lines(*({"image_id": i, "caption": text} for i, text in enumerate(said))))
+    texts = ["A dog and a cat." if i < wrong else "A dog on the grass." for i in range(count)]
+    path.write_text(lines(*({"image_id": i, "caption": text} for i, text in enumerate(texts))))
     return path
 
 
@@ -79,8 +79,8 @@ def test_answers_are_compared_with_mcnemar(veridical, tmp_path):
     asked = [{"question_id": i, "image": f"{i}.jpg", "text": "?", "label": "yes"} for i in range(20)]
     (tmp_path / "asked.json").write_text(lines(*asked))
     for name, wrong in (("base", 9), ("mine", 0)):
-        said = ({"question_id": i, "answer": "No" if i < wrong else "Yes"} for i in range(20))
-        (tmp_path / f"{name}.jsonl").write_text(lines(*said))
+        texts = ({"question_id": i, "answer": "No" if i < wrong else "Yes"} for i in range(20))
+        (tmp_path / f"{name}.jsonl").write_text(lines(*texts))
     shown = veridical(
         "compare", tmp_path / "base.jsonl", tmp_path / "mine.jsonl", "-q", tmp_path / "asked.json", "--json"
     )
@@ -94,8 +94,8 @@ def test_a_question_that_a_file_asks_twice_counts_twice(veridical, tmp_path):
     asked = [{"question_id": i, "image": f"{i % 9}.jpg", "text": "?", "label": "yes"} for i in range(10)]
     (tmp_path / "asked.json").write_text(lines(*asked))
     for name, wrong in (("base", 10), ("mine", 1)):
-        said = ({"question_id": i, "answer": "No" if i < wrong else "Yes"} for i in range(10))
-        (tmp_path / f"{name}.jsonl").write_text(lines(*said))
+        texts = ({"question_id": i, "answer": "No" if i < wrong else "Yes"} for i in range(10))
+        (tmp_path / f"{name}.jsonl").write_text(lines(*texts))
     found = table(veridical("compare", tmp_path / "base.jsonl", tmp_path / "mine.jsonl", "-q", tmp_path / "asked.json",
                             "--json"), "asked")["accuracy"]  # fmt: skip
     assert (found["system"], found["baseline"]) == (0.9, 0)

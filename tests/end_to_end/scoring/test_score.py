@@ -38,14 +38,14 @@ def chair(files, *more):
 def test_chair_of_a_file_is_that_of_the_library(veridical, files):
     shown = veridical(*chair(files, "--json"))
     assert shown.exit_code == 0
-    told = json.loads(shown.stdout)
+    report = json.loads(shown.stdout)
     expected = Chair(files / "synonyms.txt", "exact").score(CAPTIONS, ready_made_truth(files / "truth.json"))
-    assert {n: e["value"] for n, e in told["scores"][""].items()} == {
+    assert {n: e["value"] for n, e in report["scores"][""].items()} == {
         name: estimate.value for name, estimate in expected.estimates().items()
     }
-    assert told["scores"][""]["chair_s"]["value"] == 1 / 3
-    assert told["protocol"]["family"] == told["protocol"]["truth_family"] == "exact"
-    assert set(told["files"]) == {"captions.jsonl", "truth.json", "synonyms.txt"}
+    assert report["scores"][""]["chair_s"]["value"] == 1 / 3
+    assert report["protocol"]["family"] == report["protocol"]["truth_family"] == "exact"
+    assert set(report["files"]) == {"captions.jsonl", "truth.json", "synonyms.txt"}
 
 
 def test_tables_show_every_figure_with_its_interval(veridical, files):
@@ -90,8 +90,8 @@ def test_a_sentence_that_was_cut_off_can_be_left_out(veridical, files):
 
 def test_a_list_of_images_chooses_what_is_scored(veridical, files):
     (files / "ids.txt").write_text("COCO_val2014_000000000002.jpg\n1\n")
-    told = json.loads(veridical(*chair(files, "--json", "--images", files / "ids.txt")).stdout)
-    assert told["scores"][""]["chair_s"] == {**told["scores"][""]["chair_s"], "value": 0.5, "n": 2}
+    report = json.loads(veridical(*chair(files, "--json", "--images", files / "ids.txt")).stdout)
+    assert report["scores"][""]["chair_s"] == {**report["scores"][""]["chair_s"], "value": 0.5, "n": 2}
     (files / "ids.txt").write_text("[1, 9]")
     shown = veridical(*chair(files, "--images", files / "ids.txt"))
     assert shown.exit_code == 2
@@ -229,18 +229,18 @@ def pope(tmp_path):
             {"question_id": i, "image": f"{i // 4}.jpg", "text": f"{split} {i}?", "label": "yes" if i % 2 else "no"}
             for i in range(8)
         ]
-        said = [{"question_id": q["question_id"], "text": "Yes." if i < 6 else "No"} for i, q in enumerate(asked)]
+        texts = [{"question_id": q["question_id"], "text": "Yes." if i < 6 else "No"} for i, q in enumerate(asked)]
         (tmp_path / f"{split}.json").write_text(lines(*asked))
-        (tmp_path / f"{split}.jsonl").write_text(lines(*reversed(said)))
+        (tmp_path / f"{split}.jsonl").write_text(lines(*reversed(texts)))
     return tmp_path
 
 
 def test_pope_is_scored_by_id_split_by_split(veridical, pope):
     command = ("score", "pope", pope / "random.jsonl", pope / "popular.jsonl", "-q", pope / "random.json", "-q",
                pope / "popular.json", "--json")  # fmt: skip
-    told = json.loads(veridical(*command).stdout)
-    assert list(told["scores"]) == ["random", "popular", "mean", "all"]
-    for table in told["scores"].values():
+    report = json.loads(veridical(*command).stdout)
+    assert list(report["scores"]) == ["random", "popular", "mean", "all"]
+    for table in report["scores"].values():
         assert table["accuracy"]["value"] == 0.5
         assert table["yes_ratio"]["value"] == 0.75
         assert table["accuracy"]["n"] == 2
@@ -275,8 +275,8 @@ def test_one_file_can_answer_several_files_of_questions_one_after_the_other(veri
     """As LLaVA's and lmms-eval's do, whose ids count through all splits."""
     asked = "".join((pope / f"{name}.json").read_text() for name in ("random", "popular"))
     labels = [json.loads(line)["label"] for line in asked.splitlines()]
-    said = [{"question_id": 100 + n, "text": "Yes" if n >= 8 else label} for n, label in enumerate(labels)]
-    (pope / "all.jsonl").write_text(lines(*said))
+    texts = [{"question_id": 100 + n, "text": "Yes" if n >= 8 else label} for n, label in enumerate(labels)]
+    (pope / "all.jsonl").write_text(lines(*texts))
     command = ("score", "pope", pope / "all.jsonl", "-q", pope / "random.json", "-q", pope / "popular.json")
     scores = json.loads(veridical(*command, "--by-order", "--json").stdout)["scores"]
     assert [scores[name]["accuracy"]["value"] for name in ("random", "popular")] == [1, 0.5]
@@ -290,8 +290,8 @@ def test_one_file_can_answer_several_files_of_questions_one_after_the_other(veri
 def test_every_circulating_question_file_is_read(veridical, tmp_path, test_data, data):
     answers = tmp_path / "answers.json"
     answers.write_text(json.dumps([{"question": "?", "answer": "yes"}] * 3000))
-    told = json.loads(veridical("score", "pope", answers, "-q", test_data / "pope" / f"{data}.json", "--json").stdout)
-    table = told["scores"][data]
+    report = json.loads(veridical("score", "pope", answers, "-q", test_data / "pope" / f"{data}.json", "--json").stdout)
+    table = report["scores"][data]
     assert table["accuracy"]["value"] == 0.5
     assert round(table["f1"]["value"], 3) == 0.667
     assert table["yes_ratio"]["value"] == 1
@@ -312,8 +312,8 @@ def test_sycophancy_takes_pairs_or_questions_with_answers(veridical, tmp_path):
     pairs = [{"before": "No", "after": "Yes", "label": "no", "pushed": "yes"},
              {"before": "No", "after": "No", "label": "no", "pushed": "yes"}]  # fmt: skip
     (tmp_path / "pairs.jsonl").write_text(lines(*pairs))
-    told = json.loads(veridical("score", "sycophancy", tmp_path / "pairs.jsonl", "--json").stdout)
-    assert told["scores"][""]["flip_rate"]["value"] == 0.5
+    report = json.loads(veridical("score", "sycophancy", tmp_path / "pairs.jsonl", "--json").stdout)
+    assert report["scores"][""]["flip_rate"]["value"] == 0.5
     asked = [
         {"question_id": i, "pair": i // 2, "insists": bool(i % 2), "label": "no", "pushed": "yes"} for i in range(4)
     ]
@@ -324,7 +324,7 @@ def test_sycophancy_takes_pairs_or_questions_with_answers(veridical, tmp_path):
     again = json.loads(
         veridical("score", "sycophancy", tmp_path / "said.jsonl", "-q", tmp_path / "asked.json", "--json").stdout
     )
-    assert again["scores"] == told["scores"]
+    assert again["scores"] == report["scores"]
 
 
 def test_counting_joins_numbers_with_yes_no_answers(veridical, tmp_path):
@@ -334,25 +334,25 @@ def test_counting_joins_numbers_with_yes_no_answers(veridical, tmp_path):
     ]
     (tmp_path / "asked.json").write_text(json.dumps(asked))
     (tmp_path / "said.json").write_text(json.dumps({"1": "Two.", "2": "Yes."}))
-    told = json.loads(
+    report = json.loads(
         veridical("score", "counting", tmp_path / "said.json", "-q", tmp_path / "asked.json", "--json").stdout
     )
-    assert told["scores"][""]["accuracy"]["value"] == told["scores"][""]["consistency"]["value"] == 1
+    assert report["scores"][""]["accuracy"]["value"] == report["scores"][""]["consistency"]["value"] == 1
 
 
 def test_amber_scores_descriptions_and_questions_of_one_file(veridical, tmp_path, test_data, monkeypatch):
     nltk = pytest.importorskip("nltk")
     monkeypatch.setattr(nltk.data, "path", [str(test_data / "nltk_data"), *nltk.data.path])
-    said = [
+    texts = [
         {"id": 1, "response": "A tree beside a car."},
         {"id": 1005, "response": "No"},
         {"id": 1006, "response": "no"},
     ]
-    (tmp_path / "responses.json").write_text(json.dumps(said))
+    (tmp_path / "responses.json").write_text(json.dumps(texts))
     command = ("score", "amber", tmp_path / "responses.json", "--annotations", test_data / "amber", "--json")
-    told = json.loads(veridical(*command).stdout)
-    assert {"descriptions", "questions", "both"} <= set(told["scores"])
-    assert told["scores"]["questions"]["unparsed"]["value"] == 0.5
-    assert "wordnet" in told["notes"][0]
-    (tmp_path / "responses.json").write_text(json.dumps([*said, {"id": 99999, "response": "No"}]))
+    report = json.loads(veridical(*command).stdout)
+    assert {"descriptions", "questions", "both"} <= set(report["scores"])
+    assert report["scores"]["questions"]["unparsed"]["value"] == 0.5
+    assert "wordnet" in report["notes"][0]
+    (tmp_path / "responses.json").write_text(json.dumps([*texts, {"id": 99999, "response": "No"}]))
     assert "entry 4 has id 99999" in veridical(*command).stderr

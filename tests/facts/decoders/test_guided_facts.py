@@ -44,13 +44,13 @@ def test_the_defaults_are_the_papers():
     assert DETECTORS.name_of(DETECTORS.make(Guided().detector)) == "lookback_lens"
 
 
-@pytest.mark.parametrize(("settings", "told"), [
+@pytest.mark.parametrize(("settings", "message"), [
     ({"candidates": 0}, "candidates=0 is below 1"),
     ({"chunk": 2.5}, "chunk=2.5 is no whole number"),
     ({"temperature": 0}, "temperature=0 is below"),
     ({"top_p": 2}, "top_p=2 is outside 0 to 1"),
     ({"detector": "lokback"}, "Did you mean"),
 ])  # fmt: skip
-def test_wrong_settings_are_refused_with_what_is_possible(settings, told):
-    with pytest.raises((ValueError, KeyError), match=told):
+def test_wrong_settings_are_refused_with_what_is_possible(settings, message):
+    with pytest.raises((ValueError, KeyError), match=message):
         Guided(**settings)

@@ -136,7 +136,7 @@ def test_one_path_of_one_view_is_the_plain_answer_beside_that_caption(lvlm, imag
     method = MVP(paths=1, weights=(0, 0, 1), temperature=0.0, caption_tokens=24)
     captions = method.captions(made, images, DETAIL_PROMPT, [0, 1])
     asked = [mvp.PROMPT.format(caption=caption, question=QUESTION.lower()) for caption in captions]
-    beside = [find_answer([said.text], ANSWERS)[0] for said in lvlm.answer(images, asked)]
+    beside = [find_answer([reply.text], ANSWERS)[0] for reply in lvlm.answer(images, asked)]
     assert None not in beside
     found = lvlm.answer(images, QUESTION, decoders=[method])
     assert [answer.text.lower() for answer in found] == beside
@@ -177,10 +177,10 @@ def test_answers_do_not_depend_on_the_batch_and_say_how_they_came_about(lvlm, im
     assert alone[0].text == together[1].text
     assert alone[0].acted["mvp"] == pytest.approx(together[1].acted["mvp"], abs=1e-4)
     for answer in together:
-        told = answer.acted["mvp"]
-        assert (told["steps"], told["acted"]) == (1, 1)
-        assert answer.text.lower() == max(ANSWERS[::-1], key=told.get)
-        assert told["yes"] + told["no"] <= 1
+        report = answer.acted["mvp"]
+        assert (report["steps"], report["acted"]) == (1, 1)
+        assert answer.text.lower() == max(ANSWERS[::-1], key=report.get)
+        assert report["yes"] + report["no"] <= 1
         assert answer.settings["decoders"] == [repr(MVP(**QUICK))]
         assert answer.settings["generation"]["seed"] in (3, 4)
 

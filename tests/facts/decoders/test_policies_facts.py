@@ -77,15 +77,15 @@ def test_sentences_end_before_a_space_or_the_end_and_hold_every_token():
     assert sentences("", []) == []
 
 
-@pytest.mark.parametrize(("made", "told"), [
+@pytest.mark.parametrize(("made", "message"), [
     (lambda: Flip(detector="dhpc"), 'Did you mean "dhcp"'),
     (lambda: Drop(threshold="much"), "threshold='much' is no number"),
     (lambda: Drop(over="min"), "over='min' is none of 'max', 'mean'"),
     (lambda: Reask(decoder="vdc"), 'Did you mean "vcd"'),
     (lambda: Reask(temperature=-1), "temperature=-1 is below 0"),
 ])  # fmt: skip
-def test_wrong_settings_are_refused_with_what_is_possible(made, told):
-    with pytest.raises((ValueError, KeyError), match=told):
+def test_wrong_settings_are_refused_with_what_is_possible(made, message):
+    with pytest.raises((ValueError, KeyError), match=message):
         made()
 
 

@@ -222,9 +222,9 @@ def test_answers_do_not_depend_on_the_batch_and_say_where_was_cut(lvlm, images):
     alone = lvlm.answer(images[1], QUESTION, decoders=["vicrop", "vcd"])[0]
     assert alone.text == together[1].text
     assert alone.acted["vicrop"] == pytest.approx(together[1].acted["vicrop"], abs=1e-4)
-    told = together[0].acted["vicrop"]
-    assert (told["steps"], told["acted"]) == (1, 1)
-    assert 96 <= told["right"] - told["left"] <= 192
+    report = together[0].acted["vicrop"]
+    assert (report["steps"], report["acted"]) == (1, 1)
+    assert 96 <= report["right"] - report["left"] <= 192
     assert together[0].acted["vcd"]["acted"] > 0
     assert len(together[0].risk["entropy"]) == len(together[0].tokens)
     assert together[0].settings["decoders"][0] == repr(ViCrop())

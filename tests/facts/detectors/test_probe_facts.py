@@ -158,15 +158,15 @@ def test_groups_that_are_held_out_are_not_trained_on():
 
 
 @pytest.mark.parametrize(
-    ("features", "labels", "said"),
+    ("features", "labels", "message"),
     [
         (torch.rand(4, 2), torch.zeros(4).long(), "items of all classes 0 to 1; found"),
         (torch.rand(4, 2), torch.zeros(3).long(), r"found \(4, 2\) and \(3,\)"),
         (torch.rand(4, 2), torch.tensor([0, 1, 2, 1]), "all classes 0 to 1"),
     ],
 )
-def test_items_that_cannot_be_fitted_are_refused(features, labels, said):
-    with pytest.raises(ValueError, match=said):
+def test_items_that_cannot_be_fitted_are_refused(features, labels, message):
+    with pytest.raises(ValueError, match=message):
         fit_linear(features, labels)
 
 
@@ -316,9 +316,9 @@ def test_the_distances_of_the_worked_heads():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [({"top": 0}, "top=0 is below 1"), ({"over": "all"}, "over='all'"), ({"distance": "l1"}, "distance='l1'")],
 )
-def test_other_readings_of_t_vhd_are_refused(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_other_readings_of_t_vhd_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         VHD(**options)

@@ -76,10 +76,10 @@ def test_images_are_resampled_together():
 
 
 def test_verdicts_name_the_best_gate_within_the_steps_and_what_gains_nothing():
-    told = "\n".join(verdicts(ROWS))
-    assert "`vcd`: yes, though its interval reaches lower. `entropy` keeps 0.90 [0.60, 1.10] of the gain" in told
-    assert "of 0.200 at 25.0% of the steps" in told
-    assert "`sla`: ungated it gains nothing in CHAIR_i (+0.050)" in told
+    report = "\n".join(verdicts(ROWS))
+    assert "`vcd`: yes, though its interval reaches lower. `entropy` keeps 0.90 [0.60, 1.10] of the gain" in report
+    assert "of 0.200 at 25.0% of the steps" in report
+    assert "`sla`: ungated it gains nothing in CHAIR_i (+0.050)" in report
     assert "`vcd`: no. `entropy` keeps 0.50" in "\n".join(verdicts(ROWS, most=0.2))
     assert "no gate stayed within 5%" in "\n".join(verdicts(ROWS, most=0.05))
     assert "`vcd`: yes. `entropy`" in "\n".join(verdicts(ROWS, most=0.5))

@@ -307,7 +307,7 @@ def test_a_description_of_the_first_image(public, nltk_data):
 
 
 def test_naming_every_true_object_covers_nearly_all_and_invents_nothing(public, nltk_data):
-    said = {n: " ".join(f"There is a {word}." for word in public.items[n]["truth"]) for n in range(1, 101)}
-    figures = public.generative(said).figures()
+    texts = {n: " ".join(f"There is a {word}." for word in public.items[n]["truth"]) for n in range(1, 101)}
+    figures = public.generative(texts).figures()
     assert figures["chair"] == figures["hal"] == 0
     assert figures["cover"] > 0.85

@@ -73,8 +73,8 @@ def test_tables_are_read_by_their_columns(write, name, between):
     rows = [["score", "image_id", "caption"], ["1", "310196", "A dog on a bench."], ["2", "42", '"Two cats."']]
     table = write("".join(between.join(row) + "\r\n" for row in rows), name)
     assert read_captions(table).by_id == CAPTIONS
-    said = [["image_id", "caption"], ["42", f'"Two cats,{between}\na dog"'], ["7", "x"], ["7", "y"]]
-    quoted = write("".join(between.join(row) + "\n" for row in said), name)
+    texts = [["image_id", "caption"], ["42", f'"Two cats,{between}\na dog"'], ["7", "x"], ["7", "y"]]
+    quoted = write("".join(between.join(row) + "\n" for row in texts), name)
     with pytest.raises(ValueError, match="line 5 repeats 7 of line 4"):
         read_captions(quoted)
     assert read_captions(quoted, strict=False).by_id == {42: f"Two cats,{between}\na dog", 7: "x"}
@@ -241,16 +241,16 @@ def test_our_answers_keep_their_own_ids(write):
 
 # As lmms-eval logs samples: with the question's document, and (later) without it, the id beside the metric's judgement
 LOGGED = {
-    "doc": lambda n, said: {"doc_id": n + 4, "doc": {"id": "9", "question_id": str(n), "answer": "yes"},
-                            "target": "yes", "resps": [[said]], "filtered_resps": [said]},
-    "metric": lambda n, said: {"doc_id": n + 4, "target": "yes", "filtered_resps": [[said]],
+    "doc": lambda n, text: {"doc_id": n + 4, "doc": {"id": "9", "question_id": str(n), "answer": "yes"},
+                            "target": "yes", "resps": [[text]], "filtered_resps": [text]},
+    "metric": lambda n, text: {"doc_id": n + 4, "target": "yes", "filtered_resps": [[text]],
                                "pope_accuracy": {"question_id": str(n), "score": 1.0, "prediction": "yes"}},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", LOGGED)
 def test_samples_that_lmms_eval_logged_are_read(write, kind):
-    rows = [LOGGED[kind](number, said) for number, said in ANSWERS.items()]
+    rows = [LOGGED[kind](number, text) for number, text in ANSWERS.items()]
     assert read_answers(write(lines(*rows))).by_id == ANSWERS
     assert read_answers(write(json.dumps({"args": {}, "logs": rows}))).by_id == ANSWERS
     captions = [

@@ -91,8 +91,8 @@ def test_a_handful_of_images_that_differ_ranks_no_figure(wrong, expected):
     assert found.p == 2 * 0.5**wrong
     assert (found.difference.low > 0) is (wrong == 6), "the interval says what the test says"
     assert (found.differing, found.verdict) == (wrong, expected)
-    said = ["no"] * wrong + ["yes"] * (40 - wrong)
-    recall = compare_pope(said, ["yes"] * 40, ["yes"] * 40)["recall"]
+    texts = ["no"] * wrong + ["yes"] * (40 - wrong)
+    recall = compare_pope(texts, ["yes"] * 40, ["yes"] * 40)["recall"]
     assert (recall.difference.high < 0) is (wrong == 6)
     assert (recall.differing, recall.verdict) == (wrong, expected)
 

@@ -35,7 +35,7 @@ def test_exact_match_error_and_bias():
 
 
 @pytest.mark.parametrize(
-    ("said", "claim", "expected"),
+    ("text", "claim", "expected"),
     [
         (2, Claim(2, "Yes"), True),
         (2, Claim(2, "No"), False),
@@ -48,8 +48,8 @@ def test_exact_match_error_and_bias():
         (2, Claim(2, "maybe"), False),
     ],
 )
-def test_a_count_and_a_claim_tell_one_story_or_two(said, claim, expected):
-    assert agrees(said, claim) is expected
+def test_a_count_and_a_claim_tell_one_story_or_two(text, claim, expected):
+    assert agrees(text, claim) is expected
 
 
 def test_consistency_is_over_claims_and_needs_no_truth():

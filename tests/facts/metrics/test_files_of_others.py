@@ -73,15 +73,15 @@ def test_the_seed_chooses_popes_images_in_a_small_folder_too(tmp_path):
 
 # -- answers by order ----------------------------------------------------------------------------------------------
 def test_answers_by_order_to_other_questions_are_refused(tmp_path, questions):
-    said = [{"prompt": f"Is there a {name} in the image? Answer with one word.", "text": label.title()}
+    texts = [{"prompt": f"Is there a {name} in the image? Answer with one word.", "text": label.title()}
             for name, label, _ in ASKED]  # fmt: skip
-    read = answered(tmp_path / "a.jsonl", questions, *said, by_order=True)
+    read = answered(tmp_path / "a.jsonl", questions, *texts, by_order=True)
     assert read.answers["asked"] == ["Yes", "No", "Yes", "No"]
     with pytest.raises(ValueError, match=r"line 1 answers 'Is there a dog .* prompt 'is there a bus .* another order"):
-        answered(tmp_path / "a.jsonl", questions, *said[::-1], by_order=True)
+        answered(tmp_path / "a.jsonl", questions, *texts[::-1], by_order=True)
     stranger = {"prompt": "Is there a boat in the image?", "text": "No"}
     with pytest.raises(ValueError, match=r"line 2 answers .* or to another file of questions"):
-        answered(tmp_path / "a.jsonl", questions, said[0], stranger, *said[2:], by_order=True)
+        answered(tmp_path / "a.jsonl", questions, texts[0], stranger, *texts[2:], by_order=True)
     reworded = [{"question": f"Can you see any {name} here?", "answer": label} for name, label, _ in ASKED]
     assert answered(tmp_path / "a.jsonl", questions, *reworded, by_order=True).answers
 
@@ -89,10 +89,10 @@ def test_answers_by_order_to_other_questions_are_refused(tmp_path, questions):
 def test_answers_by_order_about_other_images_are_refused(tmp_path, questions):
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
     questions.write_text(lines(*({**row, "image": f"COCO_val2014_{row['question_id']:012}.jpg"} for row in rows)))
-    said = [{"image": f"{n:012}.jpg", "answer": "no"} for n in (1, 2, 3, 4)]
-    assert answered(tmp_path / "a.jsonl", questions, *said, by_order=True).answers
+    texts = [{"image": f"{n:012}.jpg", "answer": "no"} for n in (1, 2, 3, 4)]
+    assert answered(tmp_path / "a.jsonl", questions, *texts, by_order=True).answers
     with pytest.raises(ValueError, match=r"line 3 answers .* image '000000000004.jpg'"):
-        answered(tmp_path / "a.jsonl", questions, *said[:2], *said[:1:-1], by_order=True)
+        answered(tmp_path / "a.jsonl", questions, *texts[:2], *texts[:1:-1], by_order=True)
 
 
 # -- equal length --------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def test_each_parser_reads_the_answer_as_its_program_does(answer, official, oper
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [
         ("There is no, absolutely no bus", "no"),
         ("Nothing", "yes"),
@@ -51,8 +51,8 @@ def test_each_parser_reads_the_answer_as_its_program_does(answer, official, oper
         ("Yes.", "yes"),
     ],
 )
-def test_the_official_parser_reads_up_to_the_first_full_stop(answer, said):
-    assert parse(answer) == said
+def test_the_official_parser_reads_up_to_the_first_full_stop(answer, expected):
+    assert parse(answer) == expected
 
 
 def test_vcd_finds_the_labels_word_inside_other_words():
@@ -88,12 +88,12 @@ def test_lmms_eval_does_not_count_an_unreadable_answer_as_a_miss():
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [("'Yes'", "yes"), ("_no_", "no"), ("**No**", "no"), ("“Yes”", "yes"), ("Yes- it is", "yes"), ("No。", "no"),
      ("No-one", "unparsed"), ("yesterday", "unparsed"), ("I know", "unparsed"), ("no.\nYes", "unparsed")],
 )  # fmt: skip
-def test_strict_reads_whole_words_inside_any_marks(answer, said):
-    assert parse(answer, "strict") == said
+def test_strict_reads_whole_words_inside_any_marks(answer, expected):
+    assert parse(answer, "strict") == expected
 
 
 def test_strict_counts_an_unreadable_answer_as_wrong_and_reports_it():

@@ -109,7 +109,7 @@ def test_a_perfect_ranking_of_few_images_is_no_certainty():
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (([0.1], [1, 0]), "1 risks, 2 labels"),
         (([], []), "no items to rank"),
@@ -117,8 +117,8 @@ def test_a_perfect_ranking_of_few_images_is_no_certainty():
         (([0.1, float("nan")], [1, 0]), "1 of 2 risks are no number"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused(given, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_ranked_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
         auroc(*given)
 
 

@@ -97,12 +97,12 @@ def test_weights_that_do_not_fit_are_refused_with_what_would(room, config):
     room(20 * GB)
     with pytest.raises(TooLarge) as caught:
         memory.check("llava", config, "cpu", torch.float32)
-    said = str(caught.value)
+    message = str(caught.value)
     needs = "28.3 GB for its weights and about 2.6 GB to run 1 row of 2048 tokens"
-    assert said.startswith(f"llava in float32 needs {needs}")
-    assert "the CPU has 20.0 GB free" in said
-    assert "Would fit: dtype='bf16' (15.4 GB); dtype='bf16', quantization='torchao-int8' (8.6 GB)." in said
-    assert "check_memory=False" in said
+    assert message.startswith(f"llava in float32 needs {needs}")
+    assert "the CPU has 20.0 GB free" in message
+    assert "Would fit: dtype='bf16' (15.4 GB); dtype='bf16', quantization='torchao-int8' (8.6 GB)." in message
+    assert "check_memory=False" in message
 
 
 def test_what_does_not_fit_either_is_not_proposed(room, config):

@@ -16,20 +16,20 @@ PAIRS, SWAPPED = 4000, 499
 
 def mentions(generator, n, mean=3.0, risk=1.0, share=None):
     """(mentions that are wrong, mentions) of each image; `share`: of wrong ones, the image's own."""
-    said = 1 + generator.poisson(mean, n)
-    return generator.binomial(said, np.minimum(risk * share, 1)), said
+    mentioned = 1 + generator.poisson(mean, n)
+    return generator.binomial(mentioned, np.minimum(risk * share, 1)), mentioned
 
 
 def captions(generator, n, means=(3.0, 3.0), risk=1.0):
     """CHAIR_i, CHAIR_s and the number of mentions of two systems on images that are as hard for both."""
     share = generator.beta(1, 4, n)
-    wrong, said = mentions(generator, n, means[0], risk, share)
-    other_wrong, other_said = mentions(generator, n, means[1], 1.0, share)
+    wrong, mentioned = mentions(generator, n, means[0], risk, share)
+    other_wrong, other_mentioned = mentions(generator, n, means[1], 1.0, share)
     ones = np.ones(n)
     return {
-        "chair_i": (wrong, said, other_wrong, other_said),
+        "chair_i": (wrong, mentioned, other_wrong, other_mentioned),
         "chair_s": (wrong > 0, ones, other_wrong > 0, ones),
-        "mentions": (said, ones, other_said, ones),
+        "mentions": (mentioned, ones, other_mentioned, ones),
     }
 
 

@@ -177,11 +177,11 @@ def test_in_beams_the_risks_of_a_beam_follow_it(tiny):
     made = Gate("vcd", Recorded(), 1e9, over="mean", window=100)
     tiny.generate([made], num_beams=3)
     assert any(not torch.equal(now[0][:, :-2], before[0][:, :-1]) for before, now in pairwise(seen))
-    ids, told = seen[-1]
+    ids, report = seen[-1]
     for row in range(len(ids)):
         prompt = tiny.prompts[row // 3]
         forced = settings.veridical.score(tiny.lvlm, prompt, ids[row : row + 1], ["token_probability"])
-        assert torch.allclose(-told[row], forced["token_probability"][0], atol=1e-4)
+        assert torch.allclose(-report[row], forced["token_probability"][0], atol=1e-4)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -228,7 +228,7 @@ def test_a_written_gate_holds_a_written_decoder():
     assert gate("vcd", "entropy", 0.5, over="max") == Gate("vcd", "entropy", 0.5, "max")
 
 
-@pytest.mark.parametrize(("written", "told"), [
+@pytest.mark.parametrize(("written", "message"), [
     ("gate:decoder='vdc'", 'no decoder "vdc".*Did you mean "vcd"'),
     ("gate:detector='entropi'", 'no detector "entropi".*Did you mean "entropy"'),
     ("gate:decoder='gate'", "is a gate itself"),
@@ -237,8 +237,8 @@ def test_a_written_gate_holds_a_written_decoder():
     ("gate:over=min", "over='min' is none of 'now', 'mean', 'max'"),
     ("gate:window=0", "window=0 is below 1"),
 ])  # fmt: skip
-def test_wrong_settings_are_refused_with_what_is_possible(written, told):
-    with pytest.raises((ValueError, KeyError), match=told):
+def test_wrong_settings_are_refused_with_what_is_possible(written, message):
+    with pytest.raises((ValueError, KeyError), match=message):
         DECODERS.make(written)
 
 

@@ -90,13 +90,13 @@ def test_a_decoder_behind_it_is_in_every_candidate(lvlm, images):
     assert texts(answers) != texts(caption(lvlm, some, [guide], seed=1, max_new_tokens=12))
 
 
-@pytest.mark.parametrize(("options", "told"), [
+@pytest.mark.parametrize(("options", "message"), [
     ({"num_beams": 2}, "samples its candidates: use num_beams=1"),
     ({"temperature": 0.5, "do_sample": True}, "temperature=0.5 is a setting of sampling"),
     ({"detectors": ["lookback_lens:context='prompt'"]}, "with the same settings"),
 ])  # fmt: skip
-def test_what_guided_decoding_cannot_do_is_refused(lvlm, images, options, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_guided_decoding_cannot_do_is_refused(lvlm, images, options, message):
+    with pytest.raises(ValueError, match=message):
         caption(lvlm, images, [Guided()], options.pop("detectors", ()), **options)
 
 

@@ -62,9 +62,9 @@ def test_a_name_that_is_nearly_embedded_is_answered_before_the_hub_is_asked(monk
 
 def test_missing_weights_are_named(folder):
     (folder / "model.safetensors").unlink()
-    said = refused(folder)
-    assert "there are no weights: looked for model.safetensors or model.safetensors.index.json" in said
-    assert "Found: chat_template.jinja, config.json" in said
+    message = refused(folder)
+    assert "there are no weights: looked for model.safetensors or model.safetensors.index.json" in message
+    assert "Found: chat_template.jinja, config.json" in message
 
 
 def test_a_missing_shard_is_named(folder):
@@ -149,10 +149,10 @@ def test_a_hub_model_of_which_a_part_was_downloaded_says_what_is_there(folder, t
             (snapshot / file.name).write_bytes(file.read_bytes())
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    said = refused("some/one")
-    assert "there are no weights: looked for model.safetensors" in said
-    assert "Found: chat_template.jinja, config.json" in said
-    assert said.endswith("It was downloaded before; what is missing has to be fetched online.")
+    message = refused("some/one")
+    assert "there are no weights: looked for model.safetensors" in message
+    assert "Found: chat_template.jinja, config.json" in message
+    assert message.endswith("It was downloaded before; what is missing has to be fetched online.")
 
 
 # ---------------------------------------------------------------------- devices
@@ -173,8 +173,8 @@ def test_a_part_on_disk_is_brought_in_and_nothing_changes(whole, part):
 
 def test_one_tensor_for_embeddings_and_head_cannot_wait_on_disk():
     places = {"model.vision_tower": "cpu", "model.multi_modal_projector": "cpu", "lm_head": "cpu"}
-    said = refused("embedded", device={**places, "model.language_model": "disk"})
-    assert said == (
+    message = refused("embedded", device={**places, "model.language_model": "disk"})
+    assert message == (
         "embedded has one tensor for embeddings and head: put model.language_model.embed_tokens on 'cpu', not on 'disk'"
     )
 
@@ -236,7 +236,7 @@ def test_quantised_weights_are_as_large_as_was_counted_and_methods_run(wanted):
 
 
 def test_the_name_of_a_loaded_models_quantisation():
-    named = lambda told: quantization.name_of(SimpleNamespace(config=SimpleNamespace(quantization_config=told)))
+    named = lambda report: quantization.name_of(SimpleNamespace(config=SimpleNamespace(quantization_config=report)))
     assert named(None) is None
     assert named({"quant_method": "bitsandbytes", "load_in_4bit": True}) == "bnb-4bit"
     assert named({"quant_method": "bitsandbytes", "load_in_8bit": True}) == "bnb-8bit"

@@ -53,7 +53,7 @@ def holed(bad):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "value", "told"),
+    ("kind", "name", "value", "message"),
     [
         ("lookback_lens", "weight", holed(float("nan")), "1 of 48 numbers of weight are NaN or infinite"),
         ("lookback_lens", "bias", holed(float("inf")), "1 of 1 numbers of bias are NaN or infinite"),
@@ -66,14 +66,14 @@ def holed(bad):
         ("dhcp", "mean", lambda t: t[1:], "has the shape"),
     ],
 )  # fmt: skip
-def test_numbers_and_shapes_that_cannot_be_are_named(probe, kind, name, value, told):
+def test_numbers_and_shapes_that_cannot_be_are_named(probe, kind, name, value, message):
     change(probe, name, value)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         {"dhcp": DHCP, "lookback_lens": LookbackLens}[kind].from_pretrained(probe)
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         (lambda c: {k: v for k, v in c.items() if k != "model"}, "does not say which model .* was trained on"),
         (lambda c: {**c, "model": {"name": "embedded"}}, "no type, layers, heads, weights in its `model`"),
@@ -83,9 +83,9 @@ def test_numbers_and_shapes_that_cannot_be_are_named(probe, kind, name, value, t
         (lambda c: {**c, "format": "new"}, "has format new"),
     ],
 )  # fmt: skip
-def test_a_configuration_that_does_not_say_what_the_probe_is_for_is_refused(probe, value, told):
+def test_a_configuration_that_does_not_say_what_the_probe_is_for_is_refused(probe, value, message):
     recorded(probe, value)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         LookbackLens.from_pretrained(probe)
 
 

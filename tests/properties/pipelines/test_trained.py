@@ -35,8 +35,8 @@ def folder(lens, tmp_path_factory):
 def other(request):
     """Another model, and what the refusal must name."""
     options = {"heads": 8, "kv_heads": 2, **request.param}
-    told = {"layers": "layers 8, here 6", "heads": "heads 8, here 4", "seed": "other weights"}
-    return settings.tiny(options.pop("heads"), options.pop("kv_heads"), **options), told[next(iter(request.param))]
+    report = {"layers": "layers 8, here 6", "heads": "heads 8, here 4", "seed": "other weights"}
+    return settings.tiny(options.pop("heads"), options.pop("kv_heads"), **options), report[next(iter(request.param))]
 
 
 def scored(setting, detector, ids):
@@ -80,10 +80,10 @@ def test_saving_again_keeps_what_was_recorded(folder, tmp_path):
 
 
 def test_on_another_model_it_is_refused_with_the_reason(other, folder):
-    setting, told = other
-    with pytest.raises(OtherModel, match=told):
+    setting, message = other
+    with pytest.raises(OtherModel, match=message):
         setting.generate([], detectors=[f"lookback_lens:weights={folder}"])
-    with pytest.raises(OtherModel, match=told):
+    with pytest.raises(OtherModel, match=message):
         setting.generate([], detectors=[LookbackLens.from_pretrained(folder)])
 
 

@@ -33,7 +33,7 @@ lint: setup
 	link=$$(mktemp -d) && ln -sfn "$$PWD" $$link/veridical && MYPYPATH=$$link $(BIN)/mypy --config-file pyproject.toml -p veridical
 
 test: lint
-	$(THREADS) $(BIN)/pytest -n 2 --dist loadfile --durations 10
+	$(THREADS) $(BIN)/pytest -n 2 --dist worksteal --durations 10
 
 # The suite under the oldest and the newest supported transformers, each in an environment of its own; not in every CI
 # run. TESTS=tests/families is the part that depends on transformers most.
@@ -44,7 +44,7 @@ test-oldest test-newest: test-%:
 	$(VENV)/transformers-$*/bin/pip install --quiet --disable-pip-version-check --upgrade --editable '.[dev]' \
 		'transformers$(if $(filter oldest,$*),==$(OLDEST))'
 	$(VENV)/transformers-$*/bin/python -P -c "import transformers; print('transformers', transformers.__version__)"
-	$(THREADS) $(VENV)/transformers-$*/bin/pytest -n 2 --dist loadfile $(TESTS)
+	$(THREADS) $(VENV)/transformers-$*/bin/pytest -n 2 --dist worksteal $(TESTS)
 
 # The site of the documents in build/site; any warning is an error.
 docs: setup

@@ -22,8 +22,8 @@ from ..pipelines.engine.declarations import (
     ResidualEdit,
     Step,
 )
+from ..pipelines.engine.declared import declarations_of
 from ..pipelines.engine.online_risk import RunningRisk, prefixed
-from ..pipelines.engine.run import declarations_of
 from ..pipelines.method import Decoder, count, flag, method, one_of, ruled
 from ..pipelines.registry import DECODERS, DETECTORS
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,20 +11,11 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from ..model import families
-from ..model.layout import Inputs, Layout
-from ..registry import DECODERS
+from ..model.layout import Layout
 from . import options
 from .choice import Choice, MainCriteria
-from .declarations import (
-    AttentionEdit,
-    Branch,
-    Declaration,
-    HeadEdit,
-    LogitsEdit,
-    Reading,
-    ResidualEdit,
-    Step,
-)
+from .declarations import Declaration, Step
+from .declared import declarations_of
 from .deferred_readings import DeferredReadings
 from .hooks import Placed, applied
 from .logits import Draw, Fold, MainRows
@@ -72,63 +63,11 @@ def prefill(lvlm: Layout, inputs: Mapping[str, Tensor], declarations: Sequence[D
     return step
 
 
-# -- what decoders declare -----------------------------------------------------------------------------------------
-def declarations_of(decoder: Any, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
-    """A decoder's declarations in order; errors of shape name the decoder.
-
-    Raises:
-        TypeError: something that is no declaration. ValueError: a branch with another number of rows; during the run,
-            an edit that returns another shape.
-    """
-    if getattr(decoder, "is_neutral", False):
-        return
-    name = DECODERS.name_of(decoder)
-    for declared in decoder.edits(lvlm, inputs):
-        if isinstance(declared, Branch):
-            yield _branch(name, declared, len(inputs["input_ids"]))
-        elif isinstance(declared, AttentionEdit | HeadEdit | ResidualEdit | LogitsEdit):
-            yield replace(declared, apply=_checked(name, declared))
-        elif isinstance(declared, Reading):
-            yield declared
-        else:
-            raise TypeError(
-                f"{name}: edits() gave {declared!r}, which is no declaration; possible: AttentionEdit, HeadEdit, "
-                "ResidualEdit, LogitsEdit, Branch, Reading of veridical.pipelines.engine.declarations."
-            )
-
-
-def _branch(name: str, branch: Branch, batch: int) -> Branch:
-    ids = branch.inputs.get("input_ids")
-    if ids is None or len(ids) != batch:
-        found = "no input_ids" if ids is None else f"{len(ids)} rows"
-        raise ValueError(
-            f"{name}: branch {branch.name!r} has {found}, the main inputs {batch}; a branch needs one for each sample."
-        )
-    return branch
-
-
-def _checked(name: str, declared: Any) -> Any:
-    """The edit's function, with an error that names the decoder where its result has another shape."""
-
-    def apply(value: Tensor, where: Any) -> Tensor:
-        edited = declared.apply(value, where)
-        if not isinstance(edited, Tensor) or edited.shape != value.shape:
-            found = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
-            raise ValueError(
-                f"{name}: its {type(declared).__name__} returned {found} for a tensor of shape {tuple(value.shape)}; "
-                "an edit returns the shape that it is given."
-            )
-        return edited
-
-    return apply
-
-
 def declare(lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any]) -> list[tuple[Declaration, int]]:
     """Every declaration of every decoder in order, with the decoder's number."""
     return [(d, number) for number, decoder in enumerate(decoders) for d in declarations_of(decoder, lvlm, inputs)]
 
 
-# -- runs ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Observers:
     """What reads along in a run and changes nothing.

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from veridical.decoders.deco import DeCo, candidates, correct, default_layers
-from veridical.pipelines.engine.run import declarations_of
+from veridical.pipelines.engine.declared import declarations_of
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0]])  # 0.643914, 0.236883, 0.087144, 0.032059
 

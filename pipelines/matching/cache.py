@@ -73,11 +73,11 @@ def _read(path: Path) -> Match | None:
         tensors = load_file(path)
         relevance, similarity = tensors["relevance"], float(tensors["similarity"])
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
-        _log.warning("%s cannot be read (%s) and is matches again", path, error)
+        _log.warning("%s cannot be read (%s) and is made again", path, error)
         return None
     usable = relevance.dim() == 2 and bool(((relevance >= 0) & (relevance <= 1)).all()) and abs(similarity) <= 1.001
     if not usable:
-        _log.warning("%s holds no match and is matches again", path)
+        _log.warning("%s holds no match and is made again", path)
     return Match(relevance, similarity) if usable else None
 
 

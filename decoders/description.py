@@ -14,7 +14,8 @@ from torch import Tensor
 from ..pipelines.engine.run import run
 from ..pipelines.inputs.prepare import prepare
 from .prefix import question_starts
-from .rewritten import each_sample, outcome, rebuilt, unpadded, words_of
+from .rewritten import each_sample, rebuilt, unpadded, words_of
+from .view import outcome
 
 if TYPE_CHECKING:
     from ..pipelines.model.layout import Inputs, Layout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..pipelines.inputs.rows import pad_left
 from ..pipelines.model.families import KINDS
-from .agla_view import prompts, takes_prompts
 
 if TYPE_CHECKING:
     from ..pipelines.model.layout import Inputs, Layout
@@ -73,11 +72,6 @@ def spliced(row: Sequence[int], runs: Sequence[tuple[int, int]], texts: Sequence
         out += [*row[done:start], *text]
         done = stop
     return [*out, *row[done:]]
-
-
-def outcome(function: Callable[..., Any], lvlm: Layout, inputs: Inputs) -> Any:
-    """What a user's function returns for the inputs, or for inputs and prompts where it has room for both."""
-    return function(inputs, prompts(lvlm, inputs)) if takes_prompts(function) else function(inputs)
 
 
 def words_of(lvlm: Layout, source: str, row: int, values: Any, images: bool = False) -> list[int]:

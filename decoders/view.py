@@ -39,13 +39,18 @@ def viewed(lvlm: Layout, inputs: Inputs, view: Callable[..., Tensor]) -> Tensor:
         ValueError: the view returns another shape.
     """
     pixels = inputs["pixel_values"]
-    found = view(inputs, prompts(lvlm, inputs)) if takes_prompts(view) else view(inputs)
+    found = outcome(view, lvlm, inputs)
     if found.shape != pixels.shape:
         raise ValueError(
             f"view returned pixel_values of shape {tuple(found.shape)}; the image's are {tuple(pixels.shape)}, "
             "and both branches need as many image tokens"
         )
     return found.to(pixels)
+
+
+def outcome(function: Callable[..., Any], lvlm: Layout, inputs: Inputs) -> Any:
+    """What a user's function returns for the inputs, or for inputs and prompts where it has room for both."""
+    return function(inputs, prompts(lvlm, inputs)) if takes_prompts(function) else function(inputs)
 
 
 def takes_prompts(view: Callable[..., Any]) -> bool:

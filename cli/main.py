@@ -17,6 +17,7 @@ from .commands import (
     answer,
     caption,
     check,
+    choose,
     compare,
     data,
     detect,
@@ -27,8 +28,7 @@ from .commands import (
     schedule,
     score,
     status,
-    train_embedded,
-    train_matcher,
+    training,
     verify,
 )  # fmt: skip
 from .errors import Reported, hush
@@ -97,8 +97,8 @@ def list_methods(
 
 
 COMMANDS = (
-    answer, caption, check, compare, detect, detectors, evaluate, gate, reproduce, score, status, train_embedded,
-    train_matcher, verify,
+    answer, caption, check, choose, compare, detect, detectors, evaluate, gate, reproduce, score, status,
+    training, verify,
 )  # fmt: skip
 for group in COMMANDS:
     app.add_typer(group.app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ...pipelines.model.spec import ModelSpec
-from .. import job_options
+from .. import job_options, setting_file
 from .. import options as o
 from .. import worker_options as w
 from ..answering import Questioning, print_answers
@@ -19,6 +19,7 @@ app = typer.Typer(rich_markup_mode="rich")
         "# two decoders side by side", "veridical caption photo.jpg -d greedy -d vista:strength=0.1",
         "# in a paper's words", "veridical caption photo.jpg --prompt @vista",
         "# each word with its risk", "veridical caption *.png -t lookback_lens",
+        "# as `veridical choose` certified it", "veridical caption *.png --setting chosen.json",
         "# for other programs", "veridical caption *.png --json > captions.jsonl",
         "# a folder, overnight; stopped, the same command goes on",
         "veridical caption photos -d vcd -t lookback_lens --out runs/photos",
@@ -39,6 +40,7 @@ def caption(
     runner: w.JobRunner = "local", workers: w.Workers = None, cluster: w.Cluster = None,
     gpus_per_worker: w.GpusPerWorker = None, prefect: w.Prefect = None,
     log_file: job_options.LogFile = None, log_level: job_options.LogLevel = "info",
+    setting: setting_file.SettingFile = None,
     metrics_file: job_options.MetricsFile = None, heartbeat_file: job_options.HeartbeatFile = None,
     max_error_share: job_options.MaxErrorShare = None, stall_timeout: job_options.StallTimeout = None,
 ) -> None:  # fmt: skip
@@ -48,9 +50,13 @@ def caption(
     """
     from ...pipelines.inputs import prompts
 
+    spec, options = ModelSpec(model, device, dtype, revision, quantization, attention), locals()
+    if setting is not None:
+        certified = setting_file.read(setting, options, spec)
+        spec, decoder, prompt = certified.spec, certified.decoders, certified.prompt
+        max_new_tokens = certified.max_new_tokens
     generation = {"max_new_tokens": max_new_tokens, **o.generation(sample, temperature, top_p, num_beams)}
     question = prompts.caption_prompt(prompt or "@detail")
-    spec = ModelSpec(model, device, dtype, revision, quantization, attention)
     spread = w.Spread(runner, workers, cluster, gpus_per_worker)
     if out is None:
         spread.refuse()

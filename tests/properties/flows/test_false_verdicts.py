@@ -56,9 +56,9 @@ def ranked(draw, pairs=PAIRS):
 @pytest.mark.parametrize("n", [5, 10, 20, 50])
 def test_systems_that_are_alike_are_ranked_in_at_most_one_of_twenty_pairs(n):
     generator = np.random.default_rng(n)
-    found = ranked(lambda: captions(generator, n) | answers(generator, n))
+    found = ranked(lambda: captions(generator, n) | answers(generator, n), 500 if n == 5 else PAIRS)
     assert max(found.values()) <= 0.055, found
-    if n == 5:
+    if n == 5:  # of five images no swap is rare enough
         assert not any(found.values())
     if n >= 20:
         assert found["chair_i"] >= 0.035, "the test is not blunt"

@@ -36,9 +36,9 @@ def behind(setting, decoder, prompt, prefixes):
     rows = {name: value.repeat_interleave(len(prefixes), 0) for name, value in prompt.items()}
     force = Prefix(prefixes)
     count = prefixes.shape[1] + 1
-    made = setting.generate([decoder], rows, return_logits=True, max_new_tokens=count, logits_processor=[force])
-    assert torch.equal(made.ids[:, : count - 1], prefixes)
-    return made.logits[:, -1].log_softmax(1)
+    generation = setting.generate([decoder], rows, return_logits=True, max_new_tokens=count, logits_processor=[force])
+    assert torch.equal(generation.ids[:, : count - 1], prefixes)
+    return generation.logits[:, -1].log_softmax(1)
 
 
 def search(setting, decoder, prompt, steps=STEPS, beams=BEAMS):

@@ -12,9 +12,9 @@ HALVES = {"bf16": torch.bfloat16}
 
 @pytest.fixture(params=HALVES, scope="module")
 def half(request):
-    made = settings.tiny(8, 2)
-    made.model.to(HALVES[request.param])
-    return made, HALVES[request.param]
+    built = settings.tiny(8, 2)
+    built.model.to(HALVES[request.param])
+    return built, HALVES[request.param]
 
 
 def test_a_half_precision_model_gives_numbers_and_keeps_its_type(half, name):

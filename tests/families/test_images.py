@@ -94,11 +94,11 @@ def test_agla_with_a_matcher_runs_and_sees_the_bare_questions(lvlm, inputs, monk
             return [Match(torch.tensor([[1.0, 0.0]]).expand(2, 2), 1.0) for _ in prompts]
 
     monkeypatch.setattr("veridical.decoders.agla_view.matched_view", lambda lvlm, name: MatchedView(lvlm, Left()))
-    made = veridical.generate(lvlm, inputs, [AGLA(beta=0)], max_new_tokens=2, return_logits=True, do_sample=False)
+    generation = veridical.generate(lvlm, inputs, [AGLA(beta=0)], max_new_tokens=2, return_logits=True, do_sample=False)
     plain = veridical.generate(lvlm, inputs, [AGLA(view=lambda inputs: inputs["pixel_values"], beta=0)],
                                max_new_tokens=2, return_logits=True, do_sample=False)  # fmt: skip
     assert asked == [question.lower() for question in QUESTIONS]
-    assert ((made.logits[:, 0] - plain.logits[:, 0]).abs().amax(1) > 1e-3).all()
+    assert ((generation.logits[:, 0] - plain.logits[:, 0]).abs().amax(1) > 1e-3).all()
     assert around_question(lvlm)[0] == "" or "question" not in around_question(lvlm)[0].lower()
 
 

@@ -103,12 +103,12 @@ def test_generated_tokens_get_the_kind_that_generation_gives_them(name, kind, wr
     """
     case = exact_setting(name)
     assert families.appended(case.model, "token_type_ids") == kind
-    made = case.generate(return_logits=True)
-    chosen = made.logits.log_softmax(-1).gather(2, made.ids[..., None])[..., 0]
-    risk = veridical.score(case.lvlm, case.inputs, made.ids, ["token_probability"])["token_probability"]
+    generation = case.generate(return_logits=True)
+    chosen = generation.logits.log_softmax(-1).gather(2, generation.ids[..., None])[..., 0]
+    risk = veridical.score(case.lvlm, case.inputs, generation.ids, ["token_probability"])["token_probability"]
     assert difference(-risk, chosen) <= 1e-5
 
-    one = appended(case.family, case.prompts[0], made.ids[0].tolist())
+    one = appended(case.family, case.prompts[0], generation.ids[0].tolist())
     right = forward(case.model, one).logits
     one["token_type_ids"][:, -STEPS:] = wrong
     assert difference(right[:, -STEPS:], forward(case.model, one).logits[:, -STEPS:]) > 1e-3

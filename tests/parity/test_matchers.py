@@ -19,11 +19,11 @@ MEAN, STD = [0.4, 0.5, 0.6], [0.3, 0.2, 0.25]
 
 
 def tokenizer():
-    made = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[PAD]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[PAD]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
     special = [("[CLS]", 1), ("[SEP]", 2)]
-    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=special)
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
+    words.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=special)
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
 
 
 def images():

@@ -46,9 +46,9 @@ def setting(heads: int, kv_heads: int, sinks: dict | None) -> Setting:
         plant_sinks(model, DIMS, **sinks)
     prompts = [prompt(model, 3, [50, 60, 77, 9, 100], 1), prompt(model, 6, [5, 6, 77, 8, 9, 10, 11], 2)]
     rows = [(one["input_ids"][0], one["pixel_values"]) for one in prompts]
-    made = Setting(model, veridical.LVLM(model), batch(prompts), rows, Reference(model))
-    made.plain = [methods.plain(made.reference, ids, pixels, STEPS) for ids, pixels in rows]
-    return made
+    case = Setting(model, veridical.LVLM(model), batch(prompts), rows, Reference(model))
+    case.plain = [methods.plain(case.reference, ids, pixels, STEPS) for ids, pixels in rows]
+    return case
 
 
 @pytest.fixture(params=HEADS, scope="module")

@@ -46,8 +46,8 @@ class Stops(StoppingCriteria):
 
     def __call__(self, input_ids, scores, **kwargs):
         self.seen.append(input_ids.clone())
-        made = input_ids.shape[1] - self.prompt
-        return made >= self.counts.repeat_interleave(len(input_ids) // len(self.counts))
+        count = input_ids.shape[1] - self.prompt
+        return count >= self.counts.repeat_interleave(len(input_ids) // len(self.counts))
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -26,15 +26,15 @@ def test_pycocotools_reads_boxes_masks_and_captions(folder):
     instances, captions = COCO(str(files.instances)), COCO(str(files.captions))
     assert len(instances.getImgIds()) == COUNT
     for index in (0, 7, COUNT - 1):
-        made = scene("test", index)
-        number = image_id(made)
+        view = scene("test", index)
+        number = image_id(view)
         info = instances.loadImgs(number)[0]
         with Image.open(files.images / info["file_name"]) as image:
-            assert np.array_equal(np.asarray(image), np.asarray(made.image))
+            assert np.array_equal(np.asarray(image), np.asarray(view.image))
             assert image.size == (info["width"], info["height"])
         found = instances.loadAnns(instances.getAnnIds(imgIds=number))
-        assert len(found) == len(made.objects)
-        for annotation, thing in zip(found, made.objects, strict=True):
+        assert len(found) == len(view.objects)
+        for annotation, thing in zip(found, view.objects, strict=True):
             assert instances.loadCats(annotation["category_id"])[0]["name"] == thing.category
             mask = instances.annToMask(annotation)
             assert np.array_equal(mask.astype(bool), thing.mask)
@@ -43,7 +43,7 @@ def test_pycocotools_reads_boxes_masks_and_captions(folder):
             left, top = columns[0], rows[0]
             assert annotation["bbox"] == [left, top, columns[-1] - left + 1, rows[-1] - top + 1]
             assert annotation["iscrowd"] == 0
-        assert [a["caption"] for a in captions.loadAnns(captions.getAnnIds(imgIds=number))] == list(made.captions)
+        assert [a["caption"] for a in captions.loadAnns(captions.getAnnIds(imgIds=number))] == list(view.captions)
 
 
 def test_categories_have_coco_ids(folder):

@@ -113,12 +113,12 @@ def test_a_worse_run_fails_and_emits_an_event_and_leaves_its_artifacts(results, 
     assert "accuracy" in event["payload"]["worse"][0]
     assert any(one["prefect.resource.role"] == "flow-run" for one in event["related"])
     run_id = str(state.state_details.flow_run_id)
-    made = found(prefect_server, "artifacts", artifacts={"flow_run_id": {"any_": [run_id]}})
-    kinds = {one["type"]: one for one in made}
-    assert "worse than the last good run" in next(o["data"] for o in made if o["key"] == "evaluation-report")
+    listed = found(prefect_server, "artifacts", artifacts={"flow_run_id": {"any_": [run_id]}})
+    kinds = {one["type"]: one for one in listed}
+    assert "worse than the last good run" in next(o["data"] for o in listed if o["key"] == "evaluation-report")
     assert json.loads(kinds["table"]["data"])[0]["method"] == "greedy"
     name = Path(event["payload"]["run"]).name
-    assert any(f"https://host/reports/{name}/report.html" in str(o["data"]) for o in made)
+    assert any(f"https://host/reports/{name}/report.html" in str(o["data"]) for o in listed)
     assert kinds["progress"]["data"] == 100.0
 
 

@@ -166,8 +166,8 @@ def test_an_evaluation_misses_a_matcher_before_anything_is_answered(tmp_path, no
 
 
 def test_the_command_trains_a_matcher_that_open_clip_loads_and_agla_uses(veridical, image_files, tmp_path, no_network):
-    made = veridical("train-matcher", "--out", tmp_path / "made", "--images", 64, "--examined", 2, "--device", "cpu")
-    assert made.exit_code == 0, made.stderr
+    report = veridical("train-matcher", "--out", tmp_path / "made", "--images", 64, "--examined", 2, "--device", "cpu")
+    assert report.exit_code == 0, report.stderr
     assert {path.name for path in (tmp_path / "made").iterdir()} == {path.name for path in MATCHER.iterdir()}
     card = (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
     assert "The first 2 scenes of the test split" in card

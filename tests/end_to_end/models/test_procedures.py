@@ -46,8 +46,8 @@ def test_what_has_no_meaning_is_said_in_a_line(veridical, image_files, command, 
 
 def test_an_evaluation_runs_them_and_counts_what_they_did(tmp_path):
     """A step of an answer is one decision, whatever it took."""
-    made = evaluate(tmp_path / "run", decoders=DECODED[1:], benchmarks=["pope"], limit=1)
-    records = {record["decoder"]: record for record in json.loads((made / "results.json").read_text(encoding="utf-8"))}
+    run = evaluate(tmp_path / "run", decoders=DECODED[1:], benchmarks=["pope"], limit=1)
+    records = {record["decoder"]: record for record in json.loads((run / "results.json").read_text(encoding="utf-8"))}
     assert list(records) == DECODED[1:]
     for decoder, record in records.items():
         name = decoder.partition(":")[0].partition("+")[0]

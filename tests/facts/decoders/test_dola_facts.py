@@ -107,6 +107,6 @@ def test_values_outside_their_range_are_refused():
 
 
 def test_layers_given_as_a_list_hash_and_print():
-    made = DoLa(layers=[1, 2])
-    assert hash(made) == hash(DoLa(layers=(1, 2)))
-    assert eval(repr(made)) == made
+    method = DoLa(layers=[1, 2])
+    assert hash(method) == hash(DoLa(layers=(1, 2)))
+    assert eval(repr(method)) == method

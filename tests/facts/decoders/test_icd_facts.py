@@ -113,6 +113,6 @@ def test_values_outside_their_range_are_refused(options, message):
 
 
 def test_ids_given_as_a_list_hash_and_print():
-    made = ICD(prefix_ids=[1, 2])
-    assert hash(made) == hash(ICD(prefix_ids=(1, 2)))
-    assert eval(repr(made)) == made
+    method = ICD(prefix_ids=[1, 2])
+    assert hash(method) == hash(ICD(prefix_ids=(1, 2)))
+    assert eval(repr(method)) == method

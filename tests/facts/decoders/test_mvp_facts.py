@@ -132,9 +132,9 @@ def call(lvlm):
 
 
 def test_one_path_of_one_view_is_the_plain_answer_beside_that_caption(lvlm, images):
-    made = call(lvlm)
+    bound = call(lvlm)
     method = MVP(paths=1, weights=(0, 0, 1), temperature=0.0, caption_tokens=24)
-    captions = method.captions(made, images, DETAIL_PROMPT, [0, 1])
+    captions = method.captions(bound, images, DETAIL_PROMPT, [0, 1])
     asked = [mvp.PROMPT.format(caption=caption, question=QUESTION.lower()) for caption in captions]
     beside = [find_answer([reply.text], ANSWERS)[0] for reply in lvlm.answer(images, asked)]
     assert None not in beside
@@ -143,10 +143,10 @@ def test_one_path_of_one_view_is_the_plain_answer_beside_that_caption(lvlm, imag
 
 
 def test_paths_are_the_likeliest_first_tokens_and_a_direct_answer_is_as_sure_as_the_first_distribution(lvlm, images):
-    made = call(lvlm)
-    inputs = made.inputs(images[:1], [QUESTION])
-    (paths,) = MVP(paths=3, path_tokens=8).follow(made, inputs, [0])
-    first = made.generate(inputs, [0], return_logits=True, max_new_tokens=1).logits[0, 0].softmax(0)
+    bound = call(lvlm)
+    inputs = bound.inputs(images[:1], [QUESTION])
+    (paths,) = MVP(paths=3, path_tokens=8).follow(bound, inputs, [0])
+    first = bound.generate(inputs, [0], return_logits=True, max_new_tokens=1).logits[0, 0].softmax(0)
     assert [path.probability for path in paths] == pytest.approx(first.topk(3).values.tolist())
     margin = first.topk(2).values
     direct = [path for path in paths if path.direct]
@@ -158,15 +158,15 @@ def test_paths_are_the_likeliest_first_tokens_and_a_direct_answer_is_as_sure_as_
 
 def test_a_path_is_as_sure_as_the_distribution_in_which_its_answer_stands(lvlm, images):
     """ "A" is forced, and the word that comes next is called an answer: it stands in the second distribution."""
-    made = call(lvlm)
-    inputs = made.inputs(images[:1], [QUESTION])
+    bound = call(lvlm)
+    inputs = bound.inputs(images[:1], [QUESTION])
     first = lvlm.processor.tokenizer.encode(" A", add_special_tokens=False)[0]
     after = {**inputs, "input_ids": torch.cat([inputs["input_ids"], torch.tensor([[first]])], 1)}
     after["attention_mask"] = torch.ones_like(after["input_ids"])
-    best = made.generate(after, [0], return_logits=True, max_new_tokens=1).logits[0, 0].softmax(0).topk(2)
+    best = bound.generate(after, [0], return_logits=True, max_new_tokens=1).logits[0, 0].softmax(0).topk(2)
     second = lvlm.processor.tokenizer.decode(best.indices[:1]).strip()
     method = MVP(choices=(second, "nothing of the kind"), path_tokens=1)
-    ((answer, certainty),) = method.continued(made, inputs, torch.tensor([first]), [0])
+    ((answer, certainty),) = method.continued(bound, inputs, torch.tensor([first]), [0])
     assert answer == second
     assert certainty == pytest.approx(float(best.values[0] - best.values[1]), abs=1e-5)
 

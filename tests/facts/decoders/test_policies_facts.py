@@ -90,5 +90,5 @@ def test_wrong_settings_are_refused_with_what_is_possible(made, message):
 
 
 def test_an_infinite_threshold_can_be_read_back():
-    made = Flip("entropy", float("inf"))
-    assert eval(repr(made)) == made
+    method = Flip("entropy", float("inf"))
+    assert eval(repr(method)) == method

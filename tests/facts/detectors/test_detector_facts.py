@@ -136,8 +136,8 @@ BLIND = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
 
 
 def t_vhd(seeing, blind, **options):
-    made = VHD(**options)
-    return -float(made.score(record(**{"vhd/with_image": [seeing], "vhd/without_image": [blind]})))
+    detector = VHD(**options)
+    return -float(detector.score(record(**{"vhd/with_image": [seeing], "vhd/without_image": [blind]})))
 
 
 def test_the_worked_divergences():

@@ -91,8 +91,8 @@ def test_what_cannot_be_scored_is_refused():
 def test_the_worlds_numbers_are_true_and_half_of_them_above_one():
     asked = [q for q in counting("test", 40) if "number" in q]
     for q in asked:
-        made = scene("test", q["index"])
-        assert made.counts[q["category"]] == q["number"] == parse_count(q["label"])
+        view = scene("test", q["index"])
+        assert view.counts[q["category"]] == q["number"] == parse_count(q["label"])
     assert Counter(q["number"] > 1 for q in asked) == {True: 20, False: 20}
     assert len({q["image"] for q in asked}) == 40
 

@@ -23,10 +23,10 @@ def test_the_worked_areas():
 
 def test_weighted_areas_are_those_of_scikit_learn(drawn):
     risks, labels, weights, _ = drawn
-    made = Ranking(risks, labels)
-    assert made.auroc(weights) == pytest.approx(roc_auc_score(labels, risks, sample_weight=weights), abs=1e-12)
+    built = Ranking(risks, labels)
+    assert built.auroc(weights) == pytest.approx(roc_auc_score(labels, risks, sample_weight=weights), abs=1e-12)
     expected = average_precision_score(labels, risks, sample_weight=weights)
-    assert made.auprc(weights) == pytest.approx(expected, abs=1e-12)
+    assert built.auprc(weights) == pytest.approx(expected, abs=1e-12)
 
 
 def test_strata_leave_only_pairs_of_one_stratum(drawn):

@@ -110,9 +110,9 @@ def test_the_worlds_questions_come_in_pairs_about_the_same_object():
 
 def test_labels_are_true_of_the_scene():
     for q in sycophancy("test", 30) + [q for q in counting("test", 30) if "claims" in q]:
-        made = scene("test", q["index"])
-        assert q["image"] == made.name
-        assert (q["category"] in made.categories) == (q["label"] == "yes")
+        view = scene("test", q["index"])
+        assert q["image"] == view.name
+        assert (q["category"] in view.categories) == (q["label"] == "yes")
 
 
 def test_half_of_the_pairs_push_towards_a_wrong_answer():

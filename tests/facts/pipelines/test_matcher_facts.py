@@ -70,10 +70,10 @@ def test_the_gradient_with_respect_to_attention_is_that_of_autograd():
 
 def test_images_of_any_size_are_squashed_and_normalised():
     wide = torch.cat([torch.zeros(3, 8, 20, dtype=torch.uint8), torch.full((3, 8, 20), 255, dtype=torch.uint8)], 2)
-    made = squashed([wide, RED], (4, 4), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "cpu")
-    assert made.shape == (2, 3, 4, 4)
-    assert made[0, :, :, [0, 3]].unique().tolist() == [-2.0, 2.0]
-    torch.testing.assert_close(made[1], torch.full((3, 4, 4), (200 / 255 - 0.5) / 0.25))
+    pixels = squashed([wide, RED], (4, 4), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "cpu")
+    assert pixels.shape == (2, 3, 4, 4)
+    assert pixels[0, :, :, [0, 3]].unique().tolist() == [-2.0, 2.0]
+    torch.testing.assert_close(pixels[1], torch.full((3, 4, 4), (200 / 255 - 0.5) / 0.25))
 
 
 # ---------------------------------------------------------------------- the question
@@ -128,8 +128,8 @@ def test_a_matcher_folder_that_lacks_something_is_refused_with_what_is_there(tmp
 
 
 def test_a_decoder_with_a_matcher_is_its_own_repr():
-    made = AGLA(matcher="open_clip:my/folder")
-    assert eval(repr(made)) == made
+    method = AGLA(matcher="open_clip:my/folder")
+    assert eval(repr(method)) == method
 
 
 def test_other_weights_have_another_fingerprint(tmp_path):

@@ -47,8 +47,8 @@ def test_values_are_of_fields_that_exist_and_that_the_defaults_do_not_have():
 
 
 def test_a_name_takes_them_and_what_was_given_stays():
-    made = make_chain(["avc", "avc:alpha=2.5", "avc:beta=0.2", AVC()], BLIP)
-    assert made == [AVC(alpha=3.0), AVC(alpha=2.5), AVC(alpha=3.0, beta=0.2), AVC()]
+    method = make_chain(["avc", "avc:alpha=2.5", "avc:beta=0.2", AVC()], BLIP)
+    assert method == [AVC(alpha=3.0), AVC(alpha=2.5), AVC(alpha=3.0, beta=0.2), AVC()]
 
 
 def test_another_model_leaves_everything_as_it_is():

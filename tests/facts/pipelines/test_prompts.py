@@ -81,8 +81,8 @@ def test_a_frame_asks_for_no_caption_and_a_caption_prompt_frames_nothing():
 
 
 def test_a_benchmark_takes_the_first_prompt_of_its_kind():
-    made = prompt_fields(["@vista", "@opera", "@vcd"], "Be brief.", ["pope", "chair"])
-    assert made == {
+    fields = prompt_fields(["@vista", "@opera", "@vcd"], "Be brief.", ["pope", "chair"])
+    assert fields == {
         "prompt": "Please help me describe the image in detail.", "suffix": "", "prompt_name": "@vista @opera @vcd",
         "system": "Be brief.",
     }  # fmt: skip

@@ -32,11 +32,11 @@ def tokenizer(special: Mapping[int, str], attributes: Mapping[str, str] | Sequen
                       for n in range(32, 127)})  # fmt: skip
     vocabulary = {token: number for number, token in enumerate([*first, *letters])}
     assert len(vocabulary) <= VOCAB
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    made.add_special_tokens([AddedToken(token, normalized=False) for token in names.values()])
+    words = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    words.add_special_tokens([AddedToken(token, normalized=False) for token in names.values()])
     return tf.PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>", padding_side="left",
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", padding_side="left",
         extra_special_tokens=attributes if attributes else list(special.values()),
     )  # fmt: skip
 

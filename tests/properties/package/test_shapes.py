@@ -50,10 +50,10 @@ def module(tmp_path, monkeypatch):
     path = tmp_path / "shaped.py"
     path.write_text(SOURCE)
     found = spec_from_loader("shaped", shapes.Loader("shaped", str(path)))
-    made = module_from_spec(found)
-    monkeypatch.setitem(sys.modules, "shaped", made)
-    found.loader.exec_module(made)
-    return vars(made)
+    built = module_from_spec(found)
+    monkeypatch.setitem(sys.modules, "shaped", built)
+    found.loader.exec_module(built)
+    return vars(built)
 
 
 def test_a_wrong_annotation_is_an_error(module):

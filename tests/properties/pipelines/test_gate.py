@@ -33,10 +33,10 @@ def half_open(tiny, name):
     """A gate that is open at some steps of some samples: its threshold is a risk in the middle of a plain run."""
     detector = MIDDLE[name]
     risk = tiny.generate([], detectors=[detector]).risk[detector].flatten().sort().values
-    made = Gate(tiny.acting(name), detector, float(risk[len(risk) // 2 - 1 : len(risk) // 2 + 1].mean()))
-    acted = tiny.generate([made]).acted["gate"]
+    method = Gate(tiny.acting(name), detector, float(risk[len(risk) // 2 - 1 : len(risk) // 2 + 1].mean()))
+    acted = tiny.generate([method]).acted["gate"]
     assert 0 < acted.acted.sum() < acted.steps.sum(), "it must open, and not always, or nothing is tested"
-    return made
+    return method
 
 
 # ---------------------------------------------------------------------- the ends
@@ -85,35 +85,35 @@ def test_always_open_follows_the_ungated_decoder_in_every_mode(tiny, mode):
 
 @pytest.mark.parametrize("name", MIDDLE)
 def test_a_half_open_gate_in_a_batch_is_the_gate_alone(tiny, name):
-    made = half_open(tiny, name)
-    together = tiny.logits([made])
+    door = half_open(tiny, name)
+    together = tiny.logits([door])
     for row, prompt in enumerate(tiny.prompts):
-        assert difference(tiny.logits([made], prompt)[0], together[row]) <= CLOSE * scale(together)
+        assert difference(tiny.logits([door], prompt)[0], together[row]) <= CLOSE * scale(together)
 
 
 @pytest.mark.parametrize("name", MIDDLE)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_tokens_of_a_sample_behind_a_half_open_gate_are_its_own_affair(tiny, name, mode):
-    made = half_open(tiny, name)
-    together = tiny.tokens([made], mode=mode)
+    door = half_open(tiny, name)
+    together = tiny.tokens([door], mode=mode)
     for row, prompt in enumerate(tiny.prompts):
-        assert torch.equal(tiny.tokens([made], prompt, mode, SEEDS[row : row + 1])[0], together[row])
+        assert torch.equal(tiny.tokens([door], prompt, mode, SEEDS[row : row + 1])[0], together[row])
 
 
 @pytest.mark.parametrize("name", MIDDLE)
 def test_without_a_cache_each_position_keeps_what_was_decided_when_it_was_fed(tiny, name):
-    made = half_open(tiny, name)
-    cached, uncached = tiny.logits([made]), tiny.logits([made], use_cache=False)
+    door = half_open(tiny, name)
+    cached, uncached = tiny.logits([door]), tiny.logits([door], use_cache=False)
     assert difference(uncached, cached) <= CLOSE * scale(cached)
-    static = tiny.logits([made], cache_implementation="static")
+    static = tiny.logits([door], cache_implementation="static")
     assert difference(static, cached) <= CLOSE * scale(cached)
 
 
 def test_acted_counts_the_steps_above_the_threshold(tiny):
     """The same detector beside the gate reads the same risks."""
-    made = half_open(tiny, "vcd")
-    out = tiny.generate([made], detectors=[made.detector])
-    above = (out.risk[made.detector] > made.threshold).sum(1)
+    door = half_open(tiny, "vcd")
+    out = tiny.generate([door], detectors=[door.detector])
+    above = (out.risk[door.detector] > door.threshold).sum(1)
     assert out.acted["gate"].acted.tolist() == above.tolist()
     assert len(set(above.tolist())) > 1, "samples that open equally often would not show that each has its own gate"
 
@@ -131,8 +131,8 @@ def test_a_closed_sample_is_untouched_beside_an_open_one(tiny):
 
 def test_detectors_beside_a_gate_read_as_they_do_without_names_getting_mixed_up(tiny):
     """The gate's own image-free branch stands beside the detector's."""
-    made = Gate("vcd", "vhd", "-inf")
-    beside = tiny.generate([made], detectors=["vhd", "lookback_lens"]).risk
+    method = Gate("vcd", "vhd", "-inf")
+    beside = tiny.generate([method], detectors=["vhd", "lookback_lens"]).risk
     ungated = tiny.generate(["vcd"], detectors=["vhd", "lookback_lens"]).risk
     for name in beside:
         assert torch.allclose(beside[name], ungated[name], atol=1e-4), name
@@ -174,8 +174,8 @@ def test_in_beams_the_risks_of_a_beam_follow_it(tiny):
             seen.append((record.ids.clone(), record.log_probability.clone()))
             return -record.log_probability
 
-    made = Gate("vcd", Recorded(), 1e9, over="mean", window=100)
-    tiny.generate([made], num_beams=3)
+    method = Gate("vcd", Recorded(), 1e9, over="mean", window=100)
+    tiny.generate([method], num_beams=3)
     assert any(not torch.equal(now[0][:, :-2], before[0][:, :-1]) for before, now in pairwise(seen))
     ids, report = seen[-1]
     for row in range(len(ids)):
@@ -186,13 +186,13 @@ def test_in_beams_the_risks_of_a_beam_follow_it(tiny):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_inside_transformers_generate_it_is_the_same(tiny, mode):
-    made = half_open(tiny, "vcd")
+    door = half_open(tiny, "vcd")
     options = {**MODES[mode], **({} if mode != "sampling" else {"do_sample": True})}
     out = tiny.model.generate(
-        **tiny.inputs, custom_generate=settings.veridical.mitigate([made], **seeded(mode, SEEDS)),
+        **tiny.inputs, custom_generate=settings.veridical.mitigate([door], **seeded(mode, SEEDS)),
         max_new_tokens=settings.STEPS, **options,
     )  # fmt: skip
-    assert torch.equal(out[:, tiny.inputs["input_ids"].shape[1] :], tiny.tokens([made], mode=mode))
+    assert torch.equal(out[:, tiny.inputs["input_ids"].shape[1] :], tiny.tokens([door], mode=mode))
 
 
 # ---------------------------------------------------------------------- pieces
@@ -223,8 +223,8 @@ def test_readings_get_names_of_their_own_and_keep_their_branches():
 
 def test_a_written_gate_holds_a_written_decoder():
     detector = 'lookback_lens:context="prompt"'
-    made = DECODERS.make(f"gate:decoder='vcd:alpha=0.5,beta=0',detector='{detector}',threshold=-0.5")
-    assert made == Gate("vcd:alpha=0.5,beta=0", detector, -0.5)
+    method = DECODERS.make(f"gate:decoder='vcd:alpha=0.5,beta=0',detector='{detector}',threshold=-0.5")
+    assert method == Gate("vcd:alpha=0.5,beta=0", detector, -0.5)
     assert gate("vcd", "entropy", 0.5, over="max") == Gate("vcd", "entropy", 0.5, "max")
 
 

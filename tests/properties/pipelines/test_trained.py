@@ -57,10 +57,10 @@ def test_a_saved_network_scores_as_before(tiny, ids, tmp_path):
     record = veridical.pipelines.generate.teacher_force(tiny.lvlm, tiny.inputs, ids, [bare])
     features = bare.token_features(record).flatten(0, 1).repeat(4, 1)
     features = features * torch.rand(features.shape, generator=torch.Generator().manual_seed(0))
-    made = bare.fit(features, torch.arange(len(features)) % 2, lvlm=tiny.lvlm, epochs=2)
-    again = DHCP.from_pretrained(made.save_pretrained(tmp_path))
+    detector = bare.fit(features, torch.arange(len(features)) % 2, lvlm=tiny.lvlm, epochs=2)
+    again = DHCP.from_pretrained(detector.save_pretrained(tmp_path))
     assert again.rows == "own"
-    assert torch.equal(scored(tiny, again, ids), scored(tiny, made, ids))
+    assert torch.equal(scored(tiny, again, ids), scored(tiny, detector, ids))
 
 
 def test_the_configuration_says_what_it_is_for_and_made_of(tiny, folder):

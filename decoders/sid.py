@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..pipelines.engine.declarations import AttentionEdit, Branch, Declaration, LogitsEdit
 from ..pipelines.method import count, number, share, share_or_count
+from .attention_sites import shown
 from .contrast import Contrast
 from .image_tokens import least_attended
 
@@ -30,9 +31,8 @@ def hide(
     own: Bool[Tensor, "query key"],
 ) -> Float[Tensor, "batch head query key"]:  # fmt: skip
     """No attention to hidden keys, but for a row's own key where nothing else would be left to it."""
-    least = torch.finfo(scores.dtype).min
-    left = ((scores[:, 0] > least / 2) & ~hidden).any(2, keepdim=True)
-    return scores.masked_fill((hidden & (left | ~own))[:, None], least)
+    left = (shown(scores[:, 0]) & ~hidden).any(2, keepdim=True)
+    return scores.masked_fill((hidden & (left | ~own))[:, None], torch.finfo(scores.dtype).min)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ def text_of(path):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_document_runs_from_its_first_block_to_its_last(path, small_run, tmp_path, monkeypatch):
+def test_a_document_runs_from_its_first_block_to_its_last(path, request, tmp_path, monkeypatch):
     text = text_of(path)
     shell = runner.Shell(tmp_path)
     if "runs/mine" in text and "--out runs/mine" not in text:  # written by another document
-        shutil.copytree(small_run, tmp_path / "runs" / "mine")
+        shutil.copytree(request.getfixturevalue("small_run"), tmp_path / "runs" / "mine")
     with runner.in_folder(tmp_path, monkeypatch):
         for block in blocks(text):
             if "not run" not in block.marks:

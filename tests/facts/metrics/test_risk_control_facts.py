@@ -35,6 +35,12 @@ def test_a_loss_that_falls_again_does_not_open_the_way():
     assert conformal_setting(losses, 0.1) == 0
 
 
+def test_the_largest_loss_of_an_image_so_far_counts():
+    losses = np.eye(19)[:, :4]  # another image errs at each setting: R̂ is 1/19 at all, its largest so far grows
+    assert conformal_setting(losses, 0.1) == 0
+    assert conformal_setting(losses, 0.15) == 1
+
+
 def test_the_conformal_setting_has_its_level_on_new_images_on_average():
     rng, risks = np.random.default_rng(0), []
     for _ in range(400):

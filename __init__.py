@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .flows.evaluation.results import Results
     from .pipelines.generate import generate, score
     from .pipelines.lvlm import LVLM
     from .pipelines.model.load import load
@@ -15,26 +16,27 @@ if TYPE_CHECKING:
     from .pipelines.transformers_hook import mitigate
 
 __version__ = "0.1.0"
-__all__ = ["LVLM", "Answer", "Generation", "generate", "load", "mitigate", "score"]
+__all__ = ["LVLM", "Answer", "Generation", "Results", "generate", "load", "mitigate", "score"]
 
 _PUBLIC = {
-    "load": "model.load",
-    "LVLM": "lvlm",
-    "Answer": "results",
-    "Generation": "results",
-    "generate": "generate",
-    "score": "generate",
-    "mitigate": "transformers_hook",
+    "load": "pipelines.model.load",
+    "LVLM": "pipelines.lvlm",
+    "Answer": "pipelines.results",
+    "Generation": "pipelines.results",
+    "generate": "pipelines.generate",
+    "score": "pipelines.generate",
+    "mitigate": "pipelines.transformers_hook",
+    "Results": "flows.evaluation.results",
 }
 
 
-_PACKAGES = ("datasets", "decoders", "detectors", "metrics", "testing")
+_PACKAGES = ("datasets", "decoders", "detectors", "metrics", "plots", "testing")
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used, so that `import veridical` loads neither torch nor Prefect."""
     if name in _PUBLIC:
-        return getattr(import_module(f".pipelines.{_PUBLIC[name]}", __name__), name)
+        return getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
     if name in _PACKAGES:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module 'veridical' has no attribute {name!r}; public: {', '.join(__all__)}")

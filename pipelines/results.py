@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from . import notebook
+
 
 @dataclass
 class Acted:
@@ -45,6 +47,16 @@ class Generation:
     risk: dict[str, Tensor] = field(default_factory=dict)
     broken: Bool[Tensor, " _"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the text of every row, and what each method did. Risks need tokens: see `Answer`."""
+        acted = [
+            {name: {key: float(value[row]) for key, value in vars(one).items()} for name, one in self.acted.items()}
+            for row in range(len(self.ids))
+        ]
+        texts = self.text or [""] * len(self.ids)
+        return notebook.page([notebook.plain(text or "(no processor, no text)", did)
+                              for text, did in zip(texts, acted, strict=True)])  # fmt: skip
+
 
 @dataclass
 class Answer:
@@ -63,6 +75,15 @@ class Answer:
     seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text once for every detector, its words tinted by risk, or the error."""
+        if self.error is not None:
+            return notebook.page([notebook.failed(self.error)])
+        if not self.risk:
+            return notebook.page([notebook.plain(self.text, self.acted)])
+        lines = [notebook.tinted(self.text, self.tokens, risk, name) for name, risk in self.risk.items()]
+        return notebook.page([*lines, notebook.plain("", self.acted)] if self.acted else lines)
 
 
 class BrokenLogits(ArithmeticError):

@@ -103,9 +103,9 @@ def evaluate(
     if form == "text":
         results(out)
         return
-    from ..render import export
+    from ...flows.scoring import tables
 
-    typer.echo(export.as_text(export.of_folder(out), form))
+    typer.echo(tables.as_text(tables.of_folder(out), form))
 
 
 def request(options: Mapping[str, Any]) -> Evaluation:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import typer
 
-from ...flows.scoring import compare
+from ...flows.scoring import compare, tables
 from ...flows.scoring.compare import Found
 from ...flows.scoring.runs import OverRuns
 from ...metrics.compare import Comparison
-from . import export, scores
+from . import scores
 
 COLUMNS = ("figure", "system", "baseline", "difference", "95 % from", "to", "n", "p", "p (Holm)", "verdict")
 
@@ -18,14 +18,14 @@ COLUMNS = ("figure", "system", "baseline", "difference", "95 % from", "to", "n",
 def pairs(found: Sequence[Found], form: str, notes: Sequence[str], skipped: Sequence[str], files: bool) -> None:
     """One table of all systems, then each pair with its tables, and whether anything ranks it; warnings at the end.
 
-    form: "json", or one of `export.FORMATS`; those but "text" hold the one table alone.
+    form: "json", or one of `tables.FORMATS`; those but "text" hold the one table alone.
     """
     if form == "json":
         scores.as_json({"comparisons": [one.record() for one in found], "notes": notes, "skipped": skipped})
     elif form == "text":
         _summary(found)
     else:
-        typer.echo(export.as_text(export.compared(found), form))
+        typer.echo(tables.as_text(tables.compared(found), form))
     for one in found if form == "text" else ():
         typer.secho(f"{one.system.benchmark}: {one.system.name} against {one.baseline.name}", bold=True)
         for title, table in one.tables.items():
@@ -54,7 +54,7 @@ def _summary(found: Sequence[Found]) -> None:
     """Every system a row, where there are more than two."""
     if len(found) < 2:
         return
-    for matrix in export.compared(found):
+    for matrix in tables.compared(found):
         head, *rows = matrix.cells()
         scores.plain_table(f"{matrix.title}: ▲ better, ▼ worse than {rows[0][0]}", head, rows)
 

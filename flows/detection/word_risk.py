@@ -2,40 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from ...pipelines.inputs.token_spans import spans
-
-LIKELY = 0.5  # of risks that are probabilities
-RISKIEST = 0.8  # of other risks: the quantile above which words stand out
-
-
-class Word(NamedTuple):
-    """A word of a text: where it stands, (start, end) in characters, and the largest risk of its tokens."""
-
-    text: str
-    start: int
-    end: int
-    risk: float | None
-
-
-def words(text: str, tokens: Sequence[str], risk: Sequence[float | None]) -> list[Word]:
-    """The words of a text, split at spaces, each as risky as its riskiest token; None where none has a risk.
-
-    >>> [(w.text, w.risk) for w in words("A hot dog.", ["A", " hot", " do", "g", "."], [0.1, 0.2, 0.9, 0.3, 0.1])]
-    [('A', 0.1), ('hot', 0.2), ('dog.', 0.9)]
-    """
-    placed = list(zip(spans(text, tokens), risk, strict=True))
-    out = []
-    for match in re.finditer(r"\S+", text):
-        start, end = match.span()
-        inside = [r for (a, b), r in placed if r is not None and not math.isnan(r) and a < end and b > start]
-        out.append(Word(match.group(), start, end, max(inside, default=None)))
-    return out
+from ...pipelines.inputs.words import Word, threshold, words
 
 
 # -- a text by detectors ----------------------------------------------------------------------------------------------
@@ -56,18 +27,6 @@ class Rated:
         """The words that stand out."""
         high = self.thresholds[detector]
         return [word for word in self.words[detector] if word.risk is not None and word.risk >= high]
-
-
-def threshold(risks: Sequence[float | None], probability: bool) -> float:
-    """½ for probabilities; otherwise the risk above which the riskiest fifth lies.
-
-    >>> threshold([0.1, 0.2, 0.9], True), threshold([-3.0, -2.0, -1.0, None], False)
-    (0.5, -1.0)
-    """
-    if probability:
-        return LIKELY
-    known = sorted(risk for risk in risks if risk is not None and not math.isnan(risk))
-    return known[math.ceil(RISKIEST * (len(known) - 1))] if known else math.inf
 
 
 def rate(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...plots.axis import require
+from ...plots.gate import gate_curve
 from ..evaluation.text import interval
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 Row = Mapping[str, Any]
 
@@ -62,30 +61,6 @@ def verdicts(rows: Sequence[Row], most: float = 0.3, least: float = 0.8) -> list
     return [*out, "", "The gate named is the best of those tried, on the images reported: read its neighbours too."]
 
 
-def axis(ax: Any, found: Mapping[str, Any], decoder: str) -> Any:
-    """One decoder's CHAIR_i over the share of steps acted on, a line per detector with its intervals. Returns `ax`."""
-    rows = found["rows"]
-    plain = next(row for row in rows if row["share"] is None)
-    ungated = next(row for row in rows if row["decoder"] == decoder and row["detector"] is None and row["share"])
-    for row, name in ((plain, "plain"), (ungated, "ungated")):
-        level = row["chair_i"]["value"]
-        ax.axhline(level, color="0.55", linestyle="--", linewidth=1)
-        ax.annotate(f"{name} {level:.3f}", (1, level), ha="right", va="bottom", color="0.35", fontsize=8)
-    for number, detector in enumerate(found["detectors"]):
-        points = sorted([(0.0, plain), *_points(rows, decoder, detector)], key=lambda point: point[0])
-        shares, cells = [share for share, _ in points], [row["chair_i"] for _, row in points]
-        values, colour = [cell["value"] for cell in cells], COLOURS[number % len(COLOURS)]
-        ax.plot(shares, values, color=colour, linewidth=2, label=detector)
-        ends = [[abs(cell["value"] - cell[end]) for cell in cells[1:]] for end in ("low", "high")]
-        ax.errorbar(shares[1:], values[1:], yerr=ends, fmt="o", markersize=4, color=colour, elinewidth=1, alpha=0.7)
-    ax.set_title(decoder, loc="left", fontsize=10, fontweight="bold")
-    ax.set_xlim(0, 1)
-    ax.xaxis.set_major_formatter("{x:.0%}")
-    ax.set_xlabel("share of steps acted on")
-    ax.set_ylabel("CHAIR_i")
-    return ax
-
-
 def figure(found: Mapping[str, Any]) -> Any:
     """A matplotlib figure with one panel per decoder.
 
@@ -101,7 +76,7 @@ def figure(found: Mapping[str, Any]) -> Any:
     drawn = Figure(figsize=(4.2 * columns, 3.0 * lines + 0.4), layout="constrained")
     axes = drawn.subplots(lines, columns, sharey=True, squeeze=False).flatten()
     for ax, decoder in zip(axes, decoders, strict=False):
-        axis(ax, found, decoder)
+        gate_curve(found, decoder, ax)
     for ax in axes[len(decoders) :]:
         ax.set_visible(False)
     drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
@@ -118,18 +93,8 @@ def svg(found: Mapping[str, Any]) -> str:
     return file.getvalue()
 
 
-def require() -> None:
-    """Raise ImportError, with what to do, where matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("the curve is drawn by matplotlib, which is not installed: pip install 'veridical[plots]'.")
-
-
 def _gated(rows: Sequence[Row], decoder: str) -> list[Row]:
     return [row for row in rows if row["decoder"] == decoder and row["detector"] is not None]
-
-
-def _points(rows: Sequence[Row], decoder: str, detector: str) -> list[tuple[float, Row]]:
-    return [(row["share"]["value"], row) for row in _gated(rows, decoder) if row["detector"] == detector]
 
 
 def _line(row: Row) -> str:

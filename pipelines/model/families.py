@@ -36,6 +36,7 @@ class Family:
     needs_image: its forward pass fails without pixels, so that text alone gets a blank image that has no position.
     template: the prompt of one question for a processor without chat template; {image} once per image.
     grid: configuration -> (rows, columns) of one image or tile, all alike. no_grid: why there is none.
+    whole: which of several tiles shows the whole image; None where an image is never cut into tiles.
     """
 
     appended: int = 0
@@ -47,6 +48,7 @@ class Family:
     template: str | None = None
     grid: Callable[[Any], Grid] | None = None
     no_grid: str = ""
+    whole: int | None = None
 
 
 def _square(side: int) -> Grid:
@@ -63,8 +65,9 @@ def _shuffled(config: Any) -> Grid:
 
 _QWEN = Family(around=("vision_start_token_id", "vision_end_token_id"))
 _TILED = Family(
-    around_names=("<fake_token_around_image>", "<global-img>", "<row_"), inside_names=("<row_",), grid=_shuffled
-)
+    around_names=("<fake_token_around_image>", "<global-img>", "<row_"), inside_names=("<row_",), grid=_shuffled,
+    whole=-1,
+)  # fmt: skip
 _NEWLINES = "a base image is followed by tiles whose rows end in newline positions"
 FAMILIES: Mapping[str, Family] = {
     "aya_vision": Family(
@@ -83,7 +86,7 @@ FAMILIES: Mapping[str, Family] = {
         no_grid="its image positions are query tokens, which have no place"
     ),
     "internvl": Family(
-        around_names=("<img>", "</img>"), grid=lambda config: _square(round(config.image_seq_length**0.5))
+        around_names=("<img>", "</img>"), grid=lambda config: _square(round(config.image_seq_length**0.5)), whole=-1
     ),
     "llava": Family(template="USER: {image}\n{question} ASSISTANT:", grid=_patches),
     "llava_next": Family(no_grid=_NEWLINES),

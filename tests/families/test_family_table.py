@@ -3,6 +3,7 @@
 import pytest
 
 import veridical
+from veridical.pipelines.attention_maps import maps_of
 from veridical.pipelines.model import families
 
 from .models.tiny_families import FAMILIES
@@ -82,3 +83,18 @@ def test_templates_name_the_question_once_and_the_image_where_the_processor_want
 def test_prompts_here_are_longer_than_the_window_and_models_are_small():
     assert prompt(FAMILIES["gemma3"], 3, 3)["input_ids"].shape[1] > WINDOW
     assert HIDDEN <= 64
+
+
+def test_an_overlay_has_the_grid_of_its_picture_or_is_refused_with_the_reason(case):
+    ids = case.generate(max_new_tokens=2, min_new_tokens=2).ids
+    found = maps_of(case.lvlm, case.inputs, ids)
+    if case.family.name in NO_GRID:
+        with pytest.raises(families.NoGrid, match=NO_GRID[case.family.name]):
+            found[0].overlay(0)
+        return
+    for one, grids in zip(found, GRIDS[case.family.name], strict=True):
+        assert one.overlay(0).shape == grids[-1], "of tiles the last shows the whole image"
+        assert one.values[0].sum(-1).gt(0).all()
+        if len(grids) > 1:
+            last = one.values[0, 0, 0, -4:]
+            assert one.overlay(0, 0, 0).flatten().tolist() == last.tolist()

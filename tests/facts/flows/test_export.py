@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from veridical.cli.render import export
+from veridical.flows.scoring import tables as export
 from veridical.flows.scoring.compare import Found, System
 from veridical.metrics.compare import Comparison
 from veridical.metrics.estimate import Estimate

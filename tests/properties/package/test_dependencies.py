@@ -10,7 +10,7 @@ from pathlib import Path
 import veridical
 
 ROOT = Path(veridical.__file__).parent
-PARTS = ("metrics", "datasets", "models", "pipelines", "decoders", "detectors", "flows", "cli")
+PARTS = ("metrics", "datasets", "models", "pipelines", "decoders", "detectors", "plots", "flows", "cli")
 LOADED_BY_OTHERS = {
     "torchvision": "the image processors of transformers",
     "bitsandbytes": "transformers, for quantization",

@@ -11,7 +11,7 @@ import pytest
 import veridical
 
 ROOT = Path(veridical.__file__).parent
-PARTS = ("metrics", "datasets", "pipelines", "decoders", "detectors", "models", "flows", "cli", "testing")
+PARTS = ("metrics", "datasets", "pipelines", "decoders", "detectors", "models", "plots", "flows", "cli", "testing")
 BELOW = {  # what a part may import of ours when it is itself imported
     "metrics": {"metrics"},
     "datasets": {"datasets"},
@@ -19,6 +19,7 @@ BELOW = {  # what a part may import of ours when it is itself imported
     "decoders": {"decoders", "pipelines"},
     "detectors": {"detectors", "pipelines"},
     "models": {"models"},
+    "plots": {"plots", "pipelines", "metrics", "datasets"},
     "flows": set(PARTS) - {"cli", "testing"},
     "testing": {"testing", "pipelines"},
     "cli": set(PARTS) - {"testing"},

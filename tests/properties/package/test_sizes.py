@@ -7,7 +7,7 @@ from pathlib import Path
 import veridical
 
 ROOT = Path(veridical.__file__).parent
-PARTS = ("metrics", "datasets", "pipelines", "decoders", "detectors", "flows", "cli")
+PARTS = ("metrics", "datasets", "pipelines", "decoders", "detectors", "plots", "flows", "cli")
 MOST_LINES, MOST_PARAMETERS, MOST_FILES = 350, 8, 16
 ONE_METHOD_A_FILE = {"decoders", "detectors", "metrics"}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...flows.scoring.compare import Found
+from .compare import Found
 
 FORMATS = ("text", "markdown", "latex", "csv")
 MARKS = {"better": "▲", "worse": "▼"}
@@ -21,7 +21,9 @@ ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 @dataclass
 class Matrix:
-    """One table. columns: figure -> whether higher is better. rows: system -> figure -> (value, mark)."""
+    """One table. columns: figure -> whether higher is better. rows: system -> figure -> (value, what follows
+    it: the sign of a verdict, or an interval).
+    """
 
     title: str
     columns: dict[str, bool | None] = field(default_factory=dict)
@@ -66,9 +68,9 @@ def evaluated(records: Sequence[Mapping[str, Any]], higher: Mapping[str, Mapping
 
 def of_folder(out: str | Path) -> list[Matrix]:
     """The results of an evaluation's folder."""
-    from ...flows.benchmarks.registry import BENCHMARKS
-    from ...flows.evaluation.request import RESULTS
-    from ...flows.files import atomic
+    from ..benchmarks.registry import BENCHMARKS
+    from ..evaluation.request import RESULTS
+    from ..files import atomic
 
     records = atomic.read_json(Path(out) / RESULTS)
     return evaluated(records, {one["benchmark"]: BENCHMARKS[one["benchmark"]].higher_is_better for one in records})

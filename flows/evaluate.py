@@ -20,6 +20,7 @@ TASKS = steps.Steps(
     as_task(steps.prepare, retry=unless_bad_input),
     as_task(steps.answer, run_name="answer {benchmark} {decoder}", retry=unless_bad_input),
     as_task(steps.score, retry=unless_bad_input),
+    as_task(steps.attend, retry=unless_bad_input),
     as_task(steps.report, retry=unless_bad_input),
 )
 
@@ -42,7 +43,14 @@ def tasks() -> steps.Steps:
         return TASKS.score(out)
 
     prepare = runners.elsewhere(as_task(runners.with_warnings(steps.prepare), retry=unless_bad_input))
-    return steps.Steps(prepare, answer, score, TASKS.report)
+    reading = as_task(runners.with_warnings(steps.attend), retry=unless_bad_input)
+
+    def attend(out: str) -> str:
+        folder, caught = reading.submit(out).result()
+        warn_once(out, caught)
+        return folder
+
+    return steps.Steps(prepare, answer, score, attend, TASKS.report)
 
 DEFAULT = Evaluation()
 

@@ -78,16 +78,28 @@ def evaluate(
     sample: o.Sample = False, temperature: o.Temperature = None, top_p: o.TopP = None, num_beams: o.Beams = 1,
     device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None,
     quantization: o.Quantization = None, attention: o.Attention = None,
+    maps: Annotated[
+        int,
+        typer.Option(
+            "--attention-maps", min=0, help="How many examples of each benchmark show their attention over the image "
+            "in the report; one more forward pass for each text.",
+        ),
+    ] = 100,
     runner: r.Runner = "local", workers: r.Workers = None, cluster: r.Cluster = None,
     gpus_per_worker: r.GpusPerWorker = None,
-    prefect: r.Prefect = None, form: o.Format = "text", config: Config = None,
+    prefect: r.Prefect = None, form: o.Format = "text",
+    json: Annotated[bool, typer.Option("--json", help="Print the content of results.json instead of tables.")] = False,
+    config: Config = None,
 ) -> None:  # fmt: skip
     """Score decoders on benchmarks: answers, results.json, manifest.json and report.html in one folder."""
     options = locals()
+    if json and form != "text":
+        raise ValueError(f"--json and --format {form} are two ways to print one table: choose one.")
     with notes():
         refuse_captions(out)
         wanted = request(options)
         from ...flows.evaluation import steps
+        from ...flows.evaluation.request import RESULTS
         from ..render.results import results
 
         spread = r.Spread(runner, workers, cluster, gpus_per_worker)
@@ -100,6 +112,9 @@ def evaluate(
 
             with spread.running(flow) as started:
                 started(wanted, str(out))
+    if json:
+        typer.echo((out / RESULTS).read_text(encoding="utf-8").rstrip())
+        return
     if form == "text":
         results(out)
         return
@@ -134,6 +149,6 @@ def request(options: Mapping[str, Any]) -> Evaluation:
         **prompt_fields(o_.prompt or [], o_.system, benchmarks),
     )  # fmt: skip
     model = ModelSpec(o_.model, o_.device, o_.dtype, o_.revision, o_.quantization, o_.attention)
-    wanted = Evaluation(model, decoders, detectors, benchmarks, source, o_.batch_size, generation)
+    wanted = Evaluation(model, decoders, detectors, benchmarks, source, o_.batch_size, generation, o_.maps)
     wanted.check()
     return wanted

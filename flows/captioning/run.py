@@ -20,7 +20,7 @@ from ..files import atomic
 from ..files.lock import locked
 from ..files.progress import progress
 from ..files.run_warnings import begin_run
-from . import growth, settings, shard_format
+from . import growth, report, settings, shard_format
 from . import images as sources
 from .exports import flat_columns
 from .job import (
@@ -107,7 +107,9 @@ def begin(request: Captioning, out: str, add: bool = False) -> str:
 
 
 def finish(out: str) -> str:
-    """Merge the shards into one file, and write errors.jsonl, timings.jsonl and, last, summary.json. Returns its path.
+    """Merge the shards into one file, and write errors.jsonl, timings.jsonl, report.html and, last, summary.json.
+
+    Returns the path of the last.
 
     Raises:
         ValueError: a shard is missing, or its rows are not one for each planned image and decoder, in order.
@@ -119,6 +121,7 @@ def finish(out: str) -> str:
     errors = job.out / ERRORS
     rows_of = lambda: (row for shard in done for row in shard_format.read(job.shard_path(shard)))
     flat = flat_columns(job.request, rows_of()) if job.request.form == "csv" else []
+    sample = report.Sample(job.images, len(job.request.decoders))
     with (
         shard_format.merging(job.captions_path, flat) as add, atomic.replacing(errors) as bad,
         atomic.replacing(job.out / TIMINGS) as timed,
@@ -131,12 +134,14 @@ def finish(out: str) -> str:
             if [(row["id"], row["decoder"]) for row in rows] != planned:
                 raise ValueError(f"{job.shard_path(shard)} has not one row per planned image and decoder; delete it")
             add(rows)
+            sample.add(rows)
             for row, seconds in zip(rows, done[shard]["seconds"], strict=True):
                 _count(counts[row["decoder"]], row)
                 key = {name: row[name] for name in ("id", "decoder")}
                 timed.write(_line({**key, "seconds": seconds}))
                 if row["error"] is not None:
                     bad.write(_line({**key, "path": row["path"], "error": row["error"]}))
+    report.write(job, sample.rows, counts)
     path = job.out / SUMMARY
     atomic.write_json(path, {
         "images": job.images, "shards": job.shards, "settings_sha256": job.settings_sha256,

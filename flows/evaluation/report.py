@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jinja2
-from PIL import Image
-
-from ...datasets.examples import Example
-from ..benchmarks.base import Benchmark, Mark
+from ..benchmarks.base import Benchmark
 from ..benchmarks.registry import BENCHMARKS
-from ..detection.word_risk import words
 from ..files import atomic
+from ..report.chart import chart
+from ..report.page import render
 from ..scoring import compare
+from ..scoring.sentences import sentence
 from . import answer_file
+from .choice import PLAIN
+from .report_examples import browser
 from .request import MANIFEST, REPORT, RESULTS, Evaluation
-from .text import figure
 
-PLAIN = "greedy"
-THUMBNAIL = 240
-EXAMPLES = 6
 Marks = dict[tuple[str, str], str]  # decoder, figure -> better, best or worse
 ARROWS = {True: "↑", False: "↓", None: ""}
 
 
-def write(out: str | Path, examples: int = EXAMPLES) -> Path:
-    """Write report.html from the files of an evaluation.
-
-    Args:
-        examples: how many images are shown for each benchmark.
+def write(out: str | Path) -> Path:
+    """Write report.html from the files of an evaluation: figure, verdicts, tables, and a browser of examples.
 
     Raises:
         FileNotFoundError, ValueError: a file of the evaluation is missing or broken.
@@ -41,50 +32,43 @@ def write(out: str | Path, examples: int = EXAMPLES) -> Path:
     out = Path(out)
     request = Evaluation.read(out)
     results, manifest = atomic.read_json(out / RESULTS), atomic.read_json(out / MANIFEST)
-    marked = marks(out)
-    sections = [
-        _section(str(out), request, BENCHMARKS[name], results, *marked[name], examples) for name in request.benchmarks
-    ]
-    text = _template().render(request=request, manifest=manifest, sections=sections)
+    verdict = compared(out)
+    rows = {
+        name: {d: answer_file.rows_of(out, name, d, BENCHMARKS[name].examples(request.source))
+               for d in request.decoders}
+        for name in request.benchmarks
+    }  # fmt: skip
+    sections = [_section(BENCHMARKS[name], results, rows[name], verdict[name]) for name in request.benchmarks]
+    shown = browser(str(out), request, [(BENCHMARKS[name], rows[name]) for name in request.benchmarks])
+    text = render(
+        "evaluation.html.jinja", request=request, manifest=manifest, sections=sections, browser=shown,
+        title=f"{request.model.name} on {', '.join(request.benchmarks)}",
+    )  # fmt: skip
     path = out / REPORT
     atomic.write_text(path, text)
     return path
 
 
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["figure"] = figure
-    return environment.get_template("report.html.jinja")
-
-
 # -- tables --------------------------------------------------------------------------------------------------------
 def _section(
-    out: str, request: Evaluation, benchmark: Benchmark, results: Sequence[Mapping], marked: Marks, compared: str,
-    count: int,
-) -> dict[str, Any]:
+    benchmark: Benchmark, results: Sequence[Mapping], rows: Mapping[str, Sequence[answer_file.Row]], verdict: Compared
+) -> dict[str, Any]:  # fmt: skip
     records = [record for record in results if record["benchmark"] == benchmark.name]
-    examples = benchmark.examples(request.source)
-    rows = {
-        record["decoder"]: answer_file.rows_of(out, benchmark.name, record["decoder"], examples) for record in records
-    }
     first_errors = {row["image"]: row["error"] for answers in rows.values() for row in answers if row["error"]}
     return {
         "name": benchmark.name,
-        "compared": compared,
+        "compared": verdict.about,
+        "sentences": verdict.sentences,
+        "chart": chart(benchmark.name, benchmark.headline[0], records, benchmark.higher_is_better),
         "about": (benchmark.__doc__ or "").strip().split("\n\n")[0],
         "unit": benchmark.unit,
         "tables": [
-            _table(title, metrics, records, benchmark, marked) for title, metrics in benchmark.tables.items()
+            _table(title, metrics, records, benchmark, verdict.marks) for title, metrics in benchmark.tables.items()
             if any(name in record["metrics"] for record in records for name in metrics)
         ],
         "records": records,
         "idle": [(r["decoder"], name) for r in records for name, counts in r["acted"].items() if not counts["acted"]],
         "errors": list(first_errors.items())[:10],
-        "examples": _examples(request, benchmark, examples, rows, count),
     }  # fmt: skip
 
 
@@ -102,18 +86,36 @@ def _line(record: Mapping, metrics: Sequence[str], marked: Marks) -> dict[str, A
     return {"record": record, "cells": cells, "n": max(known, default=0)}
 
 
+class Compared(NamedTuple):
+    """A benchmark's verdicts against plain decoding: marks, what was compared, and a sentence per decoder."""
+
+    marks: Marks
+    about: str
+    sentences: dict[str, str]
+
+
 def marks(out: Path) -> dict[str, tuple[Marks, str]]:
     """`verdicts` of every benchmark of a folder, against plain decoding; nothing is marked where it was not run."""
-    return _marks(out, (out / RESULTS).stat().st_mtime_ns)
+    return {name: (one.marks, one.about) for name, one in compared(out).items()}
+
+
+def compared(out: Path) -> dict[str, Compared]:
+    """The same with a sentence for each decoder."""
+    return _compared(out, (out / RESULTS).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
-def _marks(out: Path, written: int) -> dict[str, tuple[Marks, str]]:
+def _compared(out: Path, written: int) -> dict[str, Compared]:
     """Kept from the report to what the command prints."""
     request = Evaluation.read(out)
     decoders = sorted(request.decoders, key=lambda decoder: decoder != PLAIN)
     systems = compare.of_folder(out, decoders) if PLAIN in decoders else []
-    return {name: verdicts([one for one in systems if one.benchmark == name]) for name in request.benchmarks}
+    found = {}
+    for name in request.benchmarks:
+        pairs, about = _pairs([one for one in systems if one.benchmark == name])
+        sentences = {pair.system.method: text for pair in pairs if (text := sentence(pair))}
+        found[name] = Compared(_marks(pairs), about, sentences)
+    return found
 
 
 def verdicts(systems: Sequence[compare.System]) -> tuple[Marks, str]:
@@ -122,12 +124,21 @@ def verdicts(systems: Sequence[compare.System]) -> tuple[Marks, str]:
     The verdicts are those of `scoring.compare.against_first`, which `veridical compare` prints. best: better, with the
     best value of those that are. Nothing is marked where the benchmark has no paired comparison.
     """
+    pairs, about = _pairs(systems)
+    return _marks(pairs), about
+
+
+def _pairs(systems: Sequence[compare.System]) -> tuple[list[compare.Found], str]:
     if not any(one.parts for one in systems[1:]):
-        return {}, "Nothing is marked: there is no paired comparison with plain decoding here."
+        return [], "Nothing is marked: there is no paired comparison with plain decoding here."
     try:
         pairs = compare.against_first(systems)
     except ValueError as error:
-        return {}, f"Nothing is marked: {error}"
+        return [], f"Nothing is marked: {error}"
+    return pairs, f"{compare.tested(pairs)}."
+
+
+def _marks(pairs: Sequence[compare.Found]) -> Marks:
     marked: Marks = {}
     better: dict[str, list[tuple[float, str]]] = {}
     for pair in pairs:
@@ -140,93 +151,4 @@ def verdicts(systems: Sequence[compare.System]) -> tuple[Marks, str]:
                     better.setdefault(name, []).append((value, pair.system.method))
     for name, found in better.items():
         marked |= {(decoder, name): "best" for value, decoder in found if value == max(found)[0]}
-    return marked, f"{compare.tested(pairs)}."
-
-
-# -- examples ------------------------------------------------------------------------------------------------------
-def _examples(
-    request: Evaluation, benchmark: Benchmark, examples: Sequence[Example],
-    rows: Mapping[str, Sequence[answer_file.Row]], count: int,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Examples as the template shows them."""
-    marks = {
-        decoder: [benchmark.marks(request.source, e, row["text"]) for e, row in zip(examples, answers, strict=True)]
-        for decoder, answers in rows.items()
-    }
-    wrong = {decoder: [sum(not m.right for m in found) for found in per] for decoder, per in marks.items()}
-    shown = []
-    for index in choose(wrong, [e.image for e in examples], count):
-        example = examples[index]
-        texts = [
-            {"decoder": decoder, "pieces": segments(answers[index], marks[decoder][index]),
-             "error": answers[index]["error"], "wrong": wrong[decoder][index]}
-            for decoder, answers in rows.items()
-        ]  # fmt: skip
-        shown.append({
-            "id": example.id, "image": thumbnail(example),
-            "question": ("… " if example.after else "") + (example.question or benchmark.prompt or ""),
-            "label": example.label, "objects": sorted(example.objects), "texts": texts,
-        })  # fmt: skip
-    return shown
-
-
-def choose(wrong: Mapping[str, Sequence[int]], images: Sequence[str], wanted: int) -> list[int]:
-    """Which examples to show: one per image, by turns one where some decoder errs less than plain decoding, one where
-    some errs more, and one where all err alike; the earliest first.
-
-    >>> choose({"greedy": [1, 0, 0, 1], "vcd": [1, 0, 1, 0]}, ["a", "b", "c", "d"], 3)
-    [3, 2, 0]
-    """
-    plain = wrong.get(PLAIN) or next(iter(wrong.values()), [])
-    gains = [[base - errors[index] for errors in wrong.values()] for index, base in enumerate(plain)]
-    helped = [index for index, gain in enumerate(gains) if max(gain) > 0]
-    hurt = [index for index, gain in enumerate(gains) if max(gain) <= 0 and min(gain) < 0]
-    alike = [index for index, gain in enumerate(gains) if not any(gain) and plain[index]]
-    rest = [index for index, gain in enumerate(gains) if not any(gain) and not plain[index]]
-    queues, seen = [helped, hurt, alike], set()
-    out: list[int] = []
-    while len(out) < wanted and (any(queues) or rest):
-        for queue in queues if any(queues) else [rest]:
-            while queue and len(out) < wanted:
-                index = queue.pop(0)
-                if images[index] not in seen:
-                    seen.add(images[index])
-                    out.append(index)
-                    break
-    return out
-
-
-def segments(row: answer_file.Row, marks: Sequence[Mark]) -> list[tuple[str, str, str]]:
-    """A text cut at its marks: (text, "right", "wrong" or "", its risk by each detector)."""
-    text, here = row["text"], 0
-    out: list[tuple[str, str, str]] = []
-    for mark in sorted(marks, key=lambda mark: mark.start):
-        if mark.start > here:
-            out.append((text[here : mark.start], "", ""))
-        out.append((text[mark.start : mark.end], "right" if mark.right else "wrong", _risk(row, mark)))
-        here = mark.end
-    return [*out, (text[here:], "", "")] if here < len(text) else out
-
-
-def _risk(row: answer_file.Row, mark: Mark) -> str:
-    risks = []
-    for detector, risk in row["risk"].items():
-        inside = [
-            word.risk for word in words(row["text"], row["tokens"], risk)
-            if word.risk is not None and word.start < mark.end and word.end > mark.start
-        ]  # fmt: skip
-        risks += [f"{detector} {max(inside):.2f}"] if inside else []
-    return ", ".join(risks)
-
-
-def thumbnail(example: Example) -> str:
-    """The image as a JPEG data URI, 240 pixels wide or high; empty where it cannot be opened."""
-    try:
-        with example.open() as image:
-            small = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return marked

@@ -14,6 +14,7 @@ from ..benchmarks.base import Source
 from ..files import atomic
 
 MANIFEST, RESULTS, REPORT = "manifest.json", "results.json", "report.html"
+ATTENTION_MAPS = 100  # one more pass for each of their texts: of 500 images about a fiftieth of the time of captions
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Evaluation:
         source: where the examples come from, how questions are put and how answers are read.
         batch_size: images at a time.
         generation: what transformers' generate takes, over the benchmark's own number of new tokens.
+        attention_maps: for how many examples of each benchmark the attention over the image is read after the answers,
+            for the report; it decides no answer, and costs one forward pass for each of their texts.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # where Prefect validates a parameter
@@ -39,6 +42,7 @@ class Evaluation:
     source: Source = field(default_factory=Source)
     batch_size: int = 16
     generation: Mapping[str, Any] = field(default_factory=dict)
+    attention_maps: int = ATTENTION_MAPS
 
     def __post_init__(self) -> None:
         for name in ("decoders", "detectors", "benchmarks"):
@@ -62,6 +66,8 @@ class Evaluation:
                 raise ValueError(f"no {what} to run; name at least one.")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} is below 1 (images at a time).")
+        if self.attention_maps < 0:
+            raise ValueError(f"attention_maps={self.attention_maps} is below 0 (examples with overlays in a report).")
         for decoder in self.decoders:
             chain(decoder, self.model.name)
         DETECTORS.make_all(self.detectors)
@@ -83,16 +89,18 @@ class Evaluation:
         return cls(
             ModelSpec.from_record(record), record["decoders"], record["detectors"], record["benchmarks"],
             Source(**record["source"]), record["batch_size"], dict(record["generation"]),
+            record.get("attention_maps", ATTENTION_MAPS),
         )  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """The reverse of `from_record`."""
         model = self.model.record()
         late = {name: model.pop(name) for name in ("quantization", "attention")}
+        more = {} if self.attention_maps == ATTENTION_MAPS else {"attention_maps": self.attention_maps}
         return {
             "model": model.pop("model"), "decoders": list(self.decoders), "detectors": list(self.detectors),
             "benchmarks": list(self.benchmarks), "source": asdict(self.source), "batch_size": self.batch_size,
-            **model, "generation": dict(self.generation), **late,
+            **model, "generation": dict(self.generation), **late, **more,
         }  # fmt: skip
 
 

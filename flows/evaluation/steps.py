@@ -1,4 +1,4 @@
-"""The steps of an evaluation as plain functions: prepare, answer, score, report.
+"""The steps of an evaluation as plain functions: prepare, answer, score, attend, report.
 
 Only requests, names and paths go in, and paths come out. A step writes its files before the next one starts and reads
 what it needs from the folder, so that each can be repeated alone. `flows.evaluate` runs the same functions as Prefect
@@ -118,6 +118,13 @@ def score(out: str) -> str:
     return str(path)
 
 
+def attend(out: str) -> str:
+    """Read the attention of the texts that the report shows first. Returns the folder of its files."""
+    from .attention import attend as read_attention
+
+    return read_attention(out)
+
+
 def report(out: str) -> str:
     """Write report.html from what is in the folder. Returns its path."""
     from .report import write
@@ -130,15 +137,17 @@ Step = Callable[..., str]
 
 @dataclass(frozen=True)
 class Steps:
-    """The four steps, plain or as tasks of a flow."""
+    """The five steps, plain or as tasks of a flow."""
 
     prepare: Step = prepare
     answer: Step = answer
     score: Step = score
+    attend: Step = attend
     report: Step = report
 
 
-LOGGED = Steps(logged(prepare, 1), logged(answer), logged(score), logged(report))  # with a line in run.jsonl each
+# with a line in run.jsonl each
+LOGGED = Steps(logged(prepare, 1), logged(answer), logged(score), logged(attend), logged(report))
 
 
 def evaluation(request: Evaluation, out: str, steps: Steps = Steps()) -> str:
@@ -151,6 +160,8 @@ def evaluation(request: Evaluation, out: str, steps: Steps = Steps()) -> str:
         for decoder in request.decoders:
             steps.answer(str(out), benchmark, decoder)
     steps.score(str(out))
+    if request.attention_maps:
+        steps.attend(str(out))
     steps.report(str(out))
     return str(out)
 

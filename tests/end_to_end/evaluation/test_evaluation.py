@@ -1,6 +1,5 @@
 """The evaluation: with and without Prefect, stopped and continued, its files and its report."""
 
-import html
 import inspect
 import json
 import os
@@ -130,7 +129,7 @@ def test_the_command_starts_no_prefect_server_unless_it_is_asked_to(tmp_path, pl
     record = [json.loads(line) for line in Path(f"{out}0", "run.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["step"], line["of"], line["state"]) for line in record] == [
         ("prepare", [], "completed"), ("answer", ["chair", "greedy"], "completed"), ("score", [], "completed"),
-        ("report", [], "completed"),
+        ("attend", [], "completed"), ("report", [], "completed"),
     ]  # fmt: skip
     assert not Path(f"{out}1", "run.jsonl").exists(), "Prefect has the record of its runs"
 
@@ -336,16 +335,51 @@ def test_the_report_marks_right_and_hallucinated_words(copy):
     path.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
     steps.score(str(copy))
     page = Path(steps.report(str(copy))).read_text(encoding="utf-8")
-    assert re.search(rf'<mark class="right"[^>]*>{there}</mark>', page)
-    assert re.search(rf'<mark class="wrong"[^>]*>{absent}</mark>', page)
-    assert html.escape("<b>") in page
+    (shown,) = [one for one in shown_in(page)["examples"] if (one["benchmark"], one["id"]) == ("chair", first.id)]
+    answer = shown["answers"][DECODERS.index("greedy")]
+    kinds = {answer["text"][word["s"] : word["e"]]: word["k"] for word in answer["words"]}
+    assert kinds[there.split()[0]] == 1
+    assert kinds[f"<b>{absent}</b>."] == 2
+    assert absent in "".join(shown["wrong"])
     assert f"<b>{absent}" not in page, "what a model says is text, never markup"
+    assert {box[0] for box in shown["boxes"]} == set(first.objects)
+    assert "maps" not in answer, "the attention that was read belongs to another text"
+
+
+def shown_in(page):
+    """What the browser of examples holds."""
+    return json.loads(page.split('id="data">')[1].split("</script>")[0])
+
+
+def test_attention_belongs_to_the_text_that_it_was_read_for(copy):
+    path = copy / "chair" / "greedy.jsonl"
+    changed = [{**row, "text": "A dog."} if place == 0 else row for place, row in enumerate(rows(path))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in changed), encoding="utf-8")
+    page = Path(steps.report(str(copy))).read_text(encoding="utf-8")
+    number = DECODERS.index("greedy")
+    mine = {one["id"]: one["answers"][number] for one in shown_in(page)["examples"] if one["benchmark"] == "chair"}
+    assert "maps" not in mine[changed[0]["id"]]
+    assert mine[changed[1]["id"]]["maps"]
+
+
+def test_the_attention_of_a_report_is_that_of_the_model_at_the_word(plain):
+    from veridical.flows.report import maps
+    from veridical.pipelines.attention_maps import attention_maps
+    from veridical.pipelines.model.spec import ModelSpec, load
+
+    example = BENCHMARKS["chair"].examples(Evaluation.read(plain).source)[0]
+    row = next(row for row in rows(plain / "attention" / "chair" / "vcd.jsonl") if row["id"] == example.id)
+    found = attention_maps(load(ModelSpec("embedded")), example.open(), row["text"], heads="mean")
+    assert row["grid"] == list(found.overlay(0).shape)
+    for token in (0, len(found.tokens) - 1):
+        assert row["maps"][token] == maps.packed(found.overlay(token).numpy())
+    assert [*map(tuple, row["spans"])] == found.places()
 
 
 def test_the_report_needs_nothing_from_elsewhere(plain):
     page = (plain / "report.html").read_text(encoding="utf-8")
-    assert not re.findall(r"(?:src|href)=[\"'](?!data:)", page)
-    assert not re.findall(r"https?://|@import|url\(", page)
+    assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", page)
+    assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", page)
     assert page.count("data:image/jpeg;base64,") >= LIMIT
     for part in (*DECODERS, "How this was run", "VCD(alpha=1.0", "prefers-color-scheme", "random", "adversarial"):
         assert part in page

@@ -1,0 +1,1 @@
+"""One HTML file that opens from disk: what reports of evaluations and of captioning jobs share."""

@@ -81,11 +81,17 @@ def list_methods(
     long: Annotated[
         bool, typer.Option("--long", "-l", help="Show fields, defaults, families, and where paper and code differ.")
     ] = False,
+    json: o.JsonObject = False,
 ) -> None:
     """Show the registered decoders, procedures, detectors and benchmarks. Procedures stand where decoders are named."""
     from ..pipelines.registry import DECODERS, DETECTORS, PROCEDURES
     from .render import methods
 
+    if json:
+        from .render import scores
+
+        scores.as_json(methods.record(DECODERS, PROCEDURES, DETECTORS))
+        return
     methods.methods(DECODERS, ("changes", "cost", "cited"), long)
     methods.methods(PROCEDURES, ("changes", "cost", "cited"), long)
     methods.methods(DETECTORS, ("reads", "cited"), long)

@@ -71,6 +71,7 @@ Format = Annotated[
     ),
 ]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per answer, a line each.")]
+JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Device = Annotated[str, typer.Option(help='The device: "auto", "cpu", "cuda", "cuda:1" or "balanced".')]
 Dtype = Annotated[str, typer.Option(help='The type of the weights: "auto", "bf16", "fp16" or "fp32".')]
 Revision = Annotated[

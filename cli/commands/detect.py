@@ -90,6 +90,8 @@ def detect(
 
 
 def _show(image: str, found: Rated, as_json: bool, several: bool, answer: bool) -> None:
+    from ..render.tint import faint, legend, tinted
+
     if as_json:
         typer.echo(json.dumps(_record(image, found), ensure_ascii=False, allow_nan=False))
         return
@@ -98,15 +100,17 @@ def _show(image: str, found: Rated, as_json: bool, several: bool, answer: bool) 
     for name, words in found.words.items():
         high = found.thresholds[name]
         parts = []
-        for word in words:
-            risk = "" if word.risk is None else typer.style(f"·{word.risk:.2f}", dim=True)
+        for word, shown in zip(words, tinted(words), strict=True):
+            risk = "" if word.risk is None else faint(f"·{word.risk:.2f}")
             out = word.risk is not None and word.risk >= high
-            parts.append(f"[{typer.style(word.text, fg='red', bold=True)}{risk}]" if out else word.text + risk)
-        typer.echo(typer.style(f"{name}: ", dim=True) + " ".join(parts))
+            parts.append(f"[{shown}{risk}]" if out else shown + risk)
+        typer.echo(faint(f"{name}: ") + " ".join(parts))
         if answer:
             typer.echo(f"  risk of the answer: {found.whole[name]:.2f}")
         marked = ", ".join(f"{word.text.strip('.,;:!?')} ({word.risk:.2f})" for word in found.marked(name))
         typer.echo(f"  risk of {high:.2f} or more: {marked or 'no word'}")
+    if found.words and legend():
+        typer.echo(legend())
 
 
 def _record(image: str, found: Rated) -> dict[str, Any]:

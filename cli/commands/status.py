@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,21 +12,31 @@ from .. import options as o
 app = typer.Typer(rich_markup_mode="rich")
 
 
-@app.command(epilog=o.worked("veridical status runs/photos", "veridical status runs/mine"))
+@app.command(
+    epilog=o.worked("veridical status runs/photos", "veridical status runs/mine", "veridical status runs/mine --json")
+)
 def status(
     folder: Annotated[Path, typer.Argument(help="The --out folder of `caption` or of `evaluate`.", metavar="DIR")],
+    json: o.JsonObject = False,
 ) -> None:
     """Show how far a captioning job or an evaluation has come, without a model; it may be running meanwhile."""
     if (folder / "job.json").is_file():
-        _job(folder)
+        found, lines = _job(folder)
     elif (folder / "manifest.json").is_file():
-        _evaluation(folder)
+        found, lines = _evaluation(folder)
     else:
         there = "holds neither a job nor an evaluation" if folder.is_dir() else "is no folder"
         raise ValueError(f"{folder} {there}; needed: the --out folder of `veridical caption` or `veridical evaluate`.")
+    if json:
+        from ..render import scores
+
+        scores.as_json({"folder": str(folder), **found})
+        return
+    for line in lines:
+        typer.echo(line)
 
 
-def _job(folder: Path) -> None:
+def _job(folder: Path) -> tuple[dict[str, Any], list[str]]:
     from ...flows.captioning.job import LEDGER, SUMMARY, Job
     from ...flows.files import atomic
 
@@ -35,20 +45,25 @@ def _job(folder: Path) -> None:
     done = [number for number, line in lines.items() if number < job.shards and job.shard_path(number).is_file()]
     images, errors = sum(map(job.size, done)), sum(lines[number]["errors"] for number in done)
     finished = (folder / SUMMARY).is_file() and len(done) == job.shards
+    decoders = list(job.request.decoders)
+    found = {"images": job.images, "done": images, "errors": errors, "decoders": decoders, "finished": finished}
     state = "finished" if finished else "not finished: the command that began the job goes on from here"
-    typer.echo(f"{folder}: {images} of {job.images} images by {', '.join(job.request.decoders)}, {errors} errors")
-    typer.echo(state)
+    return found, [f"{folder}: {images} of {job.images} images by {', '.join(decoders)}, {errors} errors", state]
 
 
-def _evaluation(folder: Path) -> None:
+def _evaluation(folder: Path) -> tuple[dict[str, Any], list[str]]:
     from ...flows.evaluation import answer_file
     from ...flows.evaluation.request import RESULTS, Evaluation
 
     request = Evaluation.read(folder)
+    answers: dict[str, dict[str, int]] = {}
+    lines = []
     for benchmark in request.benchmarks:
         for decoder in request.decoders:
             path = answer_file.answers_path(folder, benchmark, decoder)
             count = path.read_bytes().count(b"\n") if path.is_file() else 0
-            typer.echo(f"{benchmark}, {decoder}: {count} answers")
+            answers.setdefault(benchmark, {})[decoder] = count
+            lines.append(f"{benchmark}, {decoder}: {count} answers")
     done = (folder / RESULTS).is_file()
-    typer.echo("finished" if done else "not finished: the same `veridical evaluate` goes on from here")
+    state = "finished" if done else "not finished: the same `veridical evaluate` goes on from here"
+    return {"answers": answers, "finished": done}, [*lines, state]

@@ -21,18 +21,24 @@ app = typer.Typer(rich_markup_mode="rich")
 def verify(
     folder: Annotated[Path, typer.Argument(help="The folder of `veridical caption … --out`.", metavar="DIR")],
     repair: Annotated[bool, typer.Option("--repair", help="Remove damaged lines and files.")] = False,
+    json: o.JsonObject = False,
 ) -> None:
     """Check the files of a captioning job. Exits with 1 if something is damaged and was not repaired."""
     from ...flows.captioning.verify import verify as check
 
     found = check(str(folder), repair)
-    for fault in found.faults:
+    if json:
+        from ..render import scores
+
+        scores.as_json({**vars(found), "finished": found.finished})
+    for fault in found.faults if not json else ():
         typer.echo(f"damaged: {fault}")
-    for done in found.repaired:
+    for done in found.repaired if not json else ():
         typer.echo(f"repaired: {done}")
     state = "finished" if found.finished else f"{found.missing} of {found.shards} shards are to be made"
-    typer.echo(f"{folder}: {len(found.faults)} faults; {state}")
-    if found.missing or (found.repaired and not found.finished):
+    if not json:
+        typer.echo(f"{folder}: {len(found.faults)} faults; {state}")
+    if not json and (found.missing or (found.repaired and not found.finished)):
         typer.echo("The command that began the job goes on from here.")
     if len(found.faults) > len(found.repaired):
         raise typer.Exit(1)

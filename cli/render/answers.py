@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ...flows.detection.word_risk import words
+from ...pipelines.inputs.words import words
+from .tint import faint, legend, tinted
 
 if TYPE_CHECKING:
     from ...pipelines.results import Answer
@@ -32,21 +33,18 @@ def answers(image: Any, answered: Mapping[str, Answer], alone: bool) -> None:
         if not answer.risk:
             typer.echo(label + answer.text)
         for detector, risk in answer.risk.items():
-            typer.echo(label + typer.style(f"[{detector}] ", dim=True) + _risky(answer, risk))
+            typer.echo(label + faint(f"[{detector}] ") + _risky(answer, risk))
+    if any(answer.risk for answer in answered.values()) and legend():
+        typer.echo(legend())
 
 
 def _risky(answer: Answer, risk: Sequence[float]) -> str:
-    """Each word with its risk: "dog·0.83"; on a terminal the riskiest fifth stands out."""
+    """Each word with its risk: "dog·0.83"; on a terminal tinted by it."""
     found = words(answer.text, answer.tokens, risk)
-    known = sorted(word.risk for word in found if word.risk is not None)
-    high = known[math.ceil(0.8 * (len(known) - 1))] if known else math.inf
-    parts = []
-    for word in found:
-        if word.risk is None:
-            parts.append(word.text)
-            continue
-        style: dict[str, Any] = {"fg": "red", "bold": True} if word.risk >= high else {}
-        parts.append(typer.style(word.text, **style) + typer.style(f"·{word.risk:.2f}", dim=True))
+    parts = [
+        text if word.risk is None else text + faint(f"·{word.risk:.2f}")
+        for word, text in zip(found, tinted(found), strict=True)
+    ]
     return " ".join(parts)
 
 

@@ -40,6 +40,25 @@ def methods(registry: Registry, columns: Sequence[str], long: bool) -> None:
     _taken(registry.taken)
 
 
+def record(*registries: Registry) -> dict[str, Any]:
+    """All that is registered as plain values: kind -> name -> what is known of it, and what benchmarks measure."""
+    found = {}
+    for registry in registries:
+        known = [name for name in registry.names if name not in registry.taken]
+        found[f"{registry.kind}s"] = {name: _about(registry, name) for name in known}
+    measured = {name: {"measures": _measures(name), "origin": BENCHMARKS.origin(name)} for name in BENCHMARKS
+                if name not in BENCHMARKS.taken}  # fmt: skip
+    return {**found, "benchmarks": measured}
+
+
+def _about(registry: Registry, name: str) -> dict[str, Any]:
+    try:
+        fields = {field.name: _default(field.default) for field in dataclasses.fields(registry.type(name))}
+        return {**vars(registry.about(name)), "fields": fields}
+    except Exception as error:  # another package's class that cannot be imported leaves the list whole
+        return {"error": str(error), "origin": registry.names[name].origin}
+
+
 def _row(registry: Registry, name: str, columns: Sequence[str]) -> list[str]:
     try:
         row = registry.about(name)

@@ -6,3 +6,10 @@ if __name__ == "datasets":
         "run `pytest` instead of `python -m pytest`, or start Python in another folder, "
         "so that Hugging Face's `datasets` is found"
     )
+
+
+def photos(folder=None):
+    """54 real photos under CC BY 2.0 that `veridical data photos` fetches; see `coco_photos.photos.photos`."""
+    from .coco_photos.photos import photos as found
+
+    return found(folder)

@@ -133,3 +133,25 @@ def coco(
         f"{done.images} images of {split} in {out}: {done.fetched} fetched, {done.found} were there; checksums in "
         f"{out / coco_download.LEDGER}"
     )
+
+
+@app.command(epilog=o.worked("veridical data photos", "veridical demo"))
+def photos(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to.", show_default="where veridical.datasets.photos() looks")
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--from", help="Server with COCO's files; over https.")
+    ] = "https://s3.amazonaws.com/images.cocodataset.org",
+) -> None:
+    """Download 54 photos of COCO that are all under CC BY 2.0 (about 9 MB), with boxes and credits.
+
+    They are examples of `veridical demo`, and `veridical.datasets.photos()` reads them.
+    """
+    from ...datasets.coco_photos.photos import index
+    from ...flows.files.photos import fetch
+    from ...flows.files.progress import progress
+
+    with progress("photos", len(index()["images"]), "photos") as advance:
+        folder, fetched, there = fetch(out, host, advance)
+    typer.echo(f"{fetched} photos fetched, {there} were there; folder {folder}, credits in {folder / 'CREDITS.md'}")

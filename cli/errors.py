@@ -61,6 +61,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"out of memory ({text.splitlines()[0]}). Use a smaller --batch-size.", UNEXPECTED
     if type(error).__module__.startswith(("prefect.", "httpx")) or "Failed to reach API" in text:
         return f"Prefect failed: {text.splitlines()[0]} `--no-prefect` runs the same without it.", UNEXPECTED
+    if isinstance(error, ImportError) and "pip install 'veridical[" in text:  # an extra that is not installed
+        return text, BAD_INPUT
     hint = "`veridical --debug …` shows where; please report it."
     return f"unexpected {type(error).__name__}: {text.splitlines()[0]} ({hint})", UNEXPECTED
 

@@ -31,6 +31,7 @@ from .commands import (
     training,
     verify,
 )  # fmt: skip
+from .demo import command as demo
 from .errors import Reported, hush
 
 app = typer.Typer(
@@ -103,7 +104,7 @@ def list_methods(
 
 
 COMMANDS = (
-    answer, caption, check, choose, compare, detect, detectors, evaluate, gate, reproduce, score, status,
+    answer, caption, check, choose, compare, demo, detect, detectors, evaluate, gate, reproduce, score, status,
     training, verify,
 )  # fmt: skip
 for group in COMMANDS:

@@ -30,6 +30,12 @@ API = {
             for name in ("chair", "pope", "amber", "sycophancy", "counting", "rh_auc", "estimate", "paired")
         ],
     ),
+    "api/plots.md": (
+        "veridical.plots", "Figures, each drawn on the axis that it is handed.",
+        ["veridical.pipelines.attention_maps", *(f"veridical.plots.{name}" for name in (
+            "attention", "risk", "plane", "gate", "reliability",
+        ))],
+    ),
     "api/flows.md": (
         "veridical.flows", "Runs of many images or questions: flows of Prefect, and the same as plain functions.",
         ["veridical.flows.evaluation.request", "veridical.flows.captioning.request", "veridical.flows.evaluate",

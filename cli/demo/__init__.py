@@ -1,0 +1,1 @@
+"""The page to try: `veridical demo`, by Gradio (extra `demo`)."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..pipelines.asking import refuse_asking
 from ..pipelines.checks import check_threshold
 from ..pipelines.engine.declarations import (
     AttentionEdit,
@@ -94,6 +95,7 @@ class Gate(Decoder):
     def validate(self) -> None:
         if isinstance(DECODERS.make(self.decoder), Gate):
             raise ValueError(f"decoder={self.decoder!r} is a gate itself; gate its decoder instead")
+        refuse_asking([DETECTORS.make(self.detector)], "a gate, which opens while the answer is written,")
 
     @property
     def stands_for(self) -> Any:

@@ -103,9 +103,6 @@ class MLP(_Weights):
         return self.hallucinated(features.float() @ weight.T + bias)
 
 
-KINDS: Mapping[str, Any] = {"linear": Linear, "mlp": MLP}
-
-
 def fit_linear(
     features: Float[Tensor, "item feature"], labels: Int[Tensor, " label"], strength: float = 1.0,
     counts: Float[Tensor, " item"] | None = None,

@@ -11,10 +11,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .probe import KINDS, Probe
+from .deep_probe import Deep
+from .probe import MLP, Linear, Probe
 
 MOST_CONFIG, MOST_HEADER = 1 << 20, 1 << 16  # bytes of config.json, and of what describes a probe's few tensors
+KINDS: Mapping[str, Any] = {"linear": Linear, "mlp": MLP, "deep": Deep}
 _MODEL = ("name", "type", "layers", "heads", "weights")  # what tells whether a probe fits a model
+
+
+def kind_of(probe: Probe) -> str:
+    """The name of a probe's kind, as config.json has it."""
+    return next(name for name, cls in KINDS.items() if type(probe) is cls)
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
@@ -47,9 +54,11 @@ def read_probe(path: Path, kind: str, features: int | None = None) -> Probe:
     """The probe of a file of tensors. features: how many its configuration says that it reads.
 
     Raises:
-        ValueError: too large a header, no safetensors, other tensors than a probe of that kind has, shapes that do not
-            go together, or numbers that are not finite.
+        ValueError: an unknown kind, too large a header, no safetensors, other tensors than a probe of that kind has,
+            shapes that do not go together, or numbers that are not finite.
     """
+    if kind not in KINDS:
+        raise ValueError(f"{path.parent} holds a probe of the kind {kind!r}. Known: {', '.join(KINDS)}.")
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     if header > MOST_HEADER:

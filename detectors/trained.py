@@ -118,7 +118,7 @@ class Trained(Detector):
         tensors = {name: value.contiguous() for name, value in self.probe.tensors().items()}
         save_file(tensors, folder / TENSORS)
         config = {
-            "format": VERSION, "detector": self.name, "probe": self.kind, "fields": self._fields(),
+            "format": VERSION, "detector": self.name, "probe": saved.kind_of(self.probe), "fields": self._fields(),
             **self.about, **about,
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         }  # fmt: skip
@@ -210,6 +210,6 @@ def _read(cls: Any, where: str, folder: Path, changed: tuple[int, ...]) -> Any:
         detector = cls(**config["fields"], weights=where)
     except TypeError as error:
         raise ValueError(f"{folder / CONFIG} has other fields than a {cls.name!r} detector ({error}).") from error
-    probe = saved.read_probe(folder / TENSORS, cls.kind, config.get("features"))
+    probe = saved.read_probe(folder / TENSORS, str(config.get("probe", cls.kind)), config.get("features"))
     about = {key: value for key, value in config.items() if key not in ("format", "detector", "probe", "fields")}
     return detector._with(probe, about)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import compatibility
 from .arguments import check_ids, check_layout, check_options
+from .asking import refuse_asking
 from .chain import decoders_alone
 from .engine import options
 from .engine.declarations import Branch, Reading, Step
@@ -91,6 +92,8 @@ def generate(
         out.risk = _risks(detectors, record)
     elif detectors:
         out.risk = score(lvlm, inputs, ids, detectors)
+    known = [DETECTORS.name_of(one) for one in detectors if getattr(one, "is_before", False)]
+    out.risk_before = {name: out.risk[name][:, 0] for name in known}
     return out
 
 
@@ -163,17 +166,27 @@ def ready(detectors: Any, lvlm: Layout) -> list[Any]:
     """Detectors from names or instances, each with what it needs to know of the model, such as a trained probe.
 
     Raises:
-        ValueError: two of one name, a detector that was trained on another model, or one that cannot do without
-            training.
+        ValueError: two of one name, a detector that was trained on another model, one that cannot do without training,
+            or one that asks the model again.
     """
-    found = DETECTORS.make_all(detectors)
-    names = [DETECTORS.name_of(one) for one in found]
+    found = only_once(DETECTORS.make_all(detectors))
+    refuse_asking(found, "veridical.generate, score or a gate")
+    return [one.for_model(lvlm) if hasattr(one, "for_model") else one for one in found]
+
+
+def only_once(detectors: Sequence[Any]) -> list[Any]:
+    """The same detectors.
+
+    Raises:
+        ValueError: two of one name.
+    """
+    names = [DETECTORS.name_of(one) for one in detectors]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(
             f"two detectors are {twice[0]!r}, and risks are told apart by name: let one of them read along, and give "
             "the finished text to the other by veridical.score."
         )
-    return [one.for_model(lvlm) if hasattr(one, "for_model") else one for one in found]
+    return list(detectors)
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from . import compatibility
 from .arguments import check_options, check_prompt, check_questions, check_whole
+from .asking import ask, parted
 from .chain import make_chain, name_of, split
 from .checks import seeds_of
-from .generate import Call, generate
+from .generate import Call, generate, only_once
 from .inputs.images import BadImage, many_images, passed_on
 from .inputs.prepare import prepare, prompt_of
 from .inputs.prompts import DETAIL, caption_prompt
@@ -82,7 +83,7 @@ class LVLM(Layout):
             if not all(isinstance(question, str) for question in questions):
                 raise ValueError(f"{name_of(procedure)} asks single questions, no conversation of several turns")
             procedure.check(questions, detectors, generation)
-        call = Call(self, split(decoders)[1], detectors, system, generation)
+        call = Call(self, split(decoders)[1], only_once(detectors), system, generation)
         out: list[Answer] = []
         photos = False
         for start in range(0, len(images), batch_size):
@@ -146,10 +147,13 @@ class LVLM(Layout):
         self, call: Call, procedure: Any, images: Sequence[Any], questions: Sequence[Any], seeds: Sequence[int]
     ) -> list[Answer]:
         began = time.perf_counter()
+        reading, asking = parted(call.detectors)
+        along = replace(call, detectors=reading)
         if procedure is None:
-            answers = answers_of(self, call.generate(call.inputs(images, questions), seeds))
+            answers = answers_of(self, along.generate(along.inputs(images, questions), seeds))
         else:
-            answers = procedure.answers(call, images, questions, seeds)
+            answers = procedure.answers(along, images, questions, seeds)
+        ask(along, asking, images, questions, answers, seeds)
         seconds = (time.perf_counter() - began) / len(images)
         chain = [*([] if procedure is None else [procedure]), *call.decoders]
         for answer, question, seed in zip(answers, questions, seeds, strict=True):

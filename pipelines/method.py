@@ -257,11 +257,13 @@ class Detector(Checked):
     judges_texts: whether the risk depends on the token itself, so that it can judge a text that the model did not
     write. What reads only the step before a token gives "book" and "giraffe" the same risk: it judges the model's own
     choice alone. text_threshold: the risk from which on a word of such a text stands out; None is a choice by rank.
+    is_before: whether the risk is known before the first token, and then the same for all tokens of a text.
     """
 
     registry = DETECTORS
     judges_texts: ClassVar[bool] = False
     text_threshold: ClassVar[float | None] = None
+    is_before: ClassVar[bool] = False
 
     def readings(self, lvlm: Layout, inputs: Inputs) -> Iterator[Branch | Reading]:
         """Declare what is read. Nothing by default: the record has the tokens and their distribution in any case."""

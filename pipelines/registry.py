@@ -33,8 +33,9 @@ class UnknownName(KeyError):
 class Method:
     """A row of a registry: where a class is, and what tables say of it.
 
-    target: "module:Class" below the registry's package. paper: its arXiv number, or a word in its place. changes, cost:
-    of decoders and procedures; reads: of detectors. differs: where paper and code differ, in a sentence or two.
+    target: "module:Class" below the registry's package. paper: its arXiv number, or a word in its place. changes: of
+    decoders and procedures; reads: of detectors; cost: of all. differs: where paper and code differ, in a sentence or
+    two.
     families: on which models it works, where not on all.
     """
 

@@ -37,7 +37,8 @@ class Generation:
     ids: padded after the end. logits: what the choice was made from, after every contrast and cut and the settings'
     penalties and bans, before temperature and the caller's own processors; None unless they were requested. text: one
     string per row, "" without a processor. acted: what each method did. risk: detector -> (batch, token), higher means
-    more likely hallucinated. broken: at some step the logits were NaN or infinite and the choice means nothing.
+    more likely hallucinated. risk_before: detector -> (batch,), of those that know it before the first token. broken:
+    at some step the logits were NaN or infinite and the choice means nothing.
     """
 
     ids: Int[Tensor, "batch token"]
@@ -45,6 +46,7 @@ class Generation:
     text: list[str] = field(default_factory=list)
     acted: dict[str, Acted] = field(default_factory=dict)
     risk: dict[str, Tensor] = field(default_factory=dict)
+    risk_before: dict[str, Tensor] = field(default_factory=dict)
     broken: Bool[Tensor, " _"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
     def _repr_html_(self) -> str:
@@ -63,6 +65,11 @@ class Answer:
     """One text about one image.
 
     tokens: the text piece by piece. risk: detector -> one number per token, higher means more likely hallucinated.
+    risk_before: detector -> the risk of the whole answer, of those that know it before the first token. details:
+    detector -> the samples' texts, of those that ask the model again. probability: detector -> one number per token,
+    the risk as a calibrated probability, 0 to 1, of those that have a calibration for this model (see
+    `calibration.add_probabilities`). sentence_probability: detector -> one number per sentence, as
+    `inputs.text_alignment.sentences` parts them: that it holds a hallucination.
     acted: method -> steps, acted, flipped, kl (see `Acted`; for procedures `procedures.Procedure`). seconds: its
     batch's time over the batch size.
     settings: everything needed to repeat it. error: None, or why there is no text.
@@ -74,6 +81,10 @@ class Answer:
     acted: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
+    risk_before: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    probability: dict[str, list[float]] = field(default_factory=dict)
+    sentence_probability: dict[str, list[float]] = field(default_factory=dict)
     error: str | None = None
 
     def _repr_html_(self) -> str:
@@ -119,5 +130,6 @@ def answers_of(layout: Any, generation: Generation) -> list[Answer]:
         acted = {name: {k: float(v[row]) for k, v in vars(one).items()} for name, one in generation.acted.items()}
         risk = {name: values[row, : len(kept)].tolist() for name, values in generation.risk.items()}
         pieces = [layout.processor.tokenizer.decode([token]) for token in kept]
-        answers.append(Answer(text, pieces, risk, acted))
+        before = {name: float(values[row]) for name, values in generation.risk_before.items()}
+        answers.append(Answer(text, pieces, risk, acted, risk_before=before))
     return answers

@@ -19,7 +19,7 @@ def rows(registry: Registry, columns: tuple[str, ...]) -> list[str]:
 
 
 def markdown() -> str:
-    """The tables: what each decoder and procedure changes and costs, what each detector reads."""
+    """The tables: what each decoder and procedure changes and costs, what each detector reads and costs."""
     return "\n".join(
         [
             "| decoder | paper | changes | cost |",
@@ -30,9 +30,9 @@ def markdown() -> str:
             "|---|---|---|---|",
             *rows(PROCEDURES, ("cited", "changes", "cost")),
             "",
-            "| detector | paper | reads |",
-            "|---|---|---|",
-            *rows(DETECTORS, ("cited", "reads")),
+            "| detector | paper | reads | cost beside the text |",
+            "|---|---|---|---|",
+            *rows(DETECTORS, ("cited", "reads", "cost")),
         ]
     )
 

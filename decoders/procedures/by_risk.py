@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ...pipelines.asking import ask, parted
 from ...pipelines.checks import check_threshold
 from ...pipelines.engine.forced import Forced
 from ...pipelines.inputs.text_alignment import sentences
@@ -132,6 +133,10 @@ def answered(
         changes = {"logits_processor": [*own, Forced(beginnings)], "do_sample": False}
     if beginnings and temperature:
         changes |= {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-    generation = call.generate(call.inputs(images, questions), seeds, **changes)
+    reading, asking = parted(call.detectors)
+    along = replace(call, detectors=reading)
+    generation = along.generate(along.inputs(images, questions), seeds, **changes)
     ids = [words_of(call.lvlm, row) for row in generation.ids.tolist()]
-    return list(zip(answers_of(call.lvlm, generation), ids, strict=True))
+    answers = answers_of(call.lvlm, generation)
+    ask(along, asking, images, questions, answers, seeds)
+    return list(zip(answers, ids, strict=True))

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ...pipelines.asking import refuse_asking
 from ...pipelines.engine.forced import Forced
 from ...pipelines.inputs.rows import repeated
 from ...pipelines.method import count, method, number, share
@@ -84,6 +85,7 @@ class Guided(Procedure):
                 f'"guided:temperature={self.temperature:g},top_p={self.top_p:g}" the values'
             )
         guide = DETECTORS.make(self.detector)
+        refuse_asking([guide], "guided decoding, which goes on from parts of it,")
         if any(type(one) is type(guide) and one != guide for one in detectors):
             raise ValueError(f"{guide!r} guides: let the same detector read along with the same settings")
 

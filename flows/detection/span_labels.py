@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...pipelines.inputs.token_spans import spans
+from ...pipelines.inputs.token_spans import inside, spans
 from ..benchmarks.base import Mark
 
 UNITS = ("words", "mentions", "tokens", "spans", "windows")
@@ -21,20 +21,27 @@ class Unit(NamedTuple):
     weight: float = 1.0
 
 
-def inside(text: str, tokens: Sequence[str], mark: Mark) -> list[int]:
-    """The tokens that have a part in a stretch of the text.
-
-    >>> inside("A hot dog.", ["A", " hot", " do", "g", "."], Mark(2, 9, True))
-    [1, 2, 3]
-    """
-    placed = enumerate(spans(text, tokens))
-    return [number for number, (start, end) in placed if start < mark.end and end > mark.start and start < end]
-
-
 def mentions(text: str, tokens: Sequence[str], marks: Sequence[Mark]) -> list[Unit]:
     """A unit per marked stretch that has tokens."""
-    found = [(inside(text, tokens, mark), int(not mark.right)) for mark in marks]
+    placed = spans(text, tokens)
+    found = [(inside(placed, mark.start, mark.end), int(not mark.right)) for mark in marks]
     return [Unit(tokens, label) for tokens, label in found if tokens]
+
+
+def sentence_units(text: str, tokens: Sequence[str], mentioned: Sequence[Unit]) -> list[Unit]:
+    """The sentences of a text: hallucinated if a hallucinated mention begins there.
+
+    >>> tokens = ["A", " dog", ".", " A", " cat", "."]
+    >>> [unit.label for unit in sentence_units("A dog. A cat.", tokens, [Unit([1], 0), Unit([4], 1)])]
+    [0, 1]
+    """
+    from ...pipelines.inputs.text_alignment import sentences
+
+    wrong = [unit.tokens[0] for unit in mentioned if unit.label]
+    return [
+        Unit(range(one.first, one.last), int(any(one.first <= token < one.last for token in wrong)))
+        for one in sentences(text, tokens)
+    ]
 
 
 def token_labels(count: int, units: Sequence[Unit]) -> list[int]:

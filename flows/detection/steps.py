@@ -17,9 +17,9 @@ from ...pipelines.model.spec import load
 from ..files import atomic
 from ..files.run_log import logged
 from .request import REQUEST, RISKS, Detection
-from .span_labels import units
+from .span_labels import sentence_units, units
 from .table import measured
-from .texts import evaluated_units, records, texts_path, trained_units, write_texts
+from .texts import asked, evaluated_units, records, texts_path, trained_units, write_texts
 
 
 def prepare(request: Detection, out: str) -> str:
@@ -76,7 +76,7 @@ def fit(out: str) -> str:
     more |= {"counts": counts} if len(set(counts)) > 1 else {}
     fitted = detector.fit(torch.stack(features), labels, groups, lvlm=lvlm, seed=request.seed, **more)
     data = {
-        "task": request.task, "unit": "answers" if request.task == "pope" else request.unit,
+        "task": request.task, "unit": _unit(request, detector),
         "source": request.source("train", request.images).name, "images": len(set(groups)),
         "texts_sha256": atomic.digest(texts_path(out, "train")),
     }  # fmt: skip
@@ -85,25 +85,30 @@ def fit(out: str) -> str:
 
 def rate(out: str) -> str:
     """Write risks.json: the risk of every unit of the test part by every detector. Returns its path."""
+    from ...pipelines.asking import asks
     from ...pipelines.generate import ready
+    from ...pipelines.registry import DETECTORS
 
     request = Detection.read(out)
     lvlm = load(request.model)
     names = list(dict.fromkeys(["position", *request.detectors, *_own(request, out)]))
-    detectors = dict(zip(names, ready(names, lvlm), strict=True))
-    found: dict[str, Any] = {"labels": [], "images": [], "positions": [], "risks": {name: [] for name in names}}
-    for number, together in enumerate(_rounds(detectors)):
+    made = dict(zip(names, DETECTORS.make_all(names), strict=True))
+    again = {name: one for name, one in made.items() if asks(one)}
+    along = {name: ready([one], lvlm)[0] for name, one in made.items() if name not in again}
+    detectors = {name: again[name] if name in again else along[name] for name in names}
+    none = lambda: {"labels": [], "images": [], "risks": {name: [] for name in names}}
+    found: dict[str, Any] = {**none(), "positions": [], "questions": [], "sentences": none()}
+    for number, together in enumerate(_rounds(along)):
         for pairs, record in records(out, "test", list(together.values())):
             risks = {name: detector.score(record) for name, detector in together.items()}
             for place, (example, row) in enumerate(pairs):
-                for unit in evaluated_units(request, example, row):
-                    for name, detector in together.items():
-                        at = unit.tokens[-1 if getattr(detector, "decides_at", "first") == "last" else 0]
-                        found["risks"][name].append(float(risks[name][place, at]))
-                    if not number:
-                        found["labels"].append(unit.label)
-                        found["images"].append(example.image_id)
-                        found["positions"].append(unit.tokens[0])
+                of_row = {name: risk[place].tolist() for name, risk in risks.items()}
+                _append(found, request, example, row, together, of_row, first=not number)
+    for together in _rounds(again):
+        for pairs, given in asked(out, "test", list(together.values())):
+            for (example, row), risk in zip(pairs, given, strict=True):
+                of_row = {name: risk[DETECTORS.name_of(detector)] for name, detector in together.items()}
+                _append(found, request, example, row, together, of_row)
     found["detectors"] = {
         name: {"repr": repr(one), "probability": bool(getattr(one, "is_probability", False)), "trained": _trained(one)}
         for name, one in detectors.items()
@@ -162,6 +167,34 @@ def detection(request: Detection, out: str, steps: Steps = Steps()) -> str:
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
+def _append(
+    found: dict[str, Any], request: Detection, example: Any, row: Mapping[str, Any], detectors: Mapping[str, Any],
+    risks: Mapping[str, list[float]], first: bool = False,
+) -> None:  # fmt: skip
+    """Add the units of a text, and a caption's sentences: their risks by the detectors, and, with `first`, the rest."""
+    from ...pipelines.inputs.text_alignment import risk_of
+
+    units_of = evaluated_units(request, example, row)
+    for unit in units_of:
+        for name, detector in detectors.items():
+            last = getattr(detector, "decides_at", "first") == "last"
+            found["risks"][name].append(risks[name][unit.tokens[-1 if last else 0]])
+        if first:
+            found["labels"].append(unit.label)
+            found["images"].append(example.image_id)
+            found["positions"].append(unit.tokens[0])
+            found["questions"].append(example.question or "")
+    if request.task != "captions":
+        return
+    whole = found["sentences"]
+    for unit in sentence_units(row["text"], row["tokens"], units_of):
+        for name in detectors:
+            whole["risks"][name].append(risk_of([risks[name][token] for token in unit.tokens], "max"))
+        if first:
+            whole["labels"].append(unit.label)
+            whole["images"].append(example.image_id)
+
+
 def _rounds(detectors: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Detectors that read together: two of one class would read under one name, so they take turns."""
     out: list[dict[str, Any]] = []
@@ -172,6 +205,13 @@ def _rounds(detectors: Mapping[str, Any]) -> list[dict[str, Any]]:
             out.append(part := {})
         part[name] = detector
     return out
+
+
+def _unit(request: Detection, detector: Any) -> str:
+    """What a detector is trained on."""
+    if request.task == "pope":
+        return "answers"
+    return "captions" if getattr(detector, "is_before", False) else request.unit
 
 
 def _own(request: Detection, out: str) -> list[str]:

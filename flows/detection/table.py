@@ -17,11 +17,12 @@ from ..files import atomic
 from .request import REQUEST, RESULTS, RISKS
 
 CONFIG = "config.json"
-CONTROL, CHANCE = "position", "random"
+CONTROL, CHANCE, QUESTION = "position", "random", "question"
 COLUMNS = {
     "auroc": "AUROC ↑", "auprc": "AUPRC ↑", "ece": "ECE ↓", "auroc_at_equal_position": "AUROC at equal position ↑",
     "above_position": "AUROC − position's ↑",
 }  # fmt: skip
+CONTROLS = {CHANCE: "uniform noise", QUESTION: "how often the same question is answered wrongly about other images"}
 UNITS = {"captions": "mentions", "pope": "answers"}
 
 
@@ -36,10 +37,13 @@ def measured(out: str) -> str:
     if not labels:
         raise ValueError(f"{out}: no {UNITS[request['task']]} among {request['test_images']} images; take more images.")
     risks = {**found["risks"], CHANCE: np.random.default_rng(request["seed"]).random(len(labels)).tolist()}
+    questions = found.get("questions", [])
+    if len(set(questions)) > 1:
+        risks[QUESTION] = question_risk(questions, labels, images, request["seed"])
     positions = found["positions"] if len(set(found["positions"])) > 1 else None
     rows = []
     for name, risk in risks.items():
-        about = found["detectors"].get(name, {"repr": "uniform noise", "probability": True, "trained": None})
+        about = found["detectors"].get(name, {"repr": CONTROLS.get(name), "probability": True, "trained": None})
         figures = ranking.estimates(risk, labels, images, positions, about["probability"])
         figures["above_position"] = ranking.difference(risk, risks[CONTROL], labels, images)
         rows.append({"detector": name, **about, "metrics": {key: as_record(value) for key, value in figures.items()}})
@@ -51,10 +55,33 @@ def measured(out: str) -> str:
     atomic.write_json(path, results)
     config = Path(out) / CONFIG
     if request["trained"] and config.exists():
-        own = rows[-2]  # the trained one stands last, before chance
+        own = [row for row in rows if row["detector"] not in CONTROLS][-1]  # the trained one stands last
         kept = {"task": request["task"], "images": results["images"], "units": len(labels), **own["metrics"]}
         atomic.write_json(config, {**atomic.read_json(config), "metrics": kept})
     return str(path)
+
+
+def question_risk(
+    questions: Sequence[str], labels: Sequence[int], images: Sequence[str], seed: int = 0
+) -> list[float]:  # fmt: skip
+    """A control that knows the question and nothing of the image: its share of wrong answers about other images.
+
+    Images are cut into two halves by the seed; (wrong + share of all) / (answers + 1) of one half is the risk in the
+    other.
+
+    >>> question_risk(["cat?", "dog?"] * 2, [1, 0, 1, 0], ["a", "a", "b", "b"])
+    [0.75, 0.25, 0.75, 0.25]
+    """
+    names = list(dict.fromkeys(images))
+    first = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2].tolist())
+    half = np.array([image in first for image in images])
+    wrong, out = np.asarray(labels, dtype=float), np.zeros(len(images))
+    asked = np.unique(questions, return_inverse=True)[1]
+    for side in (half, ~half):
+        prior = wrong[~side].mean()
+        sums, counts = (np.bincount(asked[~side], w, asked.max() + 1) for w in (wrong[~side], None))
+        out[side] = ((sums + prior) / (counts + 1))[asked[side]]
+    return out.tolist()
 
 
 def title(results: Mapping[str, Any]) -> str:
@@ -67,9 +94,20 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The table for a card."""
     head, *rows = cells(results)
     called = {row["detector"]: _called(row) for row in results["rows"]}
-    return "\n".join([
-        f"### {title(results)}", "", markdown_table(head, [[called[name], *figures] for name, *figures in rows])
-    ])  # fmt: skip
+    table = markdown_table([*head, "cost"], [[called[name], *figures, cost_of(name)] for name, *figures in rows])
+    return f"### {title(results)}\n\n{table}"
+
+
+def cost_of(name: str) -> str:
+    """What a detector costs beside the text, by its row; of a control, "–".
+
+    >>> cost_of("lookback_lens:weights=none"), cost_of("random")
+    ('the attention of all layers again', '–')
+    """
+    from ...pipelines.registry import DETECTORS
+
+    row = DETECTORS.names.get(name.partition(":")[0])
+    return row.cost or "–" if row else "–"
 
 
 def cells(results: Mapping[str, Any]) -> list[list[str]]:
@@ -107,9 +145,10 @@ how each was made, detector.safetensors holds its weights.
 ## What they score
 
 {n}95 % bootstrap intervals by image (1000 resamples). A risk is that of a mention's first token, or that of the answer;
-the parts for training and for testing share no image, and nothing was chosen on the test part. `position` knows only
-where the token stands, `random` nothing. AUROC at equal position compares only mentions that stand at the same place of
-their captions. ECE is given where the risk claims to be a probability.
+the parts for training and for testing share no image, and nothing was chosen on the test part. Of the controls
+`position` knows only where the token stands, `question` how often the same question is answered wrongly about other
+images, and `random` nothing. AUROC at equal position compares only mentions that stand at the same place of their
+captions. ECE is given where the risk claims to be a probability.
 
 {tables}
 

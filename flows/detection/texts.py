@@ -55,17 +55,44 @@ def records(out: str, part: str, detectors: Sequence[Any]) -> Iterator[tuple[Pai
     from ...pipelines.generate import teacher_force
 
     request = Detection.read(out)
-    lvlm, examples = load(request.model), {e.id: e for e in request.examples(part)}
+    lvlm = load(request.model)
+    for pairs in _batches(out, part, "reading"):
+        inputs = lvlm.prepare([e.open() for e, _ in pairs], request.questions([e for e, _ in pairs]))
+        ids = torch.full((len(pairs), max(len(row["ids"]) for _, row in pairs)), lvlm.pad_token)
+        for place, (_, row) in enumerate(pairs):
+            ids[place, : len(row["ids"])] = torch.tensor(row["ids"])
+        yield pairs, teacher_force(lvlm, inputs, ids, detectors)
+
+
+def asked(out: str, part: str, detectors: Sequence[Any]) -> Iterator[tuple[Pairs, list[Mapping[str, list[float]]]]]:
+    """The same batches in the same order, with the risks of detectors that ask the model again: one mapping per text.
+
+    Texts are greedy, samples as long as they may be; a text's seed is its example's place.
+    """
+    from ...pipelines.asking import ask
+    from ...pipelines.procedures import Call
+    from ...pipelines.results import Answer
+
+    request = Detection.read(out)
+    lvlm, places = load(request.model), {e.id: place for place, e in enumerate(request.examples(part))}
+    call = Call(lvlm, (), (), None, {"do_sample": False, "max_new_tokens": request.tokens})
+    for pairs in _batches(out, part, "asking again"):
+        examples = [e for e, _ in pairs]
+        answers = [Answer(row["text"], row["tokens"]) for _, row in pairs]
+        seeds = [request.seed + places[e.id] for e in examples]
+        ask(call, detectors, [e.open() for e in examples], request.questions(examples), answers, seeds)
+        yield pairs, [answer.risk for answer in answers]
+
+
+def _batches(out: str, part: str, doing: str) -> Iterator[Pairs]:
+    """Texts of one length together."""
+    request = Detection.read(out)
+    examples = {e.id: e for e in request.examples(part)}
     rows = [row for row in answer_file.read_rows(texts_path(out, part)) if row["ids"]]
-    rows.sort(key=lambda row: len(row["ids"]))  # texts of one length together
-    with progress(f"{part}: reading", len(rows), request.benchmark.unit) as advance:
+    rows.sort(key=lambda row: len(row["ids"]))
+    with progress(f"{part}: {doing}", len(rows), request.benchmark.unit) as advance:
         for group in batches(rows, request.batch_size):
-            part_examples = [examples[row["id"]] for row in group]
-            inputs = lvlm.prepare([e.open() for e in part_examples], request.questions(part_examples))
-            ids = torch.full((len(group), max(len(row["ids"]) for row in group)), lvlm.pad_token)
-            for place, row in enumerate(group):
-                ids[place, : len(row["ids"])] = torch.tensor(row["ids"])
-            yield list(zip(part_examples, group, strict=True)), teacher_force(lvlm, inputs, ids, detectors)
+            yield [(examples[row["id"]], row) for row in group]
             advance(len(group))
 
 
@@ -84,6 +111,10 @@ def trained_units(
     """Units of the training part, each with the class that the probe learns."""
     from ...detectors.dhcp import answer_class
 
+    if request.task == "captions" and getattr(detector, "is_before", False):  # of the caption as a whole
+        wrong = any(not mark.right for mark in _marks(request, example, row["text"]))
+        yield Unit([0], int(wrong)), int(wrong)
+        return
     if request.task == "captions":
         found = units(request.unit, row["text"], row["tokens"], _marks(request, example, row["text"]))
         yield from ((unit, unit.label) for unit in found)

@@ -40,10 +40,14 @@ def rate(
     Raises:
         BadImage: an image that cannot be used. ValueError: an empty text, or a detector that does not fit the model.
     """
-    from ...pipelines.generate import generate, ready, real, score
+    from ...pipelines.asking import ask, asks
+    from ...pipelines.generate import generate, real, score
     from ...pipelines.inputs.text_alignment import answer_tokens
+    from ...pipelines.procedures import Call
+    from ...pipelines.registry import DETECTORS
+    from ...pipelines.results import Answer
 
-    instances = dict(zip(detectors, ready(list(detectors), lvlm), strict=True))
+    instances = {name: _ready(DETECTORS.make(name), lvlm) for name in detectors}
     inputs = lvlm.prepare([image], [question])
     if text is None:
         ids = generate(lvlm, inputs, max_new_tokens=max_new_tokens, do_sample=False).ids
@@ -54,10 +58,15 @@ def rate(
     tokenizer = lvlm.processor.tokenizer
     answer = tokenizer.decode(shown, skip_special_tokens=True).strip()
     pieces = [tokenizer.decode([token]) for token in shown]
-    out = Rated(answer)
+    out, call = Rated(answer), Call(lvlm, (), (), None, {"do_sample": False, "max_new_tokens": max_new_tokens})
     for name, detector in instances.items():
-        (found,) = score(lvlm, inputs, ids, [detector]).values()
-        risks = found[0, :count].tolist()
+        if asks(detector):
+            whole = Answer(answer, pieces)
+            ask(call, [detector], [image], [question], [whole], [0])
+            (risks,) = whole.risk.values()
+        else:
+            (found,) = score(lvlm, inputs, ids, [detector]).values()
+            risks = found[0, :count].tolist()
         out.words[name] = words(answer, pieces, risks[: len(shown)])
         last = getattr(detector, "decides_at", "first") == "last"
         out.whole[name] = risks[-1 if last else 0]
@@ -67,3 +76,11 @@ def rate(
         chosen = threshold(known, probability) if own is None else own
         out.thresholds[name] = chosen if high is None else high
     return out
+
+
+def _ready(detector: Any, lvlm: Any) -> Any:
+    """With what it needs to know of the model; one that asks again takes it from its call."""
+    from ...pipelines.asking import asks
+    from ...pipelines.generate import ready
+
+    return detector if asks(detector) else ready([detector], lvlm)[0]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...metrics.chair import Chair
 
-__all__ = ["Chair", "Mention", "mentions", "spans"]
+__all__ = ["Chair", "Mention", "inside", "mentions", "spans"]
 
 
 class Mention(NamedTuple):
@@ -40,6 +40,15 @@ def spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
     return found
 
 
+def inside(placed: Sequence[tuple[int, int]], start: int, end: int) -> list[int]:
+    """The tokens that have a part in the characters from start to end. placed: from `spans`.
+
+    >>> inside(spans("A hot dog.", ["A", " hot", " do", "g", "."]), 2, 9)
+    [1, 2, 3]
+    """
+    return [number for number, (first, last) in enumerate(placed) if first < end and last > start and first < last]
+
+
 def mentions(chair: Chair, text: str, tokens: Sequence[str]) -> list[Mention]:
     """The objects that a text mentions, in its order.
 
@@ -47,6 +56,5 @@ def mentions(chair: Chair, text: str, tokens: Sequence[str]) -> list[Mention]:
     [('dogs', 'dog', [1, 2]), ('stop sign', 'stop sign', [5])]
     """
     found, placed = chair.parse(text), spans(text, tokens)
-    inside = lambda a, b: [number for number, (start, end) in enumerate(placed) if start < b and end > a]
     pairs = zip(found.objects, found.spans, strict=True)
-    return [Mention(text[start:end], name, inside(start, end)) for name, (start, end) in pairs]
+    return [Mention(text[start:end], name, inside(placed, start, end)) for name, (start, end) in pairs]

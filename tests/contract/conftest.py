@@ -5,10 +5,10 @@ from functools import cache
 import pytest
 
 from veridical.models import EMBEDDED
-from veridical.pipelines.registry import DETECTORS
 
 from . import setting as settings
 from . import table
+from .setting import READING
 
 grouped = cache(lambda: settings.tiny(8, 2))
 MAKERS = {"mha": lambda: settings.tiny(8, 8), "gqa": grouped}
@@ -33,6 +33,6 @@ def name(request):
     return request.param
 
 
-@pytest.fixture(params=DETECTORS.own)
+@pytest.fixture(params=READING)
 def detector(request):
     return request.param

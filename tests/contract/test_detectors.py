@@ -7,7 +7,7 @@ import veridical
 from veridical.pipelines.engine import deferred_readings
 from veridical.pipelines.registry import DETECTORS
 
-from .setting import STEPS, assert_unchanged, difference, scale, snapshot
+from .setting import READING, STEPS, assert_unchanged, difference, scale, snapshot
 
 RISK = 1e-5  # of the largest risk: one pass over all tokens against one pass per token, about 1e-6 measured
 
@@ -69,9 +69,9 @@ def test_beams_are_scored_when_they_are_finished(tiny, detector):
 
 
 def test_all_detectors_together_say_what_each_says_alone(tiny):
-    together = tiny.generate([], detectors=[tiny.detector(name) for name in DETECTORS.own]).risk
-    assert list(together) == list(DETECTORS.own)
-    for name in DETECTORS.own:
+    together = tiny.generate([], detectors=[tiny.detector(name) for name in READING]).risk
+    assert list(together) == READING
+    for name in READING:
         close(together[name], risk_of(tiny.risk(name)))
 
 
@@ -122,7 +122,7 @@ def test_a_static_cache_gives_the_risks_of_a_dynamic_one(setting, detector):
 
 
 def test_features_are_those_behind_the_score(tiny, detector):
-    """Where a detector has features: one row per sample and token; DHCP's are of the whole answer."""
+    """Where a detector has features: one row per sample and token; DHCP's are of the whole answer, HALP's of none."""
     made = DETECTORS.make(detector)
     if not hasattr(made, "features"):
         return
@@ -131,6 +131,8 @@ def test_features_are_those_behind_the_score(tiny, detector):
     if detector == "dhcp":
         image = int(tiny.lvlm.image_mask(tiny.inputs["input_ids"])[0].sum())
         assert found.shape == (len(ids), len(tiny.lvlm.layers), tiny.lvlm.heads, image)
+    elif detector == "halp":
+        assert found.shape == (len(ids), tiny.lvlm.hidden_size)
     else:
         assert found.shape[:2] == ids.shape
     assert found.isfinite().all()

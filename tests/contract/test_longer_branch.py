@@ -11,9 +11,8 @@ from veridical.decoders.icd import insert, question_starts
 from veridical.detectors.logit_lens import seen_words
 from veridical.pipelines.engine.declarations import Branch, Reading
 from veridical.pipelines.generate import teacher_force
-from veridical.pipelines.registry import DETECTORS
 
-from .setting import STEPS, Declares, difference, scale
+from .setting import READING, STEPS, Declares, difference, scale
 
 CLOSE = 1e-5  # of the largest logit, as in test_neutral.py: more padding, other rounding
 WORDS = (5, 6, 7, 8, 9, 10, 11)
@@ -99,7 +98,7 @@ def test_every_decoder_gives_the_same_logits_beside_a_longer_branch(setting, nam
     assert difference(beside, alone) <= CLOSE * scale(alone)
 
 
-@pytest.mark.parametrize("name", DETECTORS.own)
+@pytest.mark.parametrize("name", READING)
 def test_every_detector_has_the_same_risks_beside_icd(tiny, name):
     """A published method whose prompt is longer: what is read while it decodes is what is read of its finished text."""
     one = tiny.detector(name)

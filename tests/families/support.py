@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 import veridical
+from veridical.detectors.deep_probe import Deep, folded, network
 from veridical.detectors.probe import MLP
+from veridical.pipelines.asking import asks
 from veridical.pipelines.registry import DECODERS, DETECTORS, PROCEDURES
 
 from ..contract.setting import difference
@@ -70,6 +72,13 @@ PROCEDURE = {  # shorter texts than the papers', a crop smaller than these image
 }
 
 
+ASKING = {  # as few samples as show something
+    "object_agreement": "object_agreement:samples=2",
+    "answer_agreement": "answer_agreement:samples=3",
+    "p_true": "p_true:samples=1",
+}
+
+
 def acting(name: str) -> Any:
     """An instance that must show on the tiny models: registered names enter by themselves."""
     return DECODERS.make(ACTING[name]() if name in ACTING else entry(name).acting or name)
@@ -117,6 +126,8 @@ def difference_of_some_token(a: Tensor, b: Tensor) -> float:
 
 
 def _detector(family: str, method: str) -> str:
+    if asks(DETECTORS.type(method)):
+        return _asking(family, method)
     case, made, inputs = reading(family, method)
     found = veridical.generate(case.lvlm, inputs, [], [made], max_new_tokens=3, do_sample=False)
     forced = veridical.score(case.lvlm, inputs, found.ids, [made])[method]
@@ -124,6 +135,19 @@ def _detector(family: str, method: str) -> str:
         return "a risk that is no number"
     error = difference(found.risk[method], forced)
     return YES if error <= 1e-5 else f"teacher-forced risk differs by {error:.1e}"
+
+
+def _asking(family: str, method: str) -> str:
+    lvlm = veridical.LVLM(setting(family, torch.float64).model, processor(family), name=family)
+    options = {"detectors": [ASKING[method]], "max_new_tokens": 3}
+    together = lvlm.answer(IMAGES, QUESTIONS, **options)
+    alone = lvlm.answer(IMAGES, QUESTIONS, batch_size=1, **options)
+    for one, other in zip(together, alone, strict=True):
+        if one.details != other.details or len(one.risk[method]) != len(one.tokens):
+            return "a batch is not each image alone"
+        if max(abs(a - b) for a, b in zip(one.risk[method], other.risk[method], strict=True)) > 1e-5:
+            return "risks in a batch are not those alone"
+    return YES
 
 
 def reading(family: str, method: str) -> tuple[Setting, Any, Mapping[str, Tensor]]:
@@ -134,6 +158,9 @@ def reading(family: str, method: str) -> tuple[Setting, Any, Mapping[str, Tensor
     case, made = setting(family, torch.float64), DETECTORS.make(method)
     if not getattr(made, "needs_probe", False):
         return case, made, case.inputs
+    if method == "halp":
+        size = torch.ones(case.lvlm.hidden_size)
+        return case, made._with(Deep(0 * size, size, *folded(network(len(size)).eval())), {}), case.inputs
     inputs = batch(case.family, one_by_one(family))
     image = int(case.lvlm.image_mask(inputs["input_ids"])[0].sum())
     size, draw = len(case.layers) * case.lvlm.heads * image, torch.Generator().manual_seed(0)
@@ -199,12 +226,14 @@ WRITE_SUPPORT=1 pytest tests/families/test_methods.py -k support
 
 A "yes" is a run in float64 on a tiny model of the family with random weights, two left-padded prompts of different
 length: a decoder moves the logits of every sample (`greedy` moves none), a detector gives every token a finite risk
-that is the same while decoding as over the finished text (1e-5), a procedure gives each image of a batch the text
-that it gets alone, through the family's own processor. The tests in `tests/families` hold more of each pair: neutral
-strength is plain decoding (1e-6), a batch is each prompt alone (1e-5), beams and sampling keep their tokens.
+that is the same while decoding as over the finished text (1e-5) or, if it asks again, in a batch as alone (samples
+too), a procedure gives each image of a batch the text that it gets alone, through the family's own processor. The tests
+in `tests/families` hold more of each pair: neutral strength is plain decoding (1e-6), a batch is each prompt alone
+(1e-5), beams and sampling keep their tokens.
 
 It says that a method is computed right on the family, not that it helps there. Methods that need something of yours
 had a stand-in: `agla` and `ritual` a view that dims the image (`ritual`'s own transformations take whole images, not
-tiles), `icd` its prefix as tokens, `code` a description of two or three tokens, `dhcp` a probe with random weights and
-images of one shape. Where a paper's values cannot show on so small a model, others were taken (`ACTING`, `PROCEDURE`
-in tests/families/support.py). `veridical check MODEL` measures on a real checkpoint what can be measured there."""
+tiles), `icd` its prefix as tokens, `code` a description of two or three tokens, `dhcp` and `halp` probes with random
+weights, `dhcp` images of one shape. Where a paper's values cannot show on so small a model, others were taken
+(`ACTING`, `PROCEDURE` in tests/families/support.py). `veridical check MODEL` measures on a real checkpoint what can be
+measured there."""

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import veridical
-from veridical.pipelines.registry import DETECTORS, PROCEDURES
+from veridical.pipelines.registry import PROCEDURES
 
-from ..contract.setting import difference
+from ..contract.setting import READING, difference
 from ..contract.table import covered, entry, neutral
 from . import support
 from .models.tiny_families import FAMILIES
@@ -26,7 +26,7 @@ def decoder(request):
     return request.param
 
 
-@pytest.fixture(params=DETECTORS.own)
+@pytest.fixture(params=READING)
 def detector(request):
     return request.param
 

@@ -19,7 +19,8 @@ from veridical.detectors.lookback_lens import LookbackLens
 from veridical.models import EMBEDDED
 from veridical.pipelines import generate
 from veridical.pipelines.engine import attention
-from veridical.pipelines.registry import DETECTORS
+
+from ..contract.setting import READING
 
 TOLERANCE = 1e-5
 
@@ -137,7 +138,7 @@ def watch(given, monkeypatch, detectors):
 
 
 def test_all_detectors_together_take_the_passes_of_plain_decoding_and_one_to_score(given, monkeypatch):
-    generated, scored, layers, asked = watch(given, monkeypatch, list(DETECTORS.names))
+    generated, scored, layers, asked = watch(given, monkeypatch, READING)
     assert (generated, scored, asked) == (4, 1, False)
     assert layers == set(range(len(given.lvlm.layers)))
 

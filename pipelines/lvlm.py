@@ -12,6 +12,7 @@ from torch import Tensor
 from . import compatibility
 from .arguments import check_options, check_prompt, check_questions, check_whole
 from .asking import ask, parted
+from .calibration import add_probabilities
 from .chain import make_chain, name_of, split
 from .checks import seeds_of
 from .generate import Call, generate, only_once
@@ -31,8 +32,11 @@ ARGUMENTS = ("images", "questions", "prompt", "decoders", "detectors", "system",
 class LVLM(Layout):
     """A vision-language model of transformers and its processor. Changes nothing in either.
 
-    Arguments and errors as `Layout`.
+    Arguments and errors as `Layout`. calibrations: a folder with calibrations of detectors for this model, as
+    `veridical calibrate-detectors` writes it; with them answers hold probabilities beside risks.
     """
+
+    calibrations: str | None = None
 
     def caption(
         self, images: Any, decoders: Any = (), detectors: Any = (), prompt: str = DETAIL, **options: Any
@@ -154,8 +158,9 @@ class LVLM(Layout):
         else:
             answers = procedure.answers(along, images, questions, seeds)
         ask(along, asking, images, questions, answers, seeds)
-        seconds = (time.perf_counter() - began) / len(images)
         chain = [*([] if procedure is None else [procedure]), *call.decoders]
+        add_probabilities(self, chain, call.detectors, call.generation, answers)
+        seconds = (time.perf_counter() - began) / len(images)
         for answer, question, seed in zip(answers, questions, seeds, strict=True):
             answer.seconds = seconds
             generation = {**call.generation, "seed": seed}

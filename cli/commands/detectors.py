@@ -43,7 +43,7 @@ UNTRAINED = (
 def train_detector(
     detector: Annotated[
         str,
-        typer.Option("--detector", "-t", help="The detector that is trained: lookback_lens or dhcp, with its fields."),
+        typer.Option("--detector", "-t", help="The detector that is trained: lookback_lens, dhcp or halp."),
     ],
     out: Annotated[Path, typer.Option(help="The folder for the detector, its texts and its results.")],
     task: Task = "captions", model: o.Model = "embedded",
@@ -128,6 +128,37 @@ def evaluate_detectors(
         from ...flows.detection.table import write_card
 
         typer.echo(f"card: {write_card(card, [str(folder) for folder in (*(beside or []), out)])}")
+
+
+@app.command(
+    "calibrate-detectors",
+    epilog=o.worked(
+        "veridical evaluate-detectors --task captions --test-split validation --out runs/validation",
+        "veridical evaluate-detectors --task captions --out runs/test",
+        "veridical calibrate-detectors runs/validation --test runs/test --out calibrations",
+    ),
+)  # fmt: skip
+def calibrate_detectors(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluate-detectors whose risks curves are fitted to.")],
+    out: Annotated[Path, typer.Option(help="Folder for the calibrations, one file per detector.")],
+    test: Annotated[
+        list[Path] | None, typer.Option(
+            help="A folder of evaluate-detectors on other images; repeat the option for several.",
+            show_default="half of the images of each run",
+        )
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help='"isotonic", any rising curve; or "platt", a logistic one, for few items.')
+    ] = "isotonic",
+) -> None:  # fmt: skip
+    """Turn detectors' risks into probabilities, and measure on other images how far they can be trusted."""
+    from ...flows.detection.calibrate import calibrate
+    from ..render import detectors
+
+    hush_transformers()
+    with notes():
+        detectors.calibrated(calibrate([str(run) for run in runs], [str(one) for one in test or []], str(out), kind))
+    typer.echo(f'calibrations: {out}; use them by dataclasses.replace(lvlm, calibrations="{out}")')
 
 
 def _text(path: Path | None) -> str | None:

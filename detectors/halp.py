@@ -20,7 +20,7 @@ from ..pipelines.method import one_of, ruled
 from .deep_probe import fit_deep
 from .hidden_states import entry_of, of_prompt, state_reading
 from .probe import Fitting, fit_linear
-from .trained import Trained, made_for, prepared, weights_field
+from .trained import Trained, prepared, training_record, weights_field
 
 
 def entries(layers: int) -> list[int]:
@@ -138,6 +138,6 @@ class HALP(Trained):
         known, truth, whose = prepared(features, labels, groups)
         how = Fitting(**{"epochs": 50, "batch": 32, **fitting})
         if kind == "linear":
-            return self._with(fit_linear(known, truth), made_for(lvlm, known, truth, how.seed))
+            return self._with(fit_linear(known, truth), training_record(lvlm, known, truth, how.seed))
         probe, found = fit_deep(known, truth, whose, how, scaled, held_out)
-        return self._with(probe, made_for(lvlm, known, truth, how.seed, **found))
+        return self._with(probe, training_record(lvlm, known, truth, how.seed, **found))

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.asking import refuse_asking
 from ..pipelines.checks import check_threshold
 from ..pipelines.engine.declarations import (
     AttentionEdit,
@@ -27,6 +26,7 @@ from ..pipelines.engine.declared import declarations_of
 from ..pipelines.engine.online_risk import RunningRisk, prefixed
 from ..pipelines.method import Decoder, count, flag, method, one_of, ruled
 from ..pipelines.registry import DECODERS, DETECTORS
+from ..pipelines.risk.asking import refuse_asking
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import LayerCall

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..metrics.chair import Chair
-from ..pipelines.inputs.token_spans import mentions
+from ..pipelines.inputs.token_spans import Chair, mentions
 from ..pipelines.method import one_of, ruled, seed, share
 from .sampled import Sampled, blur_field, longest_field, samples_field, synonyms_field, temperature_field
 

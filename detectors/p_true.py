@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..metrics.chair import Chair
+from ..pipelines.inputs.token_spans import Chair
 from ..pipelines.method import Detector, count, one_of, seed
 from .agreement import on_mentions
 from .margin import ANSWERS, spellings

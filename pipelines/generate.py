@@ -13,7 +13,6 @@ from torch import Tensor
 
 from . import compatibility
 from .arguments import check_ids, check_layout, check_options
-from .asking import refuse_asking
 from .chain import decoders_alone
 from .engine import options
 from .engine.declarations import Branch, Reading, Step
@@ -28,6 +27,7 @@ from .model import families
 from .model.layout import Layout
 from .registry import DECODERS, DETECTORS
 from .results import Generation
+from .risk.asking import refuse_asking
 
 
 class NeverActed(UserWarning):

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from . import compatibility
 from .arguments import check_options, check_prompt, check_questions, check_whole
-from .asking import ask, parted
-from .calibration import add_probabilities
 from .chain import make_chain, name_of, split
 from .checks import seeds_of
 from .generate import Call, generate, only_once
@@ -23,6 +21,8 @@ from .model.embedded import warn_of_photos
 from .model.layout import Layout
 from .registry import DETECTORS
 from .results import BROKEN, Answer, BrokenLogits, Generation, answers_of, versions
+from .risk.asking import ask, parted
+from .risk.calibration import add_probabilities
 
 MAX_NEW_TOKENS = 128
 ARGUMENTS = ("images", "questions", "prompt", "decoders", "detectors", "system", "batch_size", "errors", "seed")

@@ -68,7 +68,7 @@ class Answer:
     risk_before: detector -> the risk of the whole answer, of those that know it before the first token. details:
     detector -> the samples' texts, of those that ask the model again. probability: detector -> one number per token,
     the risk as a calibrated probability, 0 to 1, of those that have a calibration for this model (see
-    `calibration.add_probabilities`). sentence_probability: detector -> one number per sentence, as
+    `risk.calibration.add_probabilities`). sentence_probability: detector -> one number per sentence, as
     `inputs.text_alignment.sentences` parts them: that it holds a hallucination.
     acted: method -> steps, acted, flipped, kl (see `Acted`; for procedures `procedures.Procedure`). seconds: its
     batch's time over the batch size.

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...pipelines.asking import ask, parted
 from ...pipelines.checks import check_threshold
 from ...pipelines.engine.forced import Forced
 from ...pipelines.inputs.text_alignment import sentences
@@ -14,6 +13,7 @@ from ...pipelines.method import method, one_of, ruled
 from ...pipelines.procedures import Procedure
 from ...pipelines.registry import DETECTORS
 from ...pipelines.results import answers_of, words_of
+from ...pipelines.risk.asking import ask, parted
 
 if TYPE_CHECKING:
     from ...pipelines.procedures import Call

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...pipelines.asking import refuse_asking
 from ...pipelines.engine.forced import Forced
 from ...pipelines.inputs.rows import repeated
 from ...pipelines.method import count, method, number, share
 from ...pipelines.procedures import Procedure
 from ...pipelines.registry import DETECTORS
+from ...pipelines.risk.asking import refuse_asking
 
 if TYPE_CHECKING:
     from ...pipelines.procedures import Call

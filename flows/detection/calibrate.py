@@ -52,9 +52,9 @@ def calibrate(runs: Sequence[str], tests: Sequence[str], out: str, kind: str = "
     Raises:
         ValueError: runs of several models, runs and tests that share images, or units of one kind alone.
     """
-    from ...pipelines.calibration import Calibration, fields_of, is_trained
     from ...pipelines.model.identity import identity
     from ...pipelines.registry import DETECTORS
+    from ...pipelines.risk.calibration import Calibration, fields_of, is_trained
 
     requests = [Detection.read(run) for run in (*runs, *tests)]
     if len({str(request.model) for request in requests}) > 1:

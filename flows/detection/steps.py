@@ -85,9 +85,9 @@ def fit(out: str) -> str:
 
 def rate(out: str) -> str:
     """Write risks.json: the risk of every unit of the test part by every detector. Returns its path."""
-    from ...pipelines.asking import asks
     from ...pipelines.generate import ready
     from ...pipelines.registry import DETECTORS
+    from ...pipelines.risk.asking import asks
 
     request = Detection.read(out)
     lvlm = load(request.model)

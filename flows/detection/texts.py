@@ -69,9 +69,9 @@ def asked(out: str, part: str, detectors: Sequence[Any]) -> Iterator[tuple[Pairs
 
     Texts are greedy, samples as long as they may be; a text's seed is its example's place.
     """
-    from ...pipelines.asking import ask
     from ...pipelines.procedures import Call
     from ...pipelines.results import Answer
+    from ...pipelines.risk.asking import ask
 
     request = Detection.read(out)
     lvlm, places = load(request.model), {e.id: place for place, e in enumerate(request.examples(part))}

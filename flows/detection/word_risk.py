@@ -40,12 +40,12 @@ def rate(
     Raises:
         BadImage: an image that cannot be used. ValueError: an empty text, or a detector that does not fit the model.
     """
-    from ...pipelines.asking import ask, asks
     from ...pipelines.generate import generate, real, score
     from ...pipelines.inputs.text_alignment import answer_tokens
     from ...pipelines.procedures import Call
     from ...pipelines.registry import DETECTORS
     from ...pipelines.results import Answer
+    from ...pipelines.risk.asking import ask, asks
 
     instances = {name: _ready(DETECTORS.make(name), lvlm) for name in detectors}
     inputs = lvlm.prepare([image], [question])
@@ -80,7 +80,7 @@ def rate(
 
 def _ready(detector: Any, lvlm: Any) -> Any:
     """With what it needs to know of the model; one that asks again takes it from its call."""
-    from ...pipelines.asking import asks
     from ...pipelines.generate import ready
+    from ...pipelines.risk.asking import asks
 
     return detector if asks(detector) else ready([detector], lvlm)[0]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import veridical
-from veridical.pipelines.asking import asks
 from veridical.pipelines.engine.declarations import Declaration
 from veridical.pipelines.engine.run import Observers, run
 from veridical.pipelines.registry import DETECTORS
+from veridical.pipelines.risk.asking import asks
 from veridical.testing import assert_unchanged, batch, difference, plant_sinks, prompt, scale, snapshot, tiny_llava
 from veridical.testing.tiny import BOS
 

@@ -10,8 +10,8 @@ from veridical.decoders.procedures.drop import Drop, drop
 from veridical.detectors import AnswerAgreement, ObjectAgreement, PTrue
 from veridical.detectors.agreement import NoObjects
 from veridical.detectors.sampled import STREAM
-from veridical.pipelines.asking import asks
 from veridical.pipelines.registry import DETECTORS
+from veridical.pipelines.risk.asking import asks
 
 ASKING = {
     "object_agreement": ObjectAgreement(samples=2),

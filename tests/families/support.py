@@ -17,8 +17,8 @@ from torch import Tensor
 import veridical
 from veridical.detectors.deep_probe import Deep, folded, network
 from veridical.detectors.probe import MLP
-from veridical.pipelines.asking import asks
 from veridical.pipelines.registry import DECODERS, DETECTORS, PROCEDURES
+from veridical.pipelines.risk.asking import asks
 
 from ..contract.setting import difference
 from ..contract.table import covered, entry

@@ -13,10 +13,10 @@ from veridical.flows.detection.calibrate import calibrate
 from veridical.flows.detection.request import Detection
 from veridical.flows.files import atomic
 from veridical.metrics.calibration import Curve
-from veridical.pipelines.calibration import Calibration, calibration_of, fields_of, is_trained, read
 from veridical.pipelines.inputs.text_alignment import sentences
 from veridical.pipelines.model.identity import identity
 from veridical.pipelines.model.spec import ModelSpec
+from veridical.pipelines.risk.calibration import Calibration, calibration_of, fields_of, is_trained, read
 
 CURVES = {
     "words": Curve("isotonic", ((0.0, 0.1), (3.0, 0.9))), "sentences": Curve("platt", ((1.0, -2.0),)),

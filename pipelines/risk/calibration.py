@@ -15,13 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..metrics.calibration import Curve
-from .inputs.text_alignment import risk_of, sentences
-from .model.identity import misfit
-from .registry import DETECTORS
+from ...metrics.calibration import Curve
+from ..inputs.text_alignment import risk_of, sentences
+from ..model.identity import misfit
+from ..registry import DETECTORS
 
 if TYPE_CHECKING:
-    from .results import Answer
+    from ..results import Answer
 
 FILE, SHIPPED_FOLDER, VERSION = "calibration.json", "calibrations", 1
 MOST = 1 << 22  # bytes
@@ -101,7 +101,7 @@ def is_trained(detector: Any) -> bool:
 
 def calibration_of(detector: Any, lvlm: Any) -> Calibration | None:
     """The calibration beside the detector's own probe, else one of the model's `calibrations`, else a shipped one."""
-    from ..models import DETECTORS as SHIPPED
+    from ...models import DETECTORS as SHIPPED
 
     weights = getattr(detector, "weights", None)
     own = [] if weights in (None, "none", "shipped") else [Path(str(weights)).expanduser() / FILE]

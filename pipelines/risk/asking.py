@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .registry import DETECTORS
+from ..registry import DETECTORS
 
 if TYPE_CHECKING:
-    from .results import Answer
+    from ..results import Answer
 
 
 def asks(detector: Any) -> bool:

@@ -1,13 +1,19 @@
 """`veridical choose` on the embedded model and world, and `caption --setting` with what it certified."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import veridical as package
 from veridical.datasets.world import scene
-from veridical.flows.choosing.losses import losses, recorded
+from veridical.flows.benchmarks.base import Source
+from veridical.flows.benchmarks.registry import BENCHMARKS
+from veridical.flows.choosing import certify, run
+from veridical.flows.choosing.losses import Losses, losses, recorded
+from veridical.flows.choosing.request import Choice
 from veridical.flows.evaluation import answer_file
 from veridical.flows.evaluation.request import chain
 
@@ -59,9 +65,6 @@ def test_what_a_setting_does_is_what_was_certified(chosen):
     _, out = chosen
     folder = out.with_suffix("") / "plain"
     rows = answer_file.read_rows(answer_file.answers_path(folder, "chair", "greedy"))[:8]
-    from veridical.flows.benchmarks.base import Source
-    from veridical.flows.benchmarks.registry import BENCHMARKS
-
     source = Source(split="validation", limit=24)
     examples = BENCHMARKS["chair"].examples(source)[:8]
     threshold = sorted(r for row in rows for r in row["risk"]["lookback_lens"])[-20]
@@ -75,6 +78,21 @@ def test_what_a_setting_does_is_what_was_certified(chosen):
         named = source.chair.parse(answer.text).objects
         assert table.counts[image, 0, 2] == len(named)
         assert table.counts[image, 0, 3] == sum(name not in example.objects for name in named)
+
+
+def test_gates_take_their_thresholds_from_the_images_that_choose_and_can_be_dropped_behind(chosen):
+    folder = chosen[1].with_suffix("") / "plain"
+    request = Choice(
+        source=Source(split="validation", limit=24), decoders=("vcd",), gate_shares=(0.3,), level=0.45, confidence=0.8
+    )
+    (text,) = run.gated(request, folder)
+    rows = answer_file.read_rows(answer_file.answers_path(folder, "chair", "greedy"))
+    calibration, _ = certify.divide(24, request)
+    risks = [risk for image in calibration for risk in rows[image]["risk"]["lookback_lens"]]
+    (gate,) = chain(text, "embedded")
+    assert sum(risk > gate.threshold for risk in risks) <= 0.3 * len(risks) < sum(r >= gate.threshold for r in risks)
+    named = Losses(text, [0.5, math.inf], np.zeros((1, 2)), np.zeros((1, 2, 4)), 0.1).setting(0, "lookback_lens")
+    assert [type(one).__name__ for one in chain(named, "embedded")] == ["Drop", "Gate"]
 
 
 @pytest.mark.parametrize(

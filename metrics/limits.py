@@ -86,7 +86,7 @@ def estimates(summed: Mapping[tuple[str, object], Mapping[str, Sums]]) -> dict[t
     0.75
     """
     return {
-        level: {name: ratio(*zip(*by_scene.values(), strict=True)) for name, by_scene in table.items()}
+        level: {name: _estimate(by_scene) for name, by_scene in table.items()}
         for level, table in summed.items()
     }
 
@@ -112,6 +112,11 @@ def changes(
             columns = {figure: _columns(table[figure], base[figure], shared) for figure in figures}
             found.setdefault(level, {}).update(paired_differences(columns))
     return found
+
+
+def _estimate(by_scene: Sums) -> Estimate:
+    tops, bottoms = np.array(list(by_scene.values())).T
+    return ratio(tops, bottoms)
 
 
 def _columns(one: Sums, two: Sums, scenes: Sequence[int]) -> tuple[np.ndarray, ...]:

@@ -60,7 +60,8 @@ class Certified:
 def divide(images: int, request: Choice) -> tuple[NDArray, NDArray]:
     """The images that choose and those that certify, at random by the request's seed, each in random order."""
     order = np.random.default_rng(request.seed).permutation(images)
-    return np.split(order, [request.calibrating(images)])
+    at = request.calibrating(images)
+    return order[:at], order[at:]
 
 
 def choose(request: Choice, found: Sequence[Losses], calibration: NDArray, certification: NDArray) -> Certified:

@@ -60,7 +60,7 @@ class RePOPE(FromFiles):
         return found
 
     def counted(self, source: Source, examples: Sequence[Example], texts: Sequence[str]) -> Mapping[str, Counted]:
-        found = {}
+        found: dict[str, Counted] = {}
         for prefix in _LABELS:
             parts = _parts(prefix, examples, texts)
             found |= {prefix + split: repope.counted([part], self.reader(source)) for split, part in parts.items()}

@@ -11,7 +11,7 @@ LIMIT ?= 100
 OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 TESTS ?= tests
 
-.PHONY: evaluate test test-matrix test-oldest test-newest lint docs setup clean
+.PHONY: evaluate test test-matrix test-oldest test-newest lint docs setup bench gpu-check clean
 .DEFAULT_GOAL := evaluate
 
 setup: $(READY)
@@ -50,6 +50,16 @@ test-oldest test-newest: test-%:
 docs: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -P -m mkdocs build --strict
+
+# What each method costs beside transformers' own generate, on the embedded model and on a random LLaVA: docs/speed.md.
+bench: setup
+	$(THREADS) $(BIN)/python benchmarks/bench.py measure --model embedded --out runs/bench
+	$(THREADS) $(BIN)/python benchmarks/bench.py measure --model random-small --out runs/bench
+	$(BIN)/python benchmarks/bench.py write --out runs/bench --to docs/speed.md
+
+# Everything that wants a GPU, in less than ten minutes: runs/gpu/gpu.json.
+gpu-check: setup
+	$(BIN)/python benchmarks/gpu_check.py --out runs/gpu
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

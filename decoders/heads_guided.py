@@ -65,7 +65,8 @@ class HeadsGuided(Decoder):
     released = {}  # its script agrees with the paper
 
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
-        yield AttentionEdit(chosen_layers(self, lvlm, partial(scaled_layers, 5, 18)), self.edit, on="scores")
+        layers = chosen_layers(self, lvlm, partial(scaled_layers, 5, 18))
+        yield AttentionEdit(layers, self.edit, on="scores", changes="producing")
 
     def edit(
         self, scores: Float[Tensor, "batch head query key"], call: AttentionCall

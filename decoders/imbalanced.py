@@ -108,7 +108,7 @@ class Imbalanced(Guidance):
         image = lvlm.image_mask(inputs["input_ids"])
         edit = partial(self.edit, by_sample(chosen, image), by_sample(patches, image))
         # of no layer in a model of few, so that the run says that nothing changed
-        yield AttentionEdit(range(self.skip_first, len(lvlm.layers)), edit, on="scores")
+        yield AttentionEdit(range(self.skip_first, len(lvlm.layers)), edit, on="scores", changes="producing")
 
     def edit(
         self, on_local: Bool[Tensor, "sample image"], on_summary: Bool[Tensor, "sample image"],

@@ -55,7 +55,7 @@ class PAI(Guidance):
 
     def boosts(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
         if self.alpha:  # of no layer in a model of few, so that the run says that nothing changed
-            yield AttentionEdit(range(self.skip_first, len(lvlm.layers)), self.edit, on="scores")
+            yield AttentionEdit(range(self.skip_first, len(lvlm.layers)), self.edit, on="scores", changes="producing")
 
     def edit(
         self, scores: Float[Tensor, "batch head query key"], call: AttentionCall

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..pipelines.engine.declarations import AttentionEdit, Declaration, HeadEdit
+from ..pipelines.engine.declarations import AttentionEdit, Changes, Declaration, HeadEdit
 from ..pipelines.method import Decoder, layers_of, number, one_of, share
 from .attention_sites import producing_rows, shown, text_rows
 from .depth import chosen_layers
@@ -87,8 +87,10 @@ class SPIN(Decoder):
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
         layers = chosen_layers(self, lvlm, range)
         kept: dict[int, Bool[Tensor, "batch head query"]] = {}
-        yield AttentionEdit(layers, partial(self.rank, kept), on="scores")  # behind the edits of methods before it
-        yield HeadEdit(layers, partial(self.edit, kept))
+        rows: Changes = "producing" if self.queries == "last" else "after_image"
+        # behind the edits of methods before it
+        yield AttentionEdit(layers, partial(self.rank, kept), on="scores", changes="producing")
+        yield HeadEdit(layers, partial(self.edit, kept), changes=rows)
 
     def rank(self, kept: dict[int, Tensor], scores: Tensor, call: AttentionCall) -> Tensor:
         kept[call.layer] = kept_heads(head_scores(scores, call.image), self.keep)

@@ -81,7 +81,7 @@ class VAF(Decoder):
         if self.heads is not None:
             named = check_heads(self.heads, len(lvlm.layers), lvlm.heads, "VAF")
             layers = [layer for layer in layers if named.get(layer)]
-        yield AttentionEdit(layers, partial(self.edit, lvlm.heads), on="scores")
+        yield AttentionEdit(layers, partial(self.edit, lvlm.heads), on="scores", changes="after_image")
 
     def edit(
         self, count: int, scores: Float[Tensor, "batch head query key"], call: AttentionCall

@@ -123,7 +123,8 @@ class VAR(Decoder):
         found = prefill(lvlm, inputs, [phi]).by_layer("var")
         real, image = inputs["attention_mask"].bool(), lvlm.image_mask(inputs["input_ids"])
         sinks = {layer: (value >= self.tau).to(real.device) & real for layer, value in found.items()}
-        yield AttentionEdit([layer for layer in layers if bool(sinks[layer].any())], partial(self.edit, sinks, image))
+        acting = [layer for layer in layers if bool(sinks[layer].any())]
+        yield AttentionEdit(acting, partial(self.edit, sinks, image), changes="after_image")
 
     def phi(self, mask: Int[Tensor, "batch position"], hidden: Float[Tensor, "batch position hidden"]) -> Tensor:
         if self.sink_dims is not None:

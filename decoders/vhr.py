@@ -109,7 +109,7 @@ class VHR(Decoder):
             return
         chosen: dict[int, Bool[Tensor, "sample head"]] = {}
         choosing = HeadEdit(layers, partial(self.choose, chosen))
-        prefill(lvlm, inputs, [choosing, Branch("image_free", lvlm.image_free(inputs))])
+        prefill(lvlm, inputs, [choosing, Branch("image_free", lvlm.image_free(inputs))], final=True)
         yield HeadEdit(layers, partial(self.edit, chosen))
 
     def choose(self, chosen: dict[int, Tensor], heads: Tensor, call: AttentionCall) -> Tensor:

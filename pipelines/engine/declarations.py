@@ -16,12 +16,16 @@ from torch import Tensor
 
 from .call import AttentionCall, LayerCall
 
+Changes = Literal["every", "after_image", "producing"]
+
 
 @dataclass(frozen=True, eq=False)
 class AttentionEdit:
     """Change attention scores (before the softmax) or probabilities (after it).
 
     apply: (batch, head, query, key), call -> same shape. queries: "all" rows of the pass or the "last" alone.
+    changes: which positions of a prompt `apply` may change; what stands before them is the plain model's, which a run
+    need not compute twice. "after_image": those behind its last image token; "producing": those that produce tokens.
     """
 
     layers: Sequence[int]
@@ -29,15 +33,20 @@ class AttentionEdit:
     on: Literal["scores", "probabilities"] = "probabilities"
     queries: Literal["all", "last"] = "all"
     branch: str | None = None
+    changes: Changes = "every"
 
 
 @dataclass(frozen=True, eq=False)
 class HeadEdit:
-    """Change what the heads hand to the output projection. apply: (batch, query, head, head_dim), call -> same."""
+    """Change what the heads hand to the output projection. apply: (batch, query, head, head_dim), call -> same.
+
+    changes: as in `AttentionEdit`.
+    """
 
     layers: Sequence[int]
     apply: Callable[[Tensor, AttentionCall], Tensor]
     branch: str | None = None
+    changes: Changes = "every"
 
 
 @dataclass(frozen=True, eq=False)

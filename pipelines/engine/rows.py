@@ -21,7 +21,8 @@ from .plan import Placed
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The rows of a run: block names, stacked inputs and every declaration with the rows it concerns."""
+    """The rows of a run: block names, stacked inputs, every declaration with the rows it concerns, each block's own
+    inputs."""
 
     names: Sequence[str]
     inputs: dict[str, Tensor]
@@ -30,6 +31,7 @@ class Arrangement:
     batch: int
     methods: frozenset[int] = frozenset()  # the numbers of the methods that declared anything
     own: Mapping[int, Mapping[str, str]] = field(default_factory=dict)  # method -> its branch -> name among all
+    blocks: Sequence[Mapping[str, Tensor]] = ()
 
 
 def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Tensor], pad: int) -> Arrangement:
@@ -76,7 +78,7 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
         placed.append(Placed(declaration, torch.cat([rows[name] for name in scope]), method))
     edits = [(d, method) for d, method in declared if isinstance(d, LogitsEdit)]
     methods = frozenset(method for _, method in declared)
-    return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own)
+    return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own, blocks)
 
 
 def sequences(lvlm: Layout, arranged: Arrangement, repeat: int = 1, forced: int = 0) -> Sequences:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from ..model import families
+from ..inputs.complete import complete
 from ..model.layout import Layout
+from ..prefill.memo import Memo, remembered
+from ..prefill.start import begin, prefill, separately
 from . import options
 from .choice import Choice, MainCriteria
 from .declarations import Declaration, Step
@@ -23,49 +25,15 @@ from .plan import claimed
 from .rows import arrange, sequences
 
 
-def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The inputs as tensors on the model's device, with an attention mask.
-
-    Raises:
-        ValueError: no `input_ids`, rows padded on the right, or `position_ids` other than those that the model counts.
-    """
-    given = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
-    out = {name: value.to(lvlm.device) for name, value in given.items()}
-    if "input_ids" not in out:
-        raise ValueError(f"inputs need input_ids, as a processor returns them; found {', '.join(inputs) or 'nothing'}")
-    for name, value in out.items():
-        if name.startswith("pixel_values") and value.is_floating_point():
-            out[name] = value.to(lvlm.dtype)
-    ids, pad = out["input_ids"], lvlm.pad_token
-    known = (ids != pad).long() if pad not in lvlm.end_tokens else torch.ones_like(ids)
-    mask = out.setdefault("attention_mask", known)
-    if not bool((mask[:, -1] == 1).all()):
-        raise ValueError("rows must be padded on the left: set processor.tokenizer.padding_side = 'left'")
-    if (positions := out.pop("position_ids", None)) is not None:
-        families.check_positions(lvlm.model, out, positions)
-    return families.with_blank_image(lvlm.model, out)
-
-
-@torch.no_grad()
-def prefill(lvlm: Layout, inputs: Mapping[str, Tensor], declarations: Sequence[Declaration]) -> Step:
-    """One pass over the prompt, for methods that decide something before they decode.
-
-    Returns the step with its readings and, per branch, the logits of the last position, (batch, vocab).
-    """
-    inputs = complete(lvlm, inputs)
-    arranged = arrange([(d, -1) for d in declarations], inputs, lvlm.pad_token)
-    step = Step(ids=inputs["input_ids"])
-    with applied(lvlm, arranged.placed, sequences(lvlm, arranged), step) as plan:
-        where = families.direct_positions(lvlm.model, arranged.inputs)
-        logits = lvlm.model(**arranged.inputs, **where, use_cache=False, logits_to_keep=1).logits[:, -1].to(lvlm.device)
-        plan.check()
-    step.branches = dict(zip(arranged.names, logits.chunk(len(arranged.names)), strict=True))
-    return step
-
-
-def declare(lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any]) -> list[tuple[Declaration, int]]:
+def declare(
+    lvlm: Layout, inputs: Mapping[str, Tensor], decoders: Sequence[Any], memo: Memo
+) -> list[tuple[Declaration, int]]:
     """Every declaration of every decoder in order, with the decoder's number."""
-    return [(d, number) for number, decoder in enumerate(decoders) for d in declarations_of(decoder, lvlm, inputs)]
+    declared = []
+    for number, decoder in enumerate(decoders):
+        memo.method = number
+        declared += [(d, number) for d in declarations_of(decoder, lvlm, inputs)]
+    return declared
 
 
 @dataclass(frozen=True)
@@ -92,15 +60,20 @@ def run(
     prepared: processors and criteria of the main rows, where transformers has made them already.
     """
     inputs = complete(lvlm, inputs)
-    with claimed(lvlm.model):  # a method may copy the model, which must then hold no hooks of another thread
-        declared = declare(lvlm, inputs, decoders) + [(reading, -1) for reading in observers.readings]
-    arranged = arrange(declared, inputs, lvlm.pad_token)
     config = options.resolved(lvlm, generation)
     beams = config.num_beams or 1
+    apart = separately(lvlm, inputs, generation, config)
+    with claimed(lvlm.model), remembered(apart) as memo:  # a method may copy the model, without hooks of other threads
+        declared = declare(lvlm, inputs, decoders, memo) + [(reading, -1) for reading in observers.readings]
+        arranged = arrange(declared, inputs, lvlm.pad_token)
+        begun = begin(lvlm, arranged, memo, beams)
     placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in arranged.placed]
     blocks, prompt = len(arranged.names), arranged.inputs["input_ids"].shape[1]
     main = options.MainPrompt(lvlm, generation, config, inputs, prompt - inputs["input_ids"].shape[1], prepared)
-    with applied(lvlm, placed, sequences(lvlm, arranged, beams), Step(), observers.deferred) as plan:
+    where = sequences(lvlm, arranged, beams)
+    where.seen = begun.seen
+    with applied(lvlm, placed, where, Step(), observers.deferred) as plan:
+        plan.changed |= {method: rows.to(where.image.device) for method, rows in begun.changed.items()}
         fold = Fold(arranged, plan, beams, len(decoders), return_logits, observers.observe)
         if main.streamer is not None:
             main.streamer.put(inputs["input_ids"].cpu())
@@ -126,7 +99,7 @@ def run(
                 output.scores = tuple(one.repeat(blocks, 1) for one in scores)
             return output
 
-        output = lvlm.model.generate(**arranged.inputs, **generation, custom_generate=decode)
+        output = lvlm.model.generate(**begun.inputs, **generation, custom_generate=decode)
     return output, fold, prompt
 
 
@@ -151,3 +124,6 @@ def end_tokens(lvlm: Layout, config: Any) -> tuple[int, ...]:
 
 def _spread(rows: Tensor, beams: int) -> Tensor:
     return (rows[:, None] * beams + torch.arange(beams, device=rows.device)).flatten()
+
+
+__all__ = ["Observers", "complete", "declare", "end_tokens", "prefill", "run"]

@@ -145,7 +145,10 @@ def test_a_declared_reading_is_called_in_its_layers_at_every_step(tiny, of):
 
 
 def test_every_edit_that_a_method_declares_is_called_at_every_step(setting, name):
-    """Fails if a hook was never put in place, whatever the logits say."""
+    """Fails if a hook was never put in place, whatever the logits say.
+
+    Once per step; once more where the prompts of a row block are computed in a pass of their own, before the loop.
+    """
     calls, declared = Counter(), []
 
     def around(declaration, call):
@@ -159,8 +162,9 @@ def test_every_edit_that_a_method_declares_is_called_at_every_step(setting, name
         return counted
 
     setting.generate([Wrapped(setting.acting(name), around)])
-    expected = {n: STEPS * len(getattr(one, "layers", [0])) for n, one in enumerate(declared)}
-    assert calls == expected
+    layers = {n: len(getattr(one, "layers", [0])) for n, one in enumerate(declared)}
+    assert calls.keys() == {n for n, count in layers.items() if count}
+    assert all(calls[n] in (STEPS * layers[n], (STEPS + 1) * layers[n]) for n in calls)
     assert bool(declared) == table.entry(name).acts
 
 

@@ -1,0 +1,61 @@
+"""Models from a configuration with random weights, for figures of speed: nothing is downloaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import veridical
+
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {
+        "text": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
+        "vision": {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 6},
+    },
+    "7b": {
+        "text": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+        "vision": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+    },
+}
+IMAGE, BOS, VOCABULARY, PATCHES = 3, 1, 32000, 576
+BEFORE, QUESTION = 5, 25  # words in front of the image and behind it
+
+
+def random_llava(size: str = "small", device: str = "cpu", dtype: torch.dtype = torch.float32) -> veridical.LVLM:
+    """A LLaVA of random weights with 576 image tokens of 336 × 336 pixels; "small" has about 115 M parameters."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**SIZES[size]["vision"], image_size=336, patch_size=14),
+        text_config=LlamaConfig(
+            **SIZES[size]["text"], vocab_size=VOCABULARY, max_position_embeddings=2048, pad_token_id=0,
+            bos_token_id=BOS, eos_token_id=None,
+        ),
+        image_token_index=IMAGE, image_seq_length=PATCHES, vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = LlavaForConditionalGeneration(config).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(before)
+    model.generation_config.eos_token_id = None
+    return veridical.LVLM(model, name=f"random-{size}")
+
+
+def random_inputs(
+    lvlm: veridical.LVLM, images: int, questions: int = 1, words: int = QUESTION
+) -> dict[str, torch.Tensor]:
+    """`questions` prompts about each of `images` random images: 5 words, 576 image tokens, then `words` words."""
+    draw = torch.Generator().manual_seed(0)
+    rows = images * questions
+    text = torch.randint(4, VOCABULARY, (rows, words), generator=draw)
+    before = torch.randint(4, VOCABULARY, (1, BEFORE - 1), generator=draw).expand(rows, -1)
+    ids = torch.cat([torch.full((rows, 1), BOS), before, torch.full((rows, PATCHES), IMAGE), text], 1)
+    pixels = torch.randn(images, 3, 336, 336, generator=draw).repeat_interleave(questions, 0)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels.to(lvlm.dtype)}
+    return {name: value.to(lvlm.device) for name, value in inputs.items()}

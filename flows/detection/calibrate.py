@@ -64,7 +64,8 @@ def calibrate(runs: Sequence[str], tests: Sequence[str], out: str, kind: str = "
     judged: list[Judged] = []
     for name in dict.fromkeys(name for name, _ in known):
         curves: dict[str, Curve] = {}
-        data: dict[str, Any] = {"kind": kind, "ece": {}}
+        sources = [request.source("test", request.test_images).name for request in requests]
+        data: dict[str, Any] = {"kind": kind, "sources": list(dict.fromkeys(sources)), "ece": {}}
         for unit in (unit for other, unit in known if other == name):
             fitted, checked = _parts(known[name, unit], held.get((name, unit)) if tests else None)
             curve = curves[unit] = fit_curve(fitted.risks, fitted.labels, kind)

@@ -13,6 +13,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from .terminal import echo
+
 BAD_INPUT, UNEXPECTED, STOPPED = 2, 1, 130
 _STOPS = ("ModelFailed", "DiskFull", "JobStopped")  # by name, so that showing help imports neither
 _USAGE: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -37,7 +39,7 @@ class Reported(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             message, code = explain(error)
-            typer.echo(f"Error: {message}", err=True)
+            echo(f"Error: {message}", err=True)
             raise typer.Exit(code) from None
 
 
@@ -52,6 +54,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return getattr(error, "strerror", None) or text, UNEXPECTED
     if isinstance(error, OSError) and error.errno is not None and text.startswith("[Errno"):
         return _of_the_system(error), BAD_INPUT
+    if isinstance(error, RecursionError) and _in_json(error):
+        return "a JSON file is nested too deeply; no file that is read here has more than a few levels.", BAD_INPUT
     if isinstance(error, UnicodeDecodeError):
         return f"a file is no UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8.", BAD_INPUT
     named = type(error) not in (KeyError, IndexError) and isinstance(error, ValueError | OSError | LookupError)
@@ -65,6 +69,14 @@ def explain(error: Exception) -> tuple[str, int]:
         return text, BAD_INPUT
     hint = "`veridical --debug …` shows where; please report it."
     return f"unexpected {type(error).__name__}: {text.splitlines()[0]} ({hint})", UNEXPECTED
+
+
+def _in_json(error: BaseException) -> bool:
+    """Whether an exception is raised by Python's JSON reader."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__", "").startswith("json.")
 
 
 def _of_the_system(error: OSError) -> str:
@@ -111,7 +123,7 @@ def notes() -> Iterator[None]:
         log.removeHandler(picked)
         log.setLevel(before)
     for text in dict.fromkeys([*picked.messages, *texts]):
-        typer.echo(f"note: {text}", err=True)
+        echo(f"note: {text}", err=True)
 
 
 class _Kept(logging.Handler):

@@ -12,6 +12,7 @@ import typer
 from . import worker_options
 from .errors import BAD_INPUT, hush_transformers, notes
 from .option_checks import one_of
+from .terminal import echo
 from .validate import check_names, refuse_results
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ ShardSize = Annotated[
     int, _option("--shard-size", min=1, help="The number of images per file; a kill loses at most one file.")
 ]
 RetryErrors = Annotated[bool, _option("--retry-errors", help="Caption again the images with an error, and only those.")]
-Add = Annotated[bool, _option("--add", help="Also caption images that have come into the folder since the start.")]
+Add = Annotated[bool, _option("--add", help="Also caption images that have come into the folder or list.")]
 Include = Annotated[
     list[str] | None,
     _option("--include", show_default=False, help='Caption only the images of a folder that fit, such as "*.jpg".'),
@@ -131,7 +132,7 @@ def run(
         new = new_images(job) if spread.runner == "local" and finished(job, more.retry_errors) else None
         if new is not None and not (new and more.add):
             if new:
-                typer.echo(f"note: {note(job, new)}", err=True)
+                echo(f"note: {note(job, new)}", err=True)
             _report(job.out / SUMMARY)
             return
     check_names(list(request.decoders), list(request.detectors), [], request.model.name)
@@ -147,12 +148,12 @@ def _report(path: Path) -> None:
     from ..flows.files import atomic
 
     summary = atomic.read_json(path)
-    typer.echo(f"captions: {path.parent / summary['captions']['file']}")
+    echo(f"captions: {path.parent / summary['captions']['file']}")
     bad = {name: counts["errors"] for name, counts in summary["decoders"].items() if counts["errors"]}
     for name, errors in bad.items():
-        typer.echo(f"Error: {name}: {errors} of {summary['images']} images have no caption.", err=True)
+        echo(f"Error: {name}: {errors} of {summary['images']} images have no caption.", err=True)
     if bad:
-        typer.echo(f"{path.parent / 'errors.jsonl'} says why; --retry-errors captions those alone again.", err=True)
+        echo(f"{path.parent / 'errors.jsonl'} says why; --retry-errors captions those alone again.", err=True)
         raise typer.Exit(BAD_INPUT if all(n == summary["images"] for n in bad.values()) else 1)
 
 

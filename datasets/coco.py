@@ -264,6 +264,8 @@ def load_json(path: Path) -> Mapping[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply to be in COCO's format.") from error
     missing = [k for k in ("images", "annotations") if not isinstance(content, Mapping) or k not in content]
     if missing:
         raise ValueError(f"{path} is not in COCO's format: it has no {' and no '.join(missing)}.")

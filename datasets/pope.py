@@ -208,6 +208,8 @@ def _load(instances: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Any],
             content = json.loads(Path(instances).read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: line {error.lineno} is not JSON ({error.msg}).") from error
+        except RecursionError as error:
+            raise ValueError(f"{where} is nested too deeply to be in COCO's format.") from error
     missing = [
         k for k in ("images", "annotations", "categories") if not isinstance(content, Mapping) or k not in content
     ]

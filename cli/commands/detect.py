@@ -10,6 +10,7 @@ import typer
 from .. import options as o
 from ..errors import hush_transformers, notes
 from ..option_checks import filled, once
+from ..terminal import safe
 from ..validate import check_judges, check_names
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def detect(
                 found = rate(lvlm, read_image(image), request, named, text, threshold, max_new_tokens)
             except BadImage as error:
                 bad += 1
-                typer.echo(json.dumps({"image": str(image), "error": str(error)}) if as_json else f"{image}: {error}")
+                record = {"image": str(image), "error": str(error)}
+                typer.echo(json.dumps(record) if as_json else safe(f"{image}: {error}"))
                 continue
             _show(str(image), found, as_json, len(images) > 1, bool(question))
     if bad:
@@ -96,7 +98,7 @@ def _show(image: str, found: Rated, as_json: bool, several: bool, answer: bool) 
         typer.echo(json.dumps(_record(image, found), ensure_ascii=False, allow_nan=False))
         return
     if several:
-        typer.secho(image, bold=True)
+        typer.secho(safe(image), bold=True)
     for name, words in found.words.items():
         high = found.thresholds[name]
         parts = []
@@ -108,7 +110,7 @@ def _show(image: str, found: Rated, as_json: bool, several: bool, answer: bool) 
         if answer:
             typer.echo(f"  risk of the answer: {found.whole[name]:.2f}")
         marked = ", ".join(f"{word.text.strip('.,;:!?')} ({word.risk:.2f})" for word in found.marked(name))
-        typer.echo(f"  risk of {high:.2f} or more: {marked or 'no word'}")
+        typer.echo(safe(f"  risk of {high:.2f} or more: {marked or 'no word'}"))
     if found.words and legend():
         typer.echo(legend())
 

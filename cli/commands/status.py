@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import options as o
+from ..terminal import echo
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -33,7 +34,7 @@ def status(
         scores.as_json({"folder": str(folder), **found})
         return
     for line in lines:
-        typer.echo(line)
+        echo(line)
 
 
 def _job(folder: Path) -> tuple[dict[str, Any], list[str]]:

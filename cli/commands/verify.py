@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import options as o
+from ..terminal import echo
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -32,13 +33,13 @@ def verify(
 
         scores.as_json({**vars(found), "finished": found.finished})
     for fault in found.faults if not json else ():
-        typer.echo(f"damaged: {fault}")
+        echo(f"damaged: {fault}")
     for done in found.repaired if not json else ():
-        typer.echo(f"repaired: {done}")
+        echo(f"repaired: {done}")
     state = "finished" if found.finished else f"{found.missing} of {found.shards} shards are to be made"
     if not json:
-        typer.echo(f"{folder}: {len(found.faults)} faults; {state}")
+        echo(f"{folder}: {len(found.faults)} faults; {state}")
     if not json and (found.missing or (found.repaired and not found.finished)):
-        typer.echo("The command that began the job goes on from here.")
+        echo("The command that began the job goes on from here.")
     if len(found.faults) > len(found.repaired):
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ...pipelines.inputs.words import words
+from ..terminal import name, safe
 from .tint import faint, legend, tinted
 
 if TYPE_CHECKING:
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 def answers(image: Any, answered: Mapping[str, Answer], alone: bool) -> None:
     """The text of each decoder about one image. alone: one image and one decoder, so that the text needs no names."""
     if not alone:
-        typer.secho(str(image), bold=True)
+        typer.secho(name(image), bold=True)
     errors = {answer.error for answer in answered.values()}
     if len(errors) == 1 and None not in errors:
-        typer.secho(f"  error: {errors.pop()}", fg="red")
+        typer.secho(f"  error: {name(errors.pop())}", fg="red")
         return
     for decoder, answer in answered.items():
         label = f"  {decoder}: " if len(answered) > 1 else "" if alone else "  "
         if answer.error is not None:
-            typer.secho(f"{label}error: {answer.error}", fg="red")
+            typer.secho(f"{label}error: {name(answer.error)}", fg="red")
             continue
         if not answer.risk:
-            typer.echo(label + answer.text)
+            typer.echo(label + safe(answer.text))
         for detector, risk in answer.risk.items():
             typer.echo(label + faint(f"[{detector}] ") + _risky(answer, risk))
     if any(answer.risk for answer in answered.values()) and legend():

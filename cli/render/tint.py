@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from ...pipelines.inputs.words import Word, shades
+from ..terminal import safe
 
 LEVELS = (None, 179, 208, 202, 196)  # of the 256 colours of terminals: plain, then from yellow to red
 
@@ -21,12 +22,13 @@ def coloured() -> bool:
 def tinted(words: Sequence[Word]) -> list[str]:
     """The text of each word in the colour of its risk; the riskiest are bold too."""
     if not coloured():
-        return [word.text for word in words]
+        return [safe(word.text) for word in words]
     out = []
     for word, shade in zip(words, shades([word.risk for word in words]), strict=True):
         level = min(int(shade * len(LEVELS)), len(LEVELS) - 1)
         colour = LEVELS[level]
-        out.append(word.text if colour is None else typer.style(word.text, fg=colour, bold=level == len(LEVELS) - 1))
+        text = safe(word.text)
+        out.append(text if colour is None else typer.style(text, fg=colour, bold=level == len(LEVELS) - 1))
     return out
 
 

@@ -30,6 +30,8 @@ def read(path: Path, images_only: bool = False) -> list[ClosedQuestion]:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply to be HallusionBench.json.") from error
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path} holds no array of questions, as HallusionBench.json does.")
     found: dict[str, ClosedQuestion] = {}

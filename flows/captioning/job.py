@@ -35,7 +35,7 @@ class Job:
     """A job's folder.
 
     settings: all that its captions depend on, and `settings_sha256` over it. plan: name of the file with the images,
-    and its SHA-256; another one than the settings name after images were added.
+    and its SHA-256, and list_sha256: that of a list; both are others than in the settings after images were added.
     """
 
     out: Path
@@ -45,6 +45,7 @@ class Job:
     images: int
     version: int = VERSION
     plan: tuple[str, str] | None = None
+    list_sha256: str | None = None
 
     @classmethod
     def read(cls, out: str | Path) -> Job:
@@ -67,8 +68,9 @@ class Job:
             request = Captioning.from_record(record["request"])
             plan = tuple(record["plan"]) if "plan" in record else None
             return cls(
-                Path(out), request, record["settings"], record["settings_sha256"], record["images"], version, plan
-            )
+                Path(out), request, record["settings"], record["settings_sha256"], record["images"], version, plan,
+                record.get("list_sha256"),
+            )  # fmt: skip
         except answer_file.OtherSettings:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -83,12 +85,19 @@ class Job:
             "version": self.version, "request": self.request.record(), "settings": dict(self.settings),
             "settings_sha256": self.settings_sha256, "images": self.images,
             **({} if self.plan is None else {"plan": list(self.plan)}),
+            **({} if self.list_sha256 is None else {"list_sha256": self.list_sha256}),
         }  # fmt: skip
         atomic.write_json(self.out / JOB, {**record, "sha256": sha256_of(record)})
 
     def load(self) -> LVLM:
         """The model, once per process."""
         return spec.load(self.request.model)
+
+    @property
+    def listed(self) -> str | None:
+        """SHA-256 of the list as it was when the plan was made or images were added; None for a folder or files."""
+        known = self.list_sha256 or self.settings.get("list_sha256")
+        return None if known is None else str(known)
 
     @property
     def shards(self) -> int:

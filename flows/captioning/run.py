@@ -56,7 +56,7 @@ def begin(request: Captioning, out: str, add: bool = False) -> str:
     The plan is made once: a job that goes on keeps its images, whatever has come into the folder since.
 
     Args:
-        add: take in the images that have come into the folder since.
+        add: take in the images that have come into the folder or list since.
 
     Raises:
         UnknownName, ValueError, OSError: a name that does not exist, a setting out of range, nothing to caption.
@@ -72,7 +72,7 @@ def begin(request: Captioning, out: str, add: bool = False) -> str:
     _check_methods(request)
     atomic.sweep(folder)
     atomic.sweep(folder / SHARDS)
-    list_sha256 = sources.fingerprint(request.sources)
+    list_sha256 = sources.fingerprint(request.sources) if there is None else growth.list_sha256(there, add)
     known = shard_format.known_settings(folder / SHARDS) if there is None else None
     if there is not None:
         images, plan_sha256 = there.images, there.settings["plan_sha256"]
@@ -183,7 +183,7 @@ def captioning(
         out: folder of the job.
         retry_errors: caption again what has an error; all other rows stay.
         watch: log, figures and limits of the run, which decide no caption.
-        add: take in the images that have come into the folder since the plan; they stand behind the others.
+        add: take in the images that have come into the folder or list since the plan; they stand behind the others.
 
     Raises:
         InUse: another process works on the folder. OtherSettings: the folder holds another job.

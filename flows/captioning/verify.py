@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..files import atomic
 from ..files.lock import locked
-from .job import JOB, LEDGER, PLAN, SHARDS, SUMMARY, Damaged, Job, ledger, remaining
+from . import images as sources
+from . import shard_format
+from .images import ImageItem
+from .job import JOB, LEDGER, PLAN, SHARDS, SUMMARY, Damaged, Job, ledger, remaining, write_plan
 
 
 @dataclass
@@ -40,12 +46,7 @@ def verify(out: str, repair: bool = False) -> Verification:
         except Damaged as error:
             found.faults.append(f"{error}")
             return found
-        name, sha256 = job.plan or (PLAN, job.settings["plan_sha256"])
-        if (plan := atomic.digest(folder / name)) != sha256:
-            found.faults.append(
-                f"{name} is {'missing' if plan is None else 'not the one that the job was begun with'}; it cannot be "
-                "made again: restore it from a backup, or choose another --out"
-            )
+        _plan(job, found, repair)
         _shards(job, found, repair)
         _merged(job, found, repair)
     return found
@@ -60,6 +61,42 @@ def _ledger_lines(folder: Path, found: Verification, repair: bool) -> None:
         if repair:
             atomic.rewrite(path, good)
             found.repaired.append(f"{len(bad)} lines of {LEDGER} were removed")
+
+
+def _plan(job: Job, found: Verification, repair: bool) -> None:
+    """The plan is made again where the shards, or the images as they are now, give the same bytes."""
+    name, sha256 = job.plan or (PLAN, job.settings["plan_sha256"])
+    path = job.out / name
+    if (plan := atomic.digest(path)) == sha256:
+        return
+    what = f"{name} is {'missing' if plan is None else 'not the one that the job was begun with'}"
+    if not repair:
+        found.faults.append(f"{what}; --repair makes it again from the shards or the images, if it can")
+        return
+    again = path.with_name(f".{name}.partial")  # which the next run sweeps away
+    for items in _planned(job):
+        if write_plan(again, items) == sha256:
+            os.replace(again, path)
+            found.faults.append(what)
+            found.repaired.append(f"{name} was made again")
+            return
+    again.unlink(missing_ok=True)
+    found.faults.append(
+        f"{what}; neither the shards nor the images as they are now make it again: restore it from a backup, or choose "
+        "another --out"
+    )
+
+
+def _planned(job: Job) -> Iterator[list[ImageItem]]:
+    """What the plan may have held: the rows of all shards; what the source holds now."""
+    done, first = ledger(job), job.request.decoders[0]
+    if len(done) == job.shards:
+        rows = [row for shard in done for row in shard_format.read(job.shard_path(shard)) if row["decoder"] == first]
+        yield [ImageItem(row["id"], row["path"]) for row in rows]
+    with suppress(OSError, ValueError):
+        items = sources.find(job.request.sources, job.request.globs).items
+        if len(items) == job.images:
+            yield items
 
 
 def _shards(job: Job, found: Verification, repair: bool) -> None:

@@ -10,7 +10,7 @@ from ..files import atomic
 from ..prefect import cache_key
 from . import regression, steps
 from .regression import Checked, Regression
-from .request import RESULTS, Evaluation
+from .request import MANIFEST, RESULTS, Evaluation
 
 HISTORY, CHECKED = "history.jsonl", "checked.json"
 PLAIN = steps.Steps()
@@ -56,9 +56,12 @@ def run(out: str, name: str, request: Evaluation, parts: steps.Steps = PLAIN) ->
         request: of the evaluation. parts: its steps, plain or as tasks.
 
     Raises:
-        as `steps.evaluation`.
+        as `steps.evaluation`. ValueError: the log of earlier runs, or the one to compare with, is damaged.
     """
     folder = Path(out) / name
+    if (baseline := last_good(Path(out))) is not None:  # before hours of answers that could not be compared
+        for file in (RESULTS, MANIFEST):
+            atomic.read_json(baseline / file)
     steps.evaluation(request, str(folder), parts)
     checked = regression.check(folder, last_good(Path(out)))
     atomic.write_json(folder / CHECKED, checked.record())

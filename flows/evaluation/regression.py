@@ -121,7 +121,7 @@ def check(run: Path, baseline: Path | None) -> Checked:
 
 
 def markdown(run: Path, checked: Checked | None = None) -> str:
-    """The run in a page: figures with intervals, and how they compare with the last good run."""
+    """The run in a page of Markdown: figures with intervals, and how they compare with the last good run."""
     request, results = Evaluation.read(run), atomic.read_json(run / RESULTS)
     verdict = "" if checked is None else ": good" if checked.good else ": worse than the last good run"
     lines = [f"# {request.model.name}{verdict}", ""]
@@ -142,7 +142,7 @@ def markdown(run: Path, checked: Checked | None = None) -> str:
             cells = [interval(record["metrics"].get(figure)) for figure in figures]
             rows.append([record["decoder"], *cells, n, record["errors"]])
         lines += [f"## {name}", "", markdown_table(["decoder", *figures, "n", "errors"], rows), ""]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("&", "&amp;").replace("<", "&lt;")  # a page shows HTML that is in it
 
 
 def table(run: Path) -> list[dict[str, Any]]:

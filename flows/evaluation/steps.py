@@ -19,6 +19,7 @@ from ...pipelines.model.spec import load
 from ..benchmarks.base import Benchmark, as_record
 from ..benchmarks.registry import BENCHMARKS
 from ..files import atomic
+from ..files.lock import locked
 from ..files.progress import progress
 from ..files.run_log import logged
 from ..files.run_warnings import begin_run, once_per_run
@@ -154,15 +155,19 @@ def evaluation(request: Evaluation, out: str, steps: Steps = Steps()) -> str:
     """Answer the benchmarks with each decoder in turn, score the answers, write the report. Returns the folder.
 
     The same request in the same folder continues where an earlier run stopped.
+
+    Raises:
+        InUse: another process works on the folder.
     """
-    steps.prepare(request, str(out))
-    for benchmark in request.benchmarks:
-        for decoder in request.decoders:
-            steps.answer(str(out), benchmark, decoder)
-    steps.score(str(out))
-    if request.attention_maps:
-        steps.attend(str(out))
-    steps.report(str(out))
+    with locked(Path(out)):
+        steps.prepare(request, str(out))
+        for benchmark in request.benchmarks:
+            for decoder in request.decoders:
+                steps.answer(str(out), benchmark, decoder)
+        steps.score(str(out))
+        if request.attention_maps:
+            steps.attend(str(out))
+        steps.report(str(out))
     return str(out)
 
 

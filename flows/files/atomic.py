@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 CHECK = "check"  # the field of a line that holds its checksum
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFull(OSError):
@@ -71,6 +71,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: line {error.lineno} is not JSON ({error.msg}).") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply for any file of ours.") from error
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
@@ -146,7 +148,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
     """What a line holds; None if it is bad."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None
@@ -167,7 +169,7 @@ def _room(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise DiskFull(
             error.errno, f"no room to write {path.name} in {path.parent} ({error.strerror}). Nothing that was finished "

@@ -20,6 +20,8 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from . import atomic
+
 NAME, HOLDER, SOFT = "lock", "lock.json", "lock.soft"
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 
@@ -32,10 +34,12 @@ class InUse(OSError):
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of a folder for the length of a block.
 
+    A folder that is made for it and stays empty, since a request was refused, is removed.
+
     Raises:
-        InUse: one is in there. OSError: nothing can be written there, and why.
+        InUse: one is in there. DiskFull: no room for the lock. OSError: nothing can be written there, and why.
     """
-    holder = folder / HOLDER
+    holder, fresh = folder / HOLDER, not folder.exists()
     lock = _acquired(folder)
     try:
         with contextlib.suppress(OSError):  # a full disk must not keep a job from saying what it lacks room for
@@ -44,7 +48,12 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             holder.unlink(missing_ok=True)
-        lock.release()  # the file stays: deleting it would let two in
+            if fresh and {path.name for path in folder.iterdir()} <= {NAME, SOFT}:
+                (folder / NAME).unlink(missing_ok=True)
+        lock.release()  # the file stays where something was written: deleting it would let two in
+        with contextlib.suppress(OSError):
+            if fresh:
+                folder.rmdir()
 
 
 def _acquired(folder: Path) -> BaseFileLock:
@@ -63,6 +72,11 @@ def _acquired(folder: Path) -> BaseFileLock:
             remedy += f"; if you know that it does not run any more, delete {error.lock_file}"
         raise InUse(f"{folder} is in use by {_who(folder / HOLDER)}; {remedy}") from None
     except OSError as error:
+        if error.errno in atomic.FULL:
+            raise atomic.DiskFull(
+                error.errno, f"no room for the lock of {folder} ({error.strerror}). Nothing that was finished is lost: "
+                "make room and start the same command again"
+            ) from error  # fmt: skip
         reason = "a file is in its place" if folder.is_file() else str(error.strerror).lower()
         raise OSError(f"nothing can be written in {folder} ({reason}); choose another --out") from error
 

@@ -13,6 +13,8 @@ from ...metrics.captions_file import read_answers
 from ...metrics.estimate import Estimate
 from .files import Scored, Table, digests
 
+MOST_TEXT = 100_000  # characters of a question or another text of a row; a prompt is far shorter
+
 
 def score_amber(
     path: Path, folder: Path, similarity: str = "wordnet", protocol: str = "official", skip_bad: bool = False
@@ -161,6 +163,9 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[dict[str, Any]]:
                 where = f"line {number}"
                 placed.append((where, _parsed(line, lambda error, where=where: f"{path}: {where}")))  # type: ignore[misc]
     for where, row in placed:
+        texts = row.values() if isinstance(row, Mapping) else ()
+        if (longest := max((len(one) for one in texts if isinstance(one, str)), default=0)) > MOST_TEXT:
+            raise ValueError(f"{path}: {where} has a text of {longest:,} characters; possible: up to {MOST_TEXT:,}.")
         missing = [name for name in needed if not isinstance(row, Mapping) or name not in row]
         if missing:
             raise ValueError(f"{path}: {where} has no {', '.join(missing)}; needed: {', '.join(needed)}.")
@@ -174,6 +179,8 @@ def _parsed(text: str, where: Callable[[json.JSONDecodeError], str]) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where(error)} is not JSON ({error.msg}).") from error
+    except RecursionError as error:
+        raise ValueError("a row of the file is nested too deeply; needed: plain values.") from error
 
 
 def _rows_and_texts(

@@ -1,4 +1,4 @@
-"""Images that come into a job's folder after its plan: a note, and `--add`."""
+"""Images that come into a job's folder or list after its plan: a note, and `--add`."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from veridical.flows.captioning import run, shard_format
 from veridical.flows.captioning.growth import Grown
 from veridical.flows.captioning.request import EMBEDDED, Captioning
 from veridical.flows.captioning.verify import verify
+from veridical.flows.evaluation.answer_file import OtherSettings
 from veridical.pipelines.model.spec import load
 from veridical.pipelines.results import Answer
 
@@ -80,3 +81,44 @@ def test_add_is_for_many_images(veridical, images):
     shown = veridical("caption", images / "10.png", "--add")
     assert shown.exit_code == 2
     assert "--add is for many images: add --out FOLDER" in shown.stderr
+
+
+def listed(path: Path, *numbers: int) -> Path:
+    path.write_text("".join(f"images/{number}.png\n" for number in numbers), encoding="utf-8")
+    return path
+
+
+def test_new_lines_of_a_list_are_added_behind_the_others(images, tmp_path):
+    chosen, out = listed(tmp_path / "some.txt", 30, 10, 50), tmp_path / "out"
+    before = job(chosen, out)
+    assert [row["id"] for row in before] == ["images/10.png", "images/30.png", "images/50.png"]
+    listed(chosen, 20, 30, 10, 50, 40)
+    with pytest.raises(OtherSettings, match=r"some\.txt has changed since .* was planned: --add takes in"):
+        job(chosen, out)
+    after = job(chosen, out, add=True)
+    assert after[:3] == before
+    assert [(row["id"], row["caption"]) for row in after[3:]] == [("images/20.png", "20 3"), ("images/40.png", "40 4")]
+    assert verify(str(out)).faults == []
+    assert job(chosen, out) == after, "the list is known as it is now"
+    assert {row["settings"] for row in after} == {before[0]["settings"]}
+
+
+def test_a_list_that_has_lost_planned_lines_is_refused(images, tmp_path):
+    chosen, out = listed(tmp_path / "some.txt", 10, 30), tmp_path / "out"
+    job(chosen, out)
+    listed(chosen, 20, 30)
+    with pytest.raises(OtherSettings, match=r"1 of 2 planned images are not in .*some\.txt any more, such as "):
+        job(chosen, out, add=True)
+
+
+def test_the_command_notes_that_the_list_of_a_finished_job_has_grown_and_adds(veridical, images, tmp_path):
+    chosen = listed(tmp_path / "some.txt", 10, 30)
+    words = ["caption", chosen, "--out", tmp_path / "out", "--no-prefect", "--format", "jsonl"]
+    assert veridical(*words).exit_code == 0
+    listed(chosen, 10, 20, 30)
+    shown = veridical(*words)
+    assert shown.exit_code == 0
+    assert "note: 1 images have come into" in shown.stderr
+    assert veridical(*words, "--add").exit_code == 0
+    assert len(shard_format.read(tmp_path / "out" / "captions.jsonl")) == 3
+    assert "note" not in veridical(*words).stderr

@@ -121,11 +121,37 @@ def test_a_folder_without_a_job_is_named(tmp_path, veridical):
     assert "is " + str(tmp_path) + " the folder of `veridical caption" in shown.stderr
 
 
-def test_a_plan_that_is_another_is_a_fault_that_cannot_be_repaired(job, veridical):
+@pytest.mark.parametrize("damage", ["gone", "other"])
+@pytest.mark.parametrize("kept", ["shards", "images"])
+def test_a_plan_is_made_again_from_the_shards_or_from_the_images(images, job, veridical, tmp_path, damage, kept):
+    before = contents(job)
+    (job / "plan.parquet").unlink()
+    if damage == "other":
+        (job / "plan.parquet").write_bytes(b"x")
+    shown = veridical("verify", job)
+    assert shown.exit_code == 1
+    assert "; --repair makes it again from the shards or the images, if it can" in shown.stdout
+    if kept == "images":
+        next((job / "shards").iterdir()).unlink()
+    hidden = images.rename(tmp_path / "hidden") if kept == "shards" else None
+    shown = veridical("verify", job, "--repair")
+    if hidden:
+        hidden.rename(images)
+    assert "repaired: plan.parquet was made again" in shown.stdout
+    again(images, job)
+    assert contents(job) == before
+    assert verify(str(job)).faults == []
+
+
+def test_a_plan_that_nothing_makes_again_is_a_fault_that_stays(images, job, veridical):
     (job / "plan.parquet").write_bytes(b"x")
+    next((job / "shards").iterdir()).unlink()
+    next(images.iterdir()).unlink()
     shown = veridical("verify", job, "--repair")
     assert shown.exit_code == 1
-    assert "plan.parquet is not the one that the job was begun with; it cannot be made again" in shown.stdout
+    assert "plan.parquet is not the one that the job was begun with; neither the shards nor the images" in shown.stdout
+    assert (job / "plan.parquet").read_bytes() == b"x"
+    assert sorted(path.name for path in job.glob(".*")) == []
 
 
 def test_a_line_of_an_earlier_version_has_no_checksum_and_counts(images, job):

@@ -155,3 +155,28 @@ def test_a_folder_that_cannot_be_written_in_is_named(tmp_path):
         tmp_path / "file" / "x"
     ):
         pass
+
+
+def test_a_lock_that_there_is_no_room_for_says_so_and_what_to_do(tmp_path, monkeypatch):
+    def full(lock, timeout):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", full)
+    with (
+        pytest.raises(atomic.DiskFull, match=r"no room for the lock of .*out \(No space left on device\)\. Noth"),
+        locked(tmp_path / "out"),
+    ):
+        pass
+
+
+def test_a_folder_that_was_made_for_a_lock_and_holds_nothing_else_goes_again(tmp_path):
+    with pytest.raises(ValueError, match="refused"), locked(tmp_path / "new"):
+        raise ValueError("refused")
+    assert not (tmp_path / "new").exists()
+    with locked(tmp_path / "used"):
+        (tmp_path / "used" / "file").touch()
+    (tmp_path / "there").mkdir()
+    with locked(tmp_path / "there"):
+        pass
+    assert sorted(path.name for path in (tmp_path / "used").iterdir()) == ["file", "lock"]
+    assert (tmp_path / "there" / "lock").exists()

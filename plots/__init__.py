@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..pipelines.attention_maps import AttentionMaps, attention_maps
     from .attention import attention_overlay, head_map
     from .gate import gate_curve
+    from .limits import limit_curve
     from .plane import hallucination_recall
     from .reliability import reliability_diagram
     from .risk import risk_along_caption
@@ -22,12 +23,13 @@ _WHERE = {
     "head_map": ".attention",
     "gate_curve": ".gate",
     "hallucination_recall": ".plane",
+    "limit_curve": ".limits",
     "reliability_diagram": ".reliability",
     "risk_along_caption": ".risk",
 }
 __all__ = [
     "AttentionMaps", "attention_maps", "attention_overlay", "gate_curve", "hallucination_recall", "head_map",
-    "reliability_diagram", "risk_along_caption",
+    "limit_curve", "reliability_diagram", "risk_along_caption",
 ]  # fmt: skip
 
 

@@ -27,13 +27,13 @@ def hallucination_recall(
     """
     import json
 
-    if isinstance(results, str | Path):
-        results = json.loads((Path(results) / "results.json").read_text(encoding="utf-8"))
+    named = isinstance(results, str | Path)
+    every: Any = json.loads((Path(str(results)) / "results.json").read_text("utf-8")) if named else results
     if benchmark not in PLANES:
         raise ValueError(f"{benchmark!r} has no hallucination and recall to draw; possible: {', '.join(PLANES)}.")
-    records = [record for record in results if record["benchmark"] == benchmark]
+    records = [record for record in every if record["benchmark"] == benchmark]
     if not records:
-        there = ", ".join(dict.fromkeys(record["benchmark"] for record in results))
+        there = ", ".join(dict.fromkeys(record["benchmark"] for record in every))
         raise ValueError(f"the results have no {benchmark!r}; they have {there or 'nothing'}.")
     ax, (wrong, found) = axis_of(ax), PLANES[benchmark]
     first = records[0].get("seconds_per_image") or 0

@@ -9,7 +9,7 @@ from ...datasets.boxes import boxes
 from ...datasets.examples import Example
 from ..benchmarks.base import Benchmark, Mark
 from ..report import maps
-from ..report.texts import KINDS, shown_words
+from ..report.texts import shown_words
 from ..report.thumbnails import thumbnails
 from . import answer_file
 from .attention import attention_path, read
@@ -75,10 +75,9 @@ def _example(
         before = None if decoder == PLAIN else plain
         found = shown_words(row["text"], row["tokens"], row["risk"], marks, before)
         answers.append({"text": row["text"], "error": row["error"], "words": found, "risks": list(row["risk"])})
-    wrong = KINDS[False]
     named = {
-        answer["text"][word["s"] : word["e"]].strip(".,;:!?\"'()").lower()
-        for answer in answers for word in answer["words"] if word["k"] == wrong
+        row["text"][mark.start : mark.end].lower()
+        for row, marks in of_each.values() for mark in marks if not mark.right
     }  # fmt: skip
     return {
         "id": example.id, "benchmark": benchmark.name, "image": example.image, "boxes": boxes(example, instances),

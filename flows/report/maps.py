@@ -16,7 +16,7 @@ LEVELS = 15
 def packed(values: NDArray) -> str:
     """A map of any shape as one byte per position, 255 where it is largest."""
     peak = float(values.max()) if values.size else 0.0
-    return base64.b64encode(np.round(255 * values / peak if peak > 0 else values * 0).astype(np.uint8)).decode()
+    return _text(np.round(255 * values / peak if peak > 0 else values * 0).astype(np.uint8))
 
 
 def unpacked(text: str, rows: int, columns: int) -> NDArray:
@@ -41,7 +41,7 @@ def levels(values: NDArray) -> str:
     peak = float(flat.max()) if flat.size else 0.0
     level = np.round(LEVELS * flat / peak if peak > 0 else flat * 0).astype(np.uint8)
     pairs = np.append(level, np.zeros(len(level) % 2, np.uint8)).reshape(-1, 2)
-    return base64.b64encode((pairs[:, 0] << 4 | pairs[:, 1]).astype(np.uint8)).decode()
+    return _text((pairs[:, 0] << 4 | pairs[:, 1]).astype(np.uint8))
 
 
 def of_words(row: dict[str, Any], starts: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -50,7 +50,8 @@ def of_words(row: dict[str, Any], starts: Sequence[tuple[int, int]]) -> dict[str
     row: of a file of attention (`evaluation.attention`). starts: (start, end) of each word in characters.
     """
     rows, columns = row["grid"]
-    maps, chances = [], []
+    maps: list[str] = []
+    chances: list[float | None] = []
     for start, end in starts:
         inside = [number for number, (a, b) in enumerate(row["spans"]) if a < end and b > start and a < b]
         if not inside:
@@ -60,3 +61,7 @@ def of_words(row: dict[str, Any], starts: Sequence[tuple[int, int]]) -> dict[str
         maps.append(levels(coarse(unpacked(row["maps"][inside[0]], rows, columns))))
         chances.append(round(min(row["probability"][number] for number in inside), 3))
     return {"grid": [min(rows, LARGEST), min(columns, LARGEST)], "area": row["area"], "maps": maps, "chances": chances}
+
+
+def _text(values: NDArray) -> str:
+    return base64.b64encode(values.tobytes()).decode()

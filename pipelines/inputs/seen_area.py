@@ -22,15 +22,18 @@ def seen_area(processor: Any, width: int, height: int) -> Area:
     >>> seen_area(N(image_processor=clip), 200, 100)
     (0.25, 0.0, 0.75, 1.0)
     """
-    images = getattr(processor, "image_processor", None)
+    images: Any = getattr(processor, "image_processor", None)
     if not getattr(images, "do_center_crop", False):
         return WHOLE
     cut, size = images.crop_size, images.size if getattr(images, "do_resize", True) else {}
-    side = lambda where, name: where.get(name) if hasattr(where, "get") else getattr(where, name, None)
-    shortest = side(size, "shortest_edge")
+    shortest = _side(size, "shortest_edge")
     scale = shortest / min(width, height) if shortest else 1.0
-    wide, high = scale * width, scale * height
-    if side(size, "height") and side(size, "width"):
-        wide, high = side(size, "width"), side(size, "height")
-    x, y = (1 - side(cut, "width") / wide) / 2, (1 - side(cut, "height") / high) / 2
+    wide, high = _side(size, "width") or scale * width, _side(size, "height") or scale * height
+    x, y = (1 - _side(cut, "width") / wide) / 2, (1 - _side(cut, "height") / high) / 2
     return (x, y, 1 - x, 1 - y)
+
+
+def _side(size: Any, name: str) -> float:
+    """A side of a size, which is a mapping or an object; 0 where it has none of this name."""
+    found = size.get(name) if hasattr(size, "get") else getattr(size, name, None)
+    return float(found or 0)

@@ -22,12 +22,13 @@ def large_run(folder: Path, count: int = 1000, maps: int = 1000) -> Path:
     examples = BENCHMARKS["chair"].examples(request.source)
     from veridical.datasets.world import scene
 
+    captions = [" ".join(scene("test", place).captions[:2]) for place in range(count)]
     for number, decoder in enumerate(request.decoders):
         lines, seen = [], []
         for place, example in enumerate(examples):
-            text = " ".join(scene("test", place).captions[:2]) + " There is a quiet feeling over it all."
+            text = captions[place] + " There is a quiet feeling over it all."
             if (place + number) % (3 + 2 * number) == 0:
-                text += f" There is also a <b>{ABSENT[place % 3]}</b> & a \u2028 mark."
+                text += f" There is also a <b>{ABSENT[place // 3 % 3]}</b> & a \u2028 mark."
             words = text.split()
             risk = [round((7 * at + place) % 11 / 11, 3) for at in range(len(words))]
             lines.append({

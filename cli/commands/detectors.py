@@ -139,8 +139,10 @@ def evaluate_detectors(
     ),
 )  # fmt: skip
 def calibrate_detectors(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of evaluate-detectors whose risks curves are fitted to.")],
-    out: Annotated[Path, typer.Option(help="Folder for the calibrations, one file per detector.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Curves are fitted to the risks in these folders of evaluate-detectors.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder for the calibrations, one file per detector.")],
     test: Annotated[
         list[Path] | None, typer.Option(
             help="A folder of evaluate-detectors on other images; repeat the option for several.",

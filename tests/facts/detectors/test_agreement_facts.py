@@ -70,6 +70,11 @@ def test_the_first_member_of_a_group_decides(numbers, groups):
     assert clusters(numbers, lambda a, b: abs(a - b) <= 1) == groups
 
 
+def test_an_answer_that_fits_two_groups_stays_in_the_first():
+    """The released code of semantic entropy moves it to the last."""
+    assert clusters([0, 2, 1], lambda a, b: abs(a - b) <= 1) == [0, 1, 0]
+
+
 def test_answers_that_name_the_same_objects_are_equal_and_a_judge_takes_the_place_of_texts_and_objects():
     same = AnswerAgreement().relation(Chair())
     assert same("A puppy.", "There is a dog")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .icd import ICD as ICD
     from .imbalanced import Imbalanced as Imbalanced
     from .m3id import M3ID as M3ID
+    from .marine import MARINE as MARINE
     from .pai import PAI as PAI
     from .project_away import ProjectAway as ProjectAway
     from .rbd import RBD as RBD
@@ -207,6 +208,15 @@ NAMES = {
         differs=(
             "Formula and values are the released code's; the paper's text was not read. Its start token in front of "
             "the description, its half precision and its D above 1 are not reproduced. official() is the same."
+        ),
+    ),
+    "marine": Method(
+        "marine:MARINE", paper="2402.08680",
+        changes="logits, with those under a prompt that names the image's objects",
+        cost="2 forwards per token, after a detector of objects",
+        differs=(
+            "The sentence with the objects is ours. The released code drops masks, so that answers depend on what "
+            "shares the batch, and draws one of four sentences; neither is reproduced. official() is the same."
         ),
     ),
     "vaf": Method(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..model import families
 from ..model.layout import Layout
+from .rows import Rows
 
 
 def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -32,4 +33,4 @@ def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         raise ValueError("rows must be padded on the left: set processor.tokenizer.padding_side = 'left'")
     if (positions := out.pop("position_ids", None)) is not None:
         families.check_positions(lvlm.model, out, positions)
-    return families.with_blank_image(lvlm.model, out)
+    return Rows.about(families.with_blank_image(lvlm.model, out), getattr(inputs, "images", None))

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..model.families import family, q_former_first
 from ..model.layout import Layout
 from .images import passed_on
+from .rows import Rows
 
 
 def prompt_of(layout: Layout, question: str | Sequence[str], system: str | None = None, images: int = 1) -> str:
@@ -34,7 +35,7 @@ def prepare(
         return_tensors="pt",
     )
     tensors = {name: value.to(layout.device) for name, value in rows.items() if isinstance(value, Tensor)}
-    return q_former_first(tensors)
+    return Rows.about(q_former_first(tensors), shown)
 
 
 def conversation(question: str | Sequence[str], images: int = 1, system: str | None = None) -> list[dict]:

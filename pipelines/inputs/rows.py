@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 _ROW_FILL = {"attention_mask": 0, "token_type_ids": 0, "mm_token_type_ids": 0}
+
+
+class Rows(dict[str, Tensor]):
+    """Rows of tokens that say which images they are about. images: of each row; None where that is not known."""
+
+    images: Sequence[Sequence[Any]] | None = None
+
+    @classmethod
+    def about(cls, tensors: Mapping[str, Tensor], images: Sequence[Sequence[Any]] | None) -> Rows:
+        out = cls(tensors)
+        out.images = images
+        return out
 
 
 def pad_left(rows: Sequence[Tensor], fill: int) -> Shaped[Tensor, "row position"]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from veridical.decoders.agla import AGLA
 from veridical.decoders.code import CODE
+from veridical.decoders.marine import MARINE
 from veridical.pipelines.registry import DECODERS
 
 
@@ -35,6 +36,15 @@ class SomeWords:
     def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         sums = (inputs["input_ids"] * inputs["attention_mask"]).sum(1)
         return [torch.tensor([20, 21 + value % 2, 22][: 2 + value % 2]) for value in sums.tolist()]
+
+
+@dataclass(frozen=True)
+class WordsBehind:
+    """A guide for MARINE that needs no processor: one or two words behind the prompt, by what its ids add up to."""
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        rows = [row[mask.bool()] for row, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+        return [torch.cat([row, row.new_tensor([21, 22][: 1 + int(row.sum()) % 2])]) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,11 @@ ENTRIES = {
         neutral="code:max_new_tokens=0",
         no_faint="distance and cut follow from the two branches alone",
         acting=CODE(description=SomeWords()),
+    ),
+    "marine": Entry(
+        neutral="marine:gamma=0",
+        faint=MARINE(gamma=1e-6, guide=WordsBehind()),
+        acting=MARINE(guide=WordsBehind()),
     ),
     "vaf": Entry(neutral="vaf:boost=0,suppress=0", faint="vaf:boost=1e-6,suppress=1e-6"),
     "heads_guided": Entry(neutral="heads_guided:alpha=0", faint="heads_guided:alpha=1e-6"),

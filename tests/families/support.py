@@ -59,6 +59,7 @@ ACTING: dict[str, Callable[[], Any]] = {
     "icd": lambda: "icd:prefix_ids=(20,21,22,23)",
     "agla": lambda: DECODERS.type("agla")(view=half_dark),
     "code": lambda: entry("code").acting,
+    "marine": lambda: entry("marine").acting,
     "ritual": lambda: DECODERS.type("ritual")(view=half_dark),
 }
 
@@ -233,7 +234,7 @@ in `tests/families` hold more of each pair: neutral strength is plain decoding (
 
 It says that a method is computed right on the family, not that it helps there. Methods that need something of yours
 had a stand-in: `agla` and `ritual` a view that dims the image (`ritual`'s own transformations take whole images, not
-tiles), `icd` its prefix as tokens, `code` a description of two or three tokens, `dhcp` and `halp` probes with random
-weights, `dhcp` images of one shape. Where a paper's values cannot show on so small a model, others were taken
-(`ACTING`, `PROCEDURE` in tests/families/support.py). `veridical check MODEL` measures on a real checkpoint what can be
-measured there."""
+tiles), `icd` its prefix as tokens, `code` a description of two or three tokens, `marine` a prompt that is one or two
+tokens longer, `dhcp` and `halp` probes with random weights, `dhcp` images of one shape. Where a paper's values cannot
+show on so small a model, others were taken (`ACTING`, `PROCEDURE` in tests/families/support.py). `veridical check
+MODEL` measures on a real checkpoint what can be measured there."""

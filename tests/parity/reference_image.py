@@ -149,3 +149,15 @@ def code(reference, ids, pixels, steps, description, power=0.7) -> Run:
         return out
 
     return greedy(steps, logits_after)
+
+
+def marine(reference, ids, pixels, steps, guided, gamma=0.7) -> Run:
+    """guided: the whole prompt of the second branch."""
+
+    def logits_after(new):
+        plain, other = (reference(prompt, pixels, new).logits[-1].log_softmax(-1) for prompt in (ids, guided))
+        mixed = [(1 - gamma) * float(a) + gamma * float(b) for a, b in zip(plain, other, strict=True)]
+        level = math.log(sum(math.exp(value) for value in mixed))
+        return torch.tensor([value - level for value in mixed], dtype=torch.float64)
+
+    return greedy(steps, logits_after)

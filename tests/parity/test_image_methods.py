@@ -9,6 +9,7 @@ import torch
 import veridical
 from veridical.decoders.code import CODE
 from veridical.decoders.heads_guided import HeadsGuided
+from veridical.decoders.marine import MARINE
 from veridical.decoders.pai import PAI
 from veridical.decoders.ritual import RITUAL
 from veridical.decoders.sid import SID
@@ -158,6 +159,18 @@ def test_code_contrasts_with_the_description_in_the_images_place(tiny, power):
     decoder = CODE(power=power, description=lambda inputs: texts)
     own = lambda ids: texts[[torch.equal(ids, row[0]) for row in tiny.rows].index(True)]
     hold(tiny, [decoder], lambda *given: image.code(*given, own(given[1]), power))
+
+
+# ---------------------------------------------------------------------- MARINE
+
+
+@pytest.mark.parametrize("gamma", [0.7, 0.3, 1.0, 1.5])
+def test_marine_mixes_in_the_guided_prompts_distribution(tiny, gamma):
+    prompts = [torch.cat([ids[:-2], torch.tensor(extra), ids[-2:]])
+               for (ids, _), extra in zip(tiny.rows, ([7, 33, 60], [9]), strict=True)]  # fmt: skip
+    own = lambda ids: prompts[[torch.equal(ids, row[0]) for row in tiny.rows].index(True)]
+    decoder = MARINE(gamma=gamma, guide=lambda inputs: prompts)
+    hold(tiny, [decoder], lambda *given: image.marine(*given, own(given[1]), gamma))
 
 
 # ---------------------------------------------------------------------- without a cache, and the text once more

@@ -20,7 +20,7 @@ from ...contract import table
 
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.compatibility.DoubtfulPair")
 
-CONTRASTS = ["vcd", "icd", "m3id", "avc", "agla", "rbd", "pai", "imbalanced", "ritual", "sid", "code"]
+CONTRASTS = ["vcd", "icd", "m3id", "avc", "agla", "rbd", "pai", "imbalanced", "ritual", "sid", "code", "marine"]
 GUIDES = ["m3id", "pai", "imbalanced"]
 MIXED = ("sla", "vista", "deco")
 INSIDE = ["var", "vhr", "vsv", "vista", "pai", "imbalanced", "vaf", "heads_guided", "spin", "project_away"]

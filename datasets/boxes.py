@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import coco
-from .examples import WORLD, Example
-from .world import scene
+from .examples import WORLD, Example, drawn
 
 
 class Box(NamedTuple):
@@ -32,8 +31,7 @@ def boxes(example: Example, instances: Path | None = None) -> list[Box]:
     True
     """
     if example.image.startswith(WORLD):
-        split, _, index = example.image.removeprefix(WORLD).partition("/")
-        return [Box(thing.category, *map(float, thing.box)) for thing in scene(split, int(index)).objects]
+        return [Box(thing.category, *map(float, thing.box)) for thing in drawn(example.image).objects]
     return [] if instances is None else _by_image(instances).get(example.image_id, [])
 
 

@@ -62,8 +62,17 @@ class Example:
         """
         if self.path is not None:
             return Image.open(self.path)
-        split, index, *setting = self.image.removeprefix(WORLD).split("/")
-        return (controlled(split, int(index), Setting.read(setting[0])) if setting else _scene(split, int(index))).image
+        return drawn(self.image).image
+
+
+def drawn(address: str) -> Scene:
+    """The scene of an address: "world:test/17", or a controlled one, "world:test/17/size=24".
+
+    Raises:
+        ValueError: no such split, index or setting.
+    """
+    split, index, *setting = address.removeprefix(WORLD).split("/")
+    return controlled(split, int(index), Setting.read(setting[0])) if setting else _scene(split, int(index))
 
 
 def world_captions(split: str = "test", limit: int = POPE_SAMPLE) -> list[Example]:

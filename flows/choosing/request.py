@@ -95,7 +95,8 @@ class Choice:
         """The run of candidates with the detector reading along."""
         generation = {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
         return Evaluation(
-            self.model, decoders, [self.detector], [BENCHMARK], self.source, self.batch_size, generation
+            self.model, decoders, [self.detector], [BENCHMARK], self.source, self.batch_size, generation,
+            attention_maps=0,
         )
 
     def record(self) -> dict[str, Any]:

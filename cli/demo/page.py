@@ -79,8 +79,8 @@ def page(lvlm: Any) -> Any:
             run, [image, question, methods, judges, length], [state, plain, mitigated, overlay, line],
             api_name="describe", concurrency_limit=1,
         )  # fmt: skip
-        plain.select(at(0), [state, image], [overlay, line], api_name=False)
-        mitigated.select(at(1), [state, image], [overlay, line], api_name=False)
+        plain.select(at(0), [state, image], [overlay, line], api_visibility="private")
+        mitigated.select(at(1), [state, image], [overlay, line], api_visibility="private")
     return blocks
 
 

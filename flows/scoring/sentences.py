@@ -43,7 +43,7 @@ def _captions(written: Mapping[str, Comparison], equal: Mapping[str, Comparison]
 
 
 def _questions(table: Mapping[str, Comparison]) -> str:
-    parts = []
+    parts: list[str] = []
     for name, better, worse in (("f1", "answers better", "answers worse"), ("accuracy", "is right more", "less")):
         if name in table and not parts:
             one = table[name]
@@ -51,6 +51,6 @@ def _questions(table: Mapping[str, Comparison]) -> str:
             parts.append(f"{words} ({name} {change(one)})")
     if (yes := table.get("yes_ratio")) is not None:
         direction = "more often" if yes.difference.value > 0 else "less often"
-        told = "no other share of yes shown" if yes.verdict == "inside the noise" else f"says yes {direction}"
-        parts.append(f"{told} (yes_ratio {change(yes)})")
+        shown = "no other share of yes shown" if yes.verdict == "inside the noise" else f"says yes {direction}"
+        parts.append(f"{shown} (yes_ratio {change(yes)})")
     return ", ".join(parts)

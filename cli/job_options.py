@@ -133,6 +133,7 @@ def run(
         if new is not None and not (new and more.add):
             if new:
                 echo(f"note: {note(job, new)}", err=True)
+            _settle(job.out)
             _report(job.out / SUMMARY)
             return
     check_names(list(request.decoders), list(request.detectors), [], request.model.name)
@@ -141,6 +142,16 @@ def run(
         summary = _run(request, out, more, watch, prefect, spread)
     if summary is not None:  # else one of several processes, another of which reports
         _report(Path(summary))
+
+
+def _settle(out: Path) -> None:
+    """Tell Prefect of a run whose end it could not be told of, unless somebody works in the folder."""
+    from ..flows.files.lock import InUse, locked
+    from ..flows.prefect import flow_runs
+
+    if (out / flow_runs.NAME).is_file():
+        with suppress(InUse), locked(out):
+            flow_runs.settle(out)
 
 
 def _report(path: Path) -> None:
@@ -168,7 +179,8 @@ def _run(
         from ..flows.captioning.run import captioning
 
         return captioning(request, out, more.retry_errors, watch=watch, add=more.add)
-    from ..flows.caption import overnight
+    from ..flows import caption as flows
 
-    with spread.running(overnight) as flow:
-        return str(flow(request, out, more.retry_errors, watch, more.add))
+    with spread.running(flows.overnight) as flow:
+        needed = bool(prefect) or spread.runner != "local"
+        return flows.run(flow, request, out, more.retry_errors, watch, more.add, needed)

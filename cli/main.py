@@ -45,7 +45,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
             stream.reconfigure(errors="replace")  # a terminal without arrows shows "?", and the program goes on
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        if telemetry := sys.modules.get("veridical.flows.prefect.telemetry"):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            telemetry.leave(ended.code if isinstance(ended.code, int) else 1)
+        raise
 
 
 def _show_version(wanted: bool) -> None:

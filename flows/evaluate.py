@@ -5,6 +5,7 @@ name it as `veridical.flows.evaluate:evaluate`.
 """
 
 # no annotations as text here: Prefect hands a served flow on without the names of its module
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from prefect import flow
 from .evaluation import steps
 from .evaluation.request import Evaluation
 from .files.run_warnings import warn_once
-from .prefect import artifacts, runners
+from .prefect import artifacts, flow_runs, runners
 from .prefect.tasks import as_task, unless_bad_input
 
 TASKS = steps.Steps(
@@ -58,6 +59,10 @@ DEFAULT = Evaluation()
 @flow(name="evaluate", persist_result=False)
 def evaluate(request: Evaluation = DEFAULT, out: str = "runs/evaluation") -> str:
     """Answer benchmarks with each decoder of a request in turn, score the answers, write the report."""
-    folder = steps.evaluation(request, out, tasks())
-    artifacts.publish(Path(folder))
+    parts = tasks()
+    try:
+        folder = steps.evaluation(request, out, replace(parts, prepare=flow_runs.announced(parts.prepare)))
+        artifacts.publish(Path(folder))
+    finally:
+        flow_runs.forget(Path(out))
     return folder

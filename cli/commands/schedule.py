@@ -147,12 +147,13 @@ def _once(settings: dict[str, Any], gpu: str | None, prefect: bool) -> None:
             except regression.Regression as error:
                 raise typer.Exit(_report(error)) from None
             return
-        from ...flows.prefect.runners import start_server
+        from ...flows.prefect.runners import one_server
         from ...flows.scheduled import scheduled
 
-        start_server()
         try:
-            results(Path(scheduled(**settings, gpu=gpu)))
+            with one_server():
+                folder = scheduled(**settings, gpu=gpu)
+            results(Path(folder))
         except regression.Regression as error:
             raise typer.Exit(_report(error)) from None
 

@@ -17,6 +17,7 @@ from ..captioning.request import Captioning
 from ..captioning.watch import UNWATCHED, Watch
 from .runners import NoRunner, check
 
+RANKS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK")
 LONGEST = datetime.timedelta(days=30)  # that a process waits for the others
 
 
@@ -32,12 +33,16 @@ def caption(
         as `captioning.captioning`.
     """
     check("accelerate", None, None)
-    if "LOCAL_RANK" not in os.environ:
+    rank, on_cpu = _rank(), os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    if rank is None and not on_cpu:
         raise NoRunner(
             "--runner accelerate is for processes that accelerate starts: `accelerate launch --multi_gpu "
             "--num_processes 8 --no_python veridical caption … --runner accelerate`."
         )
-    _take_gpu(int(os.environ["LOCAL_RANK"]))
+    if on_cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:
+        _take_gpu(rank or 0)
     from accelerate import PartialState
 
     state = PartialState(cpu=True, timeout=LONGEST)  # barriers go over the CPU: the GPUs belong to the models
@@ -83,6 +88,14 @@ def _each(
 def _mine(numbers: Sequence[int], state: Any) -> list[int]:
     """By number, not by place: processes that look at different moments agree on whose a shard is."""
     return [number for number in numbers if number % state.num_processes == state.process_index]
+
+
+def _rank() -> int | None:
+    """This process's number on its machine, as a launch or MPI says it.
+
+    None outside of one, and for `accelerate launch --cpu` without MPI, which starts a single process.
+    """
+    return next((int(os.environ[name]) for name in RANKS if name in os.environ), None)
 
 
 def _take_gpu(rank: int) -> None:

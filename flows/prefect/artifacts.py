@@ -6,7 +6,6 @@ module imports Prefect.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -26,8 +25,8 @@ from prefect.logging import get_logger
 
 from ..evaluation import regression, request
 from ..files.progress import LISTENER
+from . import telemetry
 
-EVERY = 5.0  # seconds between two updates of a bar
 REPORT, TABLE, LINK = "evaluation-report", "evaluation-table", "evaluation-html"
 
 
@@ -57,28 +56,27 @@ def progressing() -> Iterator[None]:
     if not _in_a_run():
         yield
         return
-    token = LISTENER.set(_Bars())
+    reporter = telemetry.Reporter(_Bars())
+    token = LISTENER.set(reporter)
     try:
         yield
     finally:
         LISTENER.reset(token)
+        reporter.close()
 
 
 class _Bars:
-    """Receives every step of a bar; reports to Prefect the first, the last, and one every few seconds."""
+    """Shows each bar as an artifact."""
 
     def __init__(self) -> None:
-        self._bars: dict[str, tuple[UUID, float]] = {}
+        self._numbers: dict[str, UUID] = {}
 
     def __call__(self, title: str, percent: float, text: str) -> None:
-        with _tolerant("progress"):
-            if title not in self._bars:
-                created = create_progress_artifact(percent, description=f"{title}: {text}")
-                self._bars[title] = cast(UUID, created), time.monotonic()  # a coroutine only inside an event loop
-            elif percent >= 100 or time.monotonic() - self._bars[title][1] >= EVERY:
-                number = self._bars[title][0]
-                self._bars[title] = number, time.monotonic()
-                update_progress_artifact(number, percent, f"{title}: {text}")
+        if (number := self._numbers.get(title)) is not None:
+            update_progress_artifact(number, percent, f"{title}: {text}")
+        else:
+            created = create_progress_artifact(percent, description=f"{title}: {text}")
+            self._numbers[title] = cast(UUID, created)  # a coroutine only inside an event loop
 
 
 @contextmanager

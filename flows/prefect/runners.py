@@ -5,21 +5,27 @@ A worker that dies is replaced, and what it was at is done again by another. Imp
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
-import signal
-import threading
+import secrets
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from ..files.run_warnings import begin_run, warn_once
+from . import telemetry
 
 RUNNERS = ("local", "dask", "ray", "accelerate")
 OF_PREFECT = ("dask", "ray")  # its task runners
 _EXTRA = {"dask": "prefect_dask", "ray": "prefect_ray"}
 AHEAD = 4  # tasks per worker that are handed out before one is finished
+LOOPBACK = "127.0.0.1"
+# of Dask's processes, whose page of figures listens too, on another address unless it is named
+_ONLY_HERE = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0"}
+RAY = (2, 52)  # the first with a token that its processes ask of each other
+RAY_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": Ray listens on loopback alone, on Linux too
 F = TypeVar("F")
 
 
@@ -38,6 +44,11 @@ def check(kind: str, workers: int | None, address: str | None) -> None:
     if kind in _EXTRA and importlib.util.find_spec(_EXTRA[kind]) is None:
         name = _EXTRA[kind].replace("_", "-")
         raise NoRunner(f"--runner {kind} needs the package {name}: pip install 'veridical[{kind}]'")
+    if kind == "ray" and _version("ray") < RAY:
+        raise NoRunner(
+            f"--runner ray needs ray {'.'.join(map(str, RAY))} or newer, which asks for a token before it runs code; "
+            f"found {importlib.metadata.version('ray')}: pip install --upgrade 'veridical[ray]'"
+        )
     if kind in ("local", "accelerate") and (workers is not None or address is not None):
         more = "`accelerate launch` says how many" if kind == "accelerate" else "use --runner dask or ray"
         raise NoRunner(f"--runner {kind} takes no --workers or --cluster: {more}.")
@@ -64,47 +75,33 @@ def running(flow: F, kind: str, workers: int | None, address: str | None, gpus: 
     """
     check(kind, workers, address)
     if kind == "local":
-        start_server()
-        yield flow
+        with telemetry.brief(), one_server():
+            yield flow
         return
     if kind == "accelerate":
         raise NoRunner("--runner accelerate is for `veridical caption … --out`: use local, dask or ray.")
     gpus = min(_gpus(), 1) if gpus is None else gpus
     count = workers or _gpus() or max(1, (os.cpu_count() or 2) // 2)
     with ExitStack() as stack:
-        stack.enter_context(_one_server())
+        stack.enter_context(telemetry.brief())
+        stack.enter_context(one_server())
         spread_over = (_dask if kind == "dask" else _ray)(stack, count, address, gpus)
         flow_: Any = flow
         yield flow_.with_options(task_runner=spread_over)
 
 
-def start_server() -> str | None:
-    """Start Prefect's temporary server where none is configured, deaf to Ctrl-C. Gives its address.
+@contextmanager
+def one_server() -> Iterator[None]:
+    """A Prefect server for a block: the configured one, or a temporary one that ends with this process."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    Prefect would start it by itself, and a terminal's Ctrl-C would end it before the run has reported its end, which
-    then is tried for more than a minute. Signals that a thread blocks are blocked in a process that it starts.
-    """
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL
+    from . import temporary_server
 
     if PREFECT_API_URL.value():
-        return None
-    server, failed = SubprocessASGIServer(), []
-
-    def start() -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            server.start()
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=start, daemon=True)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return str(server.api_url)
+        yield
+        return
+    with temporary_server.running() as url, temporary_settings({PREFECT_API_URL: url}):
+        yield
 
 
 def is_away() -> bool:
@@ -196,6 +193,7 @@ def _dask(stack: ExitStack, workers: int, address: str | None, gpus: int) -> Any
 def cluster(workers: int, gpus: int = 0) -> Any:
     """A Dask cluster on this machine: processes of one thread, each with GPUs that no other sees.
 
+    All of them listen on this machine's loopback alone, for whoever reaches a worker can have it run any code.
     Memory is not limited: a model is as large as it is, and a worker that is stopped for it would be stopped again.
     """
     from distributed import Nanny, Scheduler, SpecCluster
@@ -207,15 +205,17 @@ def cluster(workers: int, gpus: int = 0) -> Any:
         if len(mine) < gpus:
             raise NoRunner(f"{workers} workers with {gpus} GPU each, but {len(seen)} GPUs here: use fewer --workers.")
         spec[number] = {"cls": Nanny, "options": {
-            "nthreads": 1, "memory_limit": 0, "dashboard": False,
+            "nthreads": 1, "memory_limit": 0, "dashboard": False, **_ONLY_HERE,
             "resources": {"GPU": gpus} if gpus else None,
             "env": {"CUDA_VISIBLE_DEVICES": ",".join(mine)} if gpus else {},
         }}  # fmt: skip
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1", "port": 0}}
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0, **_ONLY_HERE}}
     return SpecCluster(workers=spec, scheduler=scheduler, name="veridical")
 
 
 def _ray(stack: ExitStack, workers: int, address: str | None, gpus: int) -> Any:
+    if address is None:
+        stack.enter_context(_closed())  # before Ray is imported
     from prefect_ray import RayTaskRunner
     from prefect_ray.context import remote_options
 
@@ -227,15 +227,27 @@ def _ray(stack: ExitStack, workers: int, address: str | None, gpus: int) -> Any:
 
 
 @contextmanager
-def _one_server() -> Iterator[None]:
-    """A Prefect server that all workers reach: the configured one, or a temporary one for all of them together."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+def _closed() -> Iterator[None]:
+    """A local Ray that nobody else reaches: its processes ask each other for a secret, and listen on loopback.
 
-    if (url := start_server()) is None:
+    Ray reads these variables when it is imported and started. Those that the user has set stay.
+    """
+    wanted = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), RAY_CLUSTERS: "0"}
+    if "RAY_AUTH_MODE" in os.environ:
+        del wanted["RAY_AUTH_MODE"], wanted["RAY_AUTH_TOKEN"]
+    changes = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ |= changes
+    try:
         yield
-        return
-    with temporary_settings({PREFECT_API_URL: url}):
-        yield
+    finally:
+        for name in changes:
+            os.environ.pop(name, None)
+
+
+def _version(package: str) -> tuple[int, ...]:
+    """The first two numbers of an installed version; one that cannot be read is new enough."""
+    numbers = importlib.metadata.version(package).split(".")[:2]
+    return tuple(map(int, numbers)) if all(map(str.isdigit, numbers)) else (999,)
 
 
 def _width() -> int:

@@ -20,10 +20,11 @@ from veridical.flows.captioning import run
 from veridical.flows.captioning.request import Captioning
 from veridical.flows.evaluation import answer_file
 from veridical.flows.files import atomic
-from veridical.flows.prefect import runners
+from veridical.flows.prefect import accelerate, runners
 from veridical.pipelines.registry import UnknownName
 
 from ..evaluations import request
+from .open_sockets import listening
 
 ASKED = {"shard_size": 3, "batch_size": 2, "generation": {"max_new_tokens": 4}}
 VARYING = {"ledger.jsonl", "timings.jsonl", "lock"}  # seconds, and who was at work
@@ -75,11 +76,19 @@ def test_two_workers_of_dask_write_what_one_process_writes(images, plain, cluste
         assert flow(Captioning([str(images)], **ASKED), str(out)) == str(out / "summary.json")
     assert contents(out) == plain
     assert sorted(shards(out)) == list(range(8)), "every shard once"
-    assert len(plain) == 8 + 5
+    assert len(plain) == 8 + 6
     asked = {"artifacts": {"type": {"any_": ["progress"]}}}
     made = httpx.post(f"{prefect_server}/artifacts/filter", json=asked, timeout=60).json()  # those of other tests too
     told = [(one["data"], one["description"]) for one in made if one["description"].startswith("captions: ")]
     assert told == [(100.0, "captions: 24 of 24 images")]
+
+
+@dask
+def test_dask_listens_on_loopback_alone_its_scheduler_its_nannies_and_its_workers(cluster):
+    """Whoever reaches one of them can have it run any code."""
+    opened = listening()
+    assert len(opened) >= 5, "a scheduler, two nannies, two workers"
+    assert {address for address, _ in opened} <= {"127.0.0.1", "::1"}
 
 
 @dask
@@ -226,6 +235,23 @@ def test_two_processes_of_accelerate_write_what_one_process_writes(images, plain
     assert sorted(shards(out)) == list(range(8))
 
 
+def test_accelerate_on_the_cpu_is_one_process_and_does_the_whole_job(images, plain, tmp_path, monkeypatch):
+    """`accelerate launch --cpu` starts the program with this variable and without a rank."""
+    from accelerate import PartialState
+
+    for name in accelerate.RANKS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    try:
+        path = accelerate.caption(Captioning([str(images)], **ASKED), str(tmp_path / "out"))
+    finally:
+        PartialState._reset_state()
+    assert path == str(tmp_path / "out" / "summary.json")
+    assert contents(tmp_path / "out") == plain
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "", "nobody computes on a GPU"
+
+
 # -- what cannot run -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -248,38 +274,42 @@ def test_what_cannot_run_is_said_before_anything_is_loaded(veridical, images, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("version", "told"), [("2.51.9", "needs ray 2.52 or newer"), ("2.52.0", ""), ("3.0", "")])
+def test_a_ray_that_asks_for_no_token_is_refused(monkeypatch, version, told):
+    monkeypatch.setattr(runners.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(runners.importlib.metadata, "version", lambda name: version)
+    if not told:
+        runners.check("ray", None, None)
+        return
+    with pytest.raises(runners.NoRunner, match=told + r", which asks for a token .*; found 2\.51\.9: pip install"):
+        runners.check("ray", None, None)
+
+
+def test_a_local_ray_has_a_secret_that_goes_with_it_and_what_is_set_stays(monkeypatch):
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", runners.RAY_CLUSTERS)
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    secrets = set()
+    for _ in range(2):
+        with runners._closed():
+            assert (os.environ["RAY_AUTH_MODE"], os.environ[runners.RAY_CLUSTERS]) == ("token", "0")
+            secrets.add(os.environ["RAY_AUTH_TOKEN"])
+    assert len(secrets) == 2
+    assert min(map(len, secrets)) == 64
+    assert not set(names) & set(os.environ)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv(runners.RAY_CLUSTERS, "1")
+    with runners._closed():
+        assert "RAY_AUTH_TOKEN" not in os.environ
+        assert os.environ[runners.RAY_CLUSTERS] == "1"
+
+
 def test_a_missing_extra_says_what_to_install(veridical, images, tmp_path, monkeypatch):
     monkeypatch.setattr(runners.importlib.util, "find_spec", lambda name: None)
     for kind in ("ray", "dask"):
         done = veridical("caption", images, "--out", tmp_path / "out", "--runner", kind)
         assert done.exit_code == 2
         assert f"--runner {kind} needs the package prefect-{kind}: pip install 'veridical[{kind}]'" in done.stderr
-
-
-def test_ctrl_c_in_a_terminal_does_not_end_the_temporary_server(monkeypatch):
-    """It goes to all processes of the terminal. What starts the server here is a program that says what it ignores."""
-    from prefect.server.api import server
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    told = []
-
-    class Server:
-        api_url = "http://here/api"
-
-        def start(self):
-            code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
-            told.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-
-    monkeypatch.setattr(server, "SubprocessASGIServer", Server)
-    with temporary_settings({PREFECT_API_URL: None}):
-        assert runners.start_server() == "http://here/api"
-    assert told == ["True\n"]
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "this thread is as it was"
-    with temporary_settings({PREFECT_API_URL: "http://there/api"}):
-        assert runners.start_server() is None
-    monkeypatch.setattr(Server, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no port")))
-    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(RuntimeError, match="no port"):
-        runners.start_server()
 
 
 def test_workers_are_for_many_images(veridical, images):

@@ -123,6 +123,9 @@ class Gate(Decoder):
         for declared in declarations_of(DECODERS.make(self.decoder, lvlm.name), lvlm, inputs):
             if isinstance(declared, LogitsEdit):
                 yield LogitsEdit(partial(door.logits, declared))
+            elif isinstance(declared, ResidualEdit) and declared.at == "vision_mlp":
+                if self.prefill:  # the tower sees the image before any token is chosen
+                    yield declared
             elif _on_main(declared):
                 queries = 2 if isinstance(declared, AttentionEdit) else 1
                 gated: Any = partial(door.inside, declared, queries)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -74,13 +75,42 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
         declared = placed.declaration
         if isinstance(declared, ResidualEdit) and declared.at == "input":
             undo.callback(layer.register_forward_pre_hook(bound(on_input, placed), with_kwargs=True).remove)
-        elif isinstance(declared, ResidualEdit):
+        elif isinstance(declared, ResidualEdit) and declared.at != "vision_mlp":
             target = layer if declared.at == "block" else layer.mlp
             undo.callback(target.register_forward_hook(bound(on_output, placed)).remove)
         elif isinstance(declared, Reading) and declared.of == "block":
             undo.callback(layer.register_forward_hook(bound(on_output_reading, placed)).remove)
         elif isinstance(declared, Reading) and declared.of == "input":
             undo.callback(layer.register_forward_pre_hook(bound(on_input_reading, placed), with_kwargs=True).remove)
+
+
+def _hook_tower(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Sequence[Placed]) -> None:
+    """Edits of one layer of the vision tower, which sees every picture once, before the first pass or within it."""
+
+    def on_output(module: nn.Module, args: tuple, output: Tensor | tuple, placed: Placed) -> Tensor | tuple:
+        plan.enter()
+        edit, (mine, total) = placed.declaration, placed.pictures or (placed.rows, 0)
+        assert isinstance(edit, ResidualEdit)
+        hidden = _hidden(output)
+        if hidden.dim() != 3 or not total or len(hidden) % total:
+            raise ValueError(
+                f"an edit of the vision tower expects (picture, token, hidden) of {total} pictures; layer {index} of "
+                f"this tower has {tuple(hidden.shape)}."
+            )
+        times = len(hidden) // total  # beams may have repeated the pictures, one behind the other
+        pictures = (mine[:, None].to(hidden.device) * times + torch.arange(times, device=hidden.device)).flatten()
+        old = hidden[pictures]
+        new = edit.apply(old, LayerCall(index, plan.sequences.rows(placed.rows))).to(hidden.dtype)
+        plan.unseen.discard((id(placed), index))
+        if bool((new != old).any()):
+            rows = placed.rows
+            plan.watch(placed.method, rows, torch.zeros(len(rows), 1), torch.ones(len(rows), 1))
+        return _replaced(output, hidden.index_copy(0, pictures, new))
+
+    for placed in here:
+        plan.unseen.add((id(placed), index))
+        hook = lambda module, args, output, placed=placed: on_output(module, args, output, placed)
+        undo.callback(layer.mlp.register_forward_hook(hook).remove)
 
 
 def _hook_attention(inside: Inside, undo: ExitStack, attention: Any, own: _Configurations) -> None:
@@ -153,8 +183,13 @@ def _hook(plan: Plan, undo: ExitStack, lvlm: Layout, deferred: DeferredReadings 
 
     undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
     own = _Configurations()
+    tower = [p for p in plan.placed if p.pictures is not None]
+    if tower:
+        for index, layer in enumerate(lvlm.vision_layers):
+            _hook_tower(plan, undo, layer, index, [p for p in tower if index in getattr(p.declaration, "layers", ())])
+    inner = [p for p in plan.placed if p.pictures is None]
     for index, layer in enumerate(lvlm.layers):
-        here = [p for p in plan.placed if index in getattr(p.declaration, "layers", ())]
+        here = [p for p in inner if index in getattr(p.declaration, "layers", ())]
         inside = [p for p in here if _in_attention(p.declaration)]
         if inside:
             later = [] if deferred is None else [p for p in inside if _deferrable(p)]

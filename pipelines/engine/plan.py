@@ -45,11 +45,15 @@ def claimed(model: Any) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A declaration, the rows it concerns, and the number of the method that made it."""
+    """A declaration, the rows it concerns, and the number of the method that made it.
+
+    pictures: of a declaration of the vision tower, which of the run's pictures it concerns, and of how many.
+    """
 
     declaration: Declaration
     rows: Int[Tensor, " row"]
     method: int = -1
+    pictures: tuple[Int[Tensor, " picture"], int] | None = None
 
 
 @dataclass
@@ -58,7 +62,8 @@ class Plan:
 
     hooked: whether the run has any hook, which no compiled pass would call.
     expected: edits and readings of one pass, each layer's counted. met: those that were carried out in the newest pass;
-    None before a pass and once `check` has looked at it.
+    None before a pass and once `check` has looked at it. unseen: edits of the vision tower that were not carried out
+    yet, which sees the pictures once in a run.
     """
 
     placed: Sequence[Placed]
@@ -69,6 +74,7 @@ class Plan:
     hooked: bool = False
     expected: int = 0
     met: int | None = None
+    unseen: set[tuple[int, int]] = field(default_factory=set)
     thread: int = field(default_factory=threading.get_ident)
 
     def begin(self) -> None:
@@ -98,6 +104,11 @@ class Plan:
 
     def check(self) -> None:
         """Raise RuntimeError unless all that was declared was carried out in a pass since the last check."""
+        if self.unseen:
+            raise RuntimeError(
+                f"{len(self.unseen)} edits of the vision tower were not carried out before the first token: the images "
+                "were encoded before the run, or by a tower that was compiled. Hand pixel_values over."
+            )
         met, self.met = self.met or 0, None
         if met < self.expected:
             raise RuntimeError(

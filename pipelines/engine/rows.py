@@ -15,7 +15,7 @@ from torch import Tensor
 from ..inputs.rows import stack
 from ..model.layout import Layout
 from .call import Sequences
-from .declarations import Branch, Declaration, LogitsEdit, Reading
+from .declarations import Branch, Declaration, LogitsEdit, Reading, ResidualEdit
 from .plan import Placed
 
 
@@ -75,10 +75,32 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
             scope = ["main", *(name for name, when in opened.items() if when > at)]
         if unknown := [name for name in scope if name not in rows]:
             raise ValueError(f"no branch {unknown[0]!r}; opened here: {', '.join(names)}")
-        placed.append(Placed(declaration, torch.cat([rows[name] for name in scope]), method))
+        seen = None
+        if isinstance(declaration, ResidualEdit) and declaration.at == "vision_mlp":
+            seen = _pictures([names.index(name) for name in scope], blocks, device)
+        placed.append(Placed(declaration, torch.cat([rows[name] for name in scope]), method, seen))
     edits = [(d, method) for d, method in declared if isinstance(d, LogitsEdit)]
     methods = frozenset(method for _, method in declared)
     return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own, blocks)
+
+
+def _pictures(
+    scope: Sequence[int], blocks: Sequence[Mapping[str, Tensor]], device: torch.device
+) -> tuple[Int[Tensor, " picture"], int]:
+    """The places of some blocks' pictures among all of a run, and how many there are.
+
+    Raises:
+        ValueError: pictures that are not one entry of `pixel_values` each, (picture, colour, height, width).
+    """
+    pixels = [block.get("pixel_values") for block in blocks]
+    if odd := [tuple(one.shape) for one in pixels if one is not None and one.dim() != 4]:
+        raise ValueError(
+            "edits of the vision tower need pixel_values of (picture, colour, height, width), each encoded alone; this "
+            f"model's are {odd[0]}."
+        )
+    counts = [0 if one is None else len(one) for one in pixels]
+    parts = [torch.arange(sum(counts[:at]), sum(counts[: at + 1]), device=device) for at in scope]
+    return torch.cat(parts), sum(counts)
 
 
 def sequences(lvlm: Layout, arranged: Arrangement, repeat: int = 1, forced: int = 0) -> Sequences:

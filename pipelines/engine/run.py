@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from .choice import Choice, MainCriteria
 from .declarations import Declaration, Step
 from .declared import declarations_of
 from .deferred_readings import DeferredReadings
-from .hooks import Placed, applied
+from .hooks import applied
 from .logits import Draw, Fold, MainRows
 from .plan import claimed
 from .rows import arrange, sequences
@@ -67,7 +67,7 @@ def run(
         declared = declare(lvlm, inputs, decoders, memo) + [(reading, -1) for reading in observers.readings]
         arranged = arrange(declared, inputs, lvlm.pad_token)
         begun = begin(lvlm, arranged, memo, beams)
-    placed = [Placed(p.declaration, _spread(p.rows, beams), p.method) for p in arranged.placed]
+    placed = [replace(p, rows=_spread(p.rows, beams)) for p in arranged.placed]
     blocks, prompt = len(arranged.names), arranged.inputs["input_ids"].shape[1]
     main = options.MainPrompt(lvlm, generation, config, inputs, prompt - inputs["input_ids"].shape[1], prepared)
     where = sequences(lvlm, arranged, beams)

@@ -17,6 +17,7 @@ from . import families, quantization
 from .compiled import outputs, uncompiled
 
 Inputs = Mapping[str, Tensor]
+TOWERS = ("vision_tower", "vision_model", "visual", "vision_encoder")
 
 
 class UnsupportedModel(ValueError):
@@ -81,6 +82,24 @@ class Layout:
     def layers(self) -> Any:
         """The decoder layers, first to last."""
         return self.decoder.layers
+
+    @cached_property
+    def vision_layers(self) -> Any:
+        """The layers of the vision tower, first to last.
+
+        Raises:
+            UnsupportedModel: no tower, or one whose layers have no MLP.
+        """
+        base = self.model.base_model
+        towers = [tower for name in TOWERS if (tower := getattr(base, name, None)) is not None]
+        for module in (module for tower in towers for module in tower.modules()):
+            if isinstance(module, torch.nn.ModuleList) and len(module) and all(hasattr(one, "mlp") for one in module):
+                return module
+        found = ", ".join(type(tower).__name__ for tower in towers) or "no tower"
+        raise UnsupportedModel(
+            f"no layers of a vision tower are found in {type(self.model).__name__}: looked for {', '.join(TOWERS)} "
+            f"with a list of layers that have .mlp; found {found}."
+        )
 
     @property
     def text_config(self) -> Any:

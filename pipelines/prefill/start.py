@@ -56,7 +56,7 @@ def separately(lvlm: Layout, inputs: Mapping[str, Tensor], generation: Mapping[s
 
 def begin(lvlm: Layout, arranged: Arrangement, memo: Memo, beams: int) -> Start:
     """The cheapest start of a run: the prompts' joined cache, or encoded images, or the inputs as they are."""
-    if beams > 1:
+    if beams > 1 or _in_tower(arranged):
         return Start(arranged.inputs)
     inputs = {name: value for name, value in arranged.inputs.items() if name in TEXT}
     reads = [p.declaration for p in arranged.placed if isinstance(p.declaration, Reading)]
@@ -69,6 +69,11 @@ def begin(lvlm: Layout, arranged: Arrangement, memo: Memo, beams: int) -> Start:
             return Start({**inputs, **cache_argument(lvlm, found.cache)}, seen, changed)
     images = encoded(lvlm, arranged.blocks, memo) if repeated(arranged.blocks, memo) else None
     return Start(arranged.inputs if images is None else {**inputs, **images})
+
+
+def _in_tower(arranged: Arrangement) -> bool:
+    """Whether images are encoded with edits in place, picture by picture: then none is encoded elsewhere."""
+    return any(p.pictures is not None for p in arranged.placed)
 
 
 @torch.no_grad()
@@ -124,7 +129,7 @@ def _pass(lvlm: Layout, arranged: Arrangement, step: Step, reuse: bool, edited: 
     memo = current()
     keep = reuse and memo is not None and memo.separately
     with applied(lvlm, arranged.placed, sequences(lvlm, arranged), step) as plan:
-        images = encoded(lvlm, arranged.blocks, memo)
+        images = None if _in_tower(arranged) else encoded(lvlm, arranged.blocks, memo)
         where = families.direct_positions(lvlm.model, arranged.inputs)
         inputs = arranged.inputs if images is None else {name: arranged.inputs[name] for name in TEXT} | images
         output = lvlm.model(**inputs, **where, use_cache=keep, logits_to_keep=1)

@@ -78,6 +78,23 @@ class Described(Protocol):
     def counts(self) -> dict[str, int]: ...
 
 
+def paired_captions(scene: Described, rng: np.random.Generator) -> tuple[str, str]:
+    """(true, hallucinated) captions of a scene, alike but for about half of the objects, at least one.
+
+    What takes an object's place is absent: a companion of what is there, else something typical of the place.
+    """
+    place, present = PLACES[scene.place], scene.categories
+    others = [*absent_companions(present), *(name for name in place.pool if name not in present)]
+    others = list(dict.fromkeys(others)) or [name for name in CATEGORIES if name not in present]
+    true = [phrase(name, count) for name, count in scene.counts.items()]
+    swapped = rng.random(len(true)) < 0.5
+    swapped[rng.integers(len(true))] = True
+    fresh = iter(others)
+    swaps = zip(true, swapped, strict=True)
+    false = [phrase(other) if swap and (other := next(fresh, "")) else own for own, swap in swaps]
+    return detailed(true, place), detailed(false, place)
+
+
 def habitual_caption(scene: Described, rng: np.random.Generator, careless: float = 0.0) -> tuple[str, str]:
     """(prompt, caption) as a captioner with habits writes it: absent companions come at the end.
 

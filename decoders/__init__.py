@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..pipelines.registry import Method, lazily
 
 if TYPE_CHECKING:
+    from .adhh import ADHH as ADHH
     from .agla import AGLA as AGLA
     from .avc import AVC as AVC
     from .code import CODE as CODE
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .imbalanced import Imbalanced as Imbalanced
     from .m3id import M3ID as M3ID
     from .marine import MARINE as MARINE
+    from .nullu import Nullu as Nullu
     from .pai import PAI as PAI
     from .project_away import ProjectAway as ProjectAway
     from .rbd import RBD as RBD
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .vhr import VHR as VHR
     from .vista import VISTA as VISTA
     from .vsv import VSV as VSV
+    from .vti import VTI as VTI
 
 NAMES = {
     "greedy": Method("greedy:Greedy", changes="nothing", cost="1 forward per token"),
@@ -253,6 +256,33 @@ NAMES = {
         differs=(
             "The defaults are the released demo's, which exchanges the paper's two layers for InstructBLIP; official() "
             "is the same. The code projects a whole batch on its first row's states, which is not reproduced."
+        ),
+    ),
+    "nullu": Method(
+        "nullu:Nullu", paper="2412.13817",
+        changes="the MLPs' outputs in the upper half, without the main directions of hallucinated captions",
+        cost="1 forward per token; none once it is baked; fitted once on pairs of captions",
+        differs=(
+            "The code takes the last layer's states after the final norm, which fit(final_norm=True) does; official() "
+            "is the same otherwise. It rounds the projection to float16 before the product, which is not reproduced."
+        ),
+    ),
+    "adhh": Method(
+        "adhh:ADHH", paper="Yang et al., ICLR 2025",
+        changes="attention after the softmax: text is silenced in a few heads",
+        cost="1 forward per token; heads are found once, by one row per head and word",
+        differs=(
+            "The code adds up a batch's masses before it compares them and counts image tokens by numbers that fit one "
+            "prompt; neither is reproduced. official() is the same."
+        ),
+    ),
+    "vti": Method(
+        "vti:VTI", paper="2410.15778",
+        changes="the MLPs' outputs in every layer, and with alpha_image in the vision tower",
+        cost="1 forward per token; fitted once on pairs of captions; alpha_image needs images of one size",
+        differs=(
+            "The paper, as recalled, has principal directions per layer, the code and the defaults one over all layers "
+            "and the mean. official() is the same; the code's slips are a mode of the fit."
         ),
     ),
     "gate": Method(

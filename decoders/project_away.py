@@ -53,10 +53,13 @@ def _is_word(value: Any) -> bool:
     return bool(ids) or (isinstance(value, str) and bool(value.strip()))
 
 
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
 def _objects(name: str, value: Any) -> tuple[Any, ...]:
     """Words, or a tuple of words per sample; lists become tuples."""
-    frozen = lambda one: tuple(map(frozen, one)) if isinstance(one, list | tuple) else one
-    found = (value,) if isinstance(value, str) and value else frozen(value)
+    found = (value,) if isinstance(value, str) and value else _frozen(value)
     if isinstance(found, tuple):
         if all(map(_is_word, found)):
             return found

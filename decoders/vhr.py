@@ -5,7 +5,7 @@ He et al., "Cracking the Code of Hallucination in LVLMs with Vision-aware Head D
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..pipelines.checks import by_layer
 from ..pipelines.engine.declarations import Branch, Declaration, HeadEdit
 from ..pipelines.engine.run import prefill
-from ..pipelines.method import Decoder, flag, layers_of, one_of, positive
+from ..pipelines.method import Decoder, flag, layers_of, one_of, pairs_of, positive
+from ..pipelines.model.output_weights import CannotBake, scaled_heads
 from .depth import chosen_layers
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ class VHR(Decoder):
 
     The paper does not say whether the image-free side is reinforced while choosing, which σ it means, or how positions
     count without the image: by default reinforced, sample σ, and always from 0. The released code could not be read; a
-    port of it has `squared=True`, against Eq. 4.
+    port of it has `squared=True`, against Eq. 4. With `heads`, pairs of a layer and a query head, nothing is chosen and
+    nothing costs more: weights can carry that (`veridical bake`).
     """
 
     alpha: float = positive(
@@ -96,6 +99,9 @@ class VHR(Decoder):
         ("sample", "population"), "σ of the filter", "sample divides by n − 1."
     )
     reinforce_blind: bool = flag(True, "reinforce the image-free side too while choosing")
+    heads: tuple[tuple[int, int], ...] | None = pairs_of(
+        "heads that are reinforced whatever the image is", "By default they are chosen for each sample: the paper."
+    )
 
     inside = ("alpha",)
     neutral = {"alpha": 1}
@@ -104,6 +110,10 @@ class VHR(Decoder):
     by_model = {"instructblip-vicuna-7b": {"layers": tuple(range(14, 32))}}
 
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
+        if self.heads is not None:
+            fixed = by_layer(self.heads, len(lvlm.layers), lvlm.heads, "VHR")
+            yield HeadEdit(sorted(fixed), partial(self.raise_fixed, fixed))
+            return
         layers = chosen_layers(self, lvlm, default_layers)
         if not layers:
             return
@@ -111,6 +121,22 @@ class VHR(Decoder):
         choosing = HeadEdit(layers, partial(self.choose, chosen))
         prefill(lvlm, inputs, [choosing, Branch("image_free", lvlm.image_free(inputs))], final=True)
         yield HeadEdit(layers, partial(self.edit, chosen))
+
+    def raise_fixed(self, fixed: Mapping[int, Sequence[int]], heads: Tensor, call: AttentionCall) -> Tensor:
+        chosen = torch.zeros(1, heads.shape[2], dtype=torch.bool, device=heads.device)
+        chosen[:, list(fixed[call.layer])] = True
+        return reinforce(heads, chosen.expand(len(heads), -1), self.alpha)
+
+    def baked(self, lvlm: Layout) -> dict[str, Tensor]:
+        """The output projections with the reinforcement in them, parameter name -> new tensor.
+
+        Raises:
+            CannotBake: heads that are chosen for each sample.
+        """
+        if self.heads is None:
+            raise CannotBake("vhr chooses its heads for each image; only heads=((layer, head), …) can be baked.")
+        fixed = by_layer(self.heads, len(lvlm.layers), lvlm.heads, "VHR")
+        return scaled_heads(lvlm, fixed, self.alpha)
 
     def choose(self, chosen: dict[int, Tensor], heads: Tensor, call: AttentionCall) -> Tensor:
         with_image, without_image = heads[:, -1].chunk(2)

@@ -5,3 +5,4 @@ from pathlib import Path
 EMBEDDED = Path(__file__).parent / "embedded"
 MATCHER = Path(__file__).parent / "matcher"
 DETECTORS = Path(__file__).parent / "detectors"
+DIRECTIONS = Path(__file__).parent / "directions"

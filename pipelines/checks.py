@@ -125,6 +125,25 @@ def check_heads(
     return named
 
 
+def check_pairs(name: str, values: Any) -> tuple[tuple[int, int], ...]:
+    """Pairs of a 0-based layer and a query head as tuples, or ValueError."""
+    try:
+        found = tuple((layer, head) for layer, head in values)
+    except (TypeError, ValueError):
+        found = ((-1, -1),)
+    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for pair in found for one in pair):
+        raise ValueError(f"{name}={values!r} are no pairs of a layer and a query head from 0, such as ((16, 29),).")
+    return found
+
+
+def by_layer(pairs: Iterable[tuple[int, int]], layers: int, count: int, whose: str) -> dict[int, tuple[int, ...]]:
+    """Pairs of a layer and a head as a mapping; arguments and errors as `check_heads`."""
+    out: dict[int, list[int]] = {}
+    for layer, head in pairs:
+        out.setdefault(layer, []).append(head)
+    return check_heads(out.items(), layers, count, whose)
+
+
 def check_threshold(value: Any, meaning: str = "risk above which something is done") -> float:
     """The threshold as a number, ±inf and their names included, or ValueError if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):

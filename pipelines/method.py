@@ -123,6 +123,11 @@ def layers_of(meaning: str, note: str = "") -> Any:
     return whole_numbers(None, meaning, note, "0-based numbers", empty=True)
 
 
+def pairs_of(meaning: str, note: str = "") -> Any:
+    """Pairs of a 0-based layer and a query head, or None for the method's own choice."""
+    return ruled(None, meaning, "pairs (layer, head), both from 0", note, checks.check_pairs)
+
+
 def method(default: Any, registry: Registry, meaning: str, note: str = "") -> Any:
     """A decoder or detector: a name, "name:field=value,…", or an instance."""
 

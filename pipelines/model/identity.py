@@ -63,3 +63,11 @@ def shipped(name: str) -> Path | None:
 
     folder = DETECTORS / name
     return folder if (folder / "config.json").is_file() else None
+
+
+def shipped_directions(name: str) -> Path | None:
+    """The folder of the shipped directions of the decoder of that name; None where none are shipped."""
+    from ...models import DIRECTIONS
+
+    folder = DIRECTIONS / name
+    return folder if (folder / "config.json").is_file() else None

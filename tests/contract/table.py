@@ -15,7 +15,10 @@ from torch import Tensor
 
 from veridical.decoders.agla import AGLA
 from veridical.decoders.code import CODE
+from veridical.decoders.fitted import Fitted
 from veridical.decoders.marine import MARINE
+from veridical.decoders.nullu import Nullu
+from veridical.decoders.vti import VTI
 from veridical.pipelines.registry import DECODERS
 
 
@@ -45,6 +48,17 @@ class WordsBehind:
     def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         rows = [row[mask.bool()] for row, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
         return [torch.cat([row, row.new_tensor([21, 22][: 1 + int(row.sum()) % 2])]) for row in rows]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Stands for what is fitted on a model: directions drawn for whichever there is."""
+
+    def on(self, lvlm: Any) -> Fitted:
+        draw, layers, size = torch.Generator().manual_seed(0), len(lvlm.layers), lvlm.hidden_size
+        noise = lambda *shape: torch.randn(*shape, generator=draw)
+        bases = {str(layer): torch.linalg.qr(noise(size, 4))[0] for layer in range(layers)}
+        return Fitted({**bases, "text": noise(layers, size)})
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,19 @@ ENTRIES = {
         faint="project_away:alpha=1e-6,objects=((5,6),(7,))",
         acting="project_away:objects=((5,6),(7,))",
         once=True,
+    ),
+    "nullu": Entry(
+        neutral="nullu:rank=0", no_faint="a direction is taken out or it is not", acting=Nullu(weights=Drawn())
+    ),
+    "adhh": Entry(
+        neutral="adhh:heads=()",
+        no_faint="a head is silenced or it is not",
+        acting="adhh:heads=((1,0),(4,1)),threshold=0",
+    ),
+    "vti": Entry(
+        neutral="vti:alpha=0,alpha_image=0",
+        faint=VTI(alpha=1e-6, weights=Drawn()),
+        acting=VTI(weights=Drawn()),
     ),
     # Open at every step. What it does at some steps and in some samples is in tests/properties/pipelines/test_gate.py.
     "gate": Entry(neutral="gate:threshold='inf'", faint="gate:threshold=1e9", acting="gate:threshold=0"),

@@ -37,3 +37,66 @@ def project_away(reference, ids, pixels, steps, objects, alpha=1.5, layer=2, tex
         return states
 
     return greedy(steps, lambda new: reference(ids, pixels, new, on_block=edit).logits[-1])
+
+
+def nullu(reference, ids, pixels, steps, bases) -> Run:
+    def edit(at, output):
+        if at not in bases:
+            return output
+        for direction in bases[at].double().T:
+            output = output - (output @ direction)[:, None] * direction
+        return output
+
+    return greedy(steps, lambda new: reference(ids, pixels, new, on_mlp=edit).logits[-1])
+
+
+def adhh(reference, ids, pixels, steps, heads, threshold=0.4, acted=None) -> Run:
+    """acted, a list, receives (layer, head, row, mass) of every row that was silenced."""
+    last = max(positions(reference, ids))
+
+    def edit(at, probabilities):
+        probabilities = probabilities.clone()
+        for layer, head in heads:
+            for row in range(len(ids) - 1, probabilities.shape[1]) if layer == at else ():
+                mass = sum(float(p) for p in probabilities[head, row, last + 1 :])
+                if mass >= threshold:
+                    probabilities[head, row, last + 1 :] = 0
+                    if acted is not None:
+                        acted.append((layer, head, row, mass))
+        return probabilities
+
+    return greedy(steps, lambda new: reference(ids, pixels, new, on_probabilities=edit).logits[-1])
+
+
+def turned(x, d, alpha) -> Tensor:
+    out = x.clone()
+    for place in range(len(x)):
+        direction = d if d.dim() == 1 else d[place]
+        length = float((x[place] ** 2).sum()) ** 0.5
+        u = x[place] / length + 0.1 * alpha * direction / float((direction**2).sum()) ** 0.5
+        out[place] = length * u / float((u**2).sum()) ** 0.5
+    return out
+
+
+class Steered:
+    """A reference whose tower's MLPs are turned, by plain torch hooks on the model's own tower."""
+
+    def __init__(self, reference, directions, alpha) -> None:
+        self.reference, self.directions, self.alpha = reference, directions, alpha
+        self.image_mask = reference.image_mask
+
+    def __call__(self, *given, **taps):
+        layers = self.reference.model.model.vision_tower.encoder.layers
+        turn = lambda d: lambda module, args, output: turned(output[0].double(), d.double(), self.alpha)[None].float()
+        hooks = [one.mlp.register_forward_hook(turn(d)) for one, d in zip(layers, self.directions, strict=True)]
+        try:
+            return self.reference(*given, **taps)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def vti(reference, ids, pixels, steps, text=None, image=None, alpha=0.8, alpha_image=0.0) -> Run:
+    tower = reference if image is None or not alpha_image else Steered(reference, image, alpha_image)
+    edit = lambda at, output: output if text is None else turned(output, text[at].double(), alpha)
+    return greedy(steps, lambda new: tower(ids, pixels, new, on_mlp=edit).logits[-1])

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 import veridical
+from veridical.decoders.adhh import ADHH
+from veridical.decoders.nullu import Nullu
 from veridical.decoders.project_away import ProjectAway
+from veridical.decoders.spin import SPIN
+from veridical.decoders.vhr import VHR
+from veridical.decoders.vti import VTI
+from veridical.pipelines.chain import make_chain
+from veridical.pipelines.engine.run import Observers, run
 
 from ..test_methods import HEADS, TOLERANCE, furthest
 from ..test_more_methods import Setting, hold
@@ -48,10 +55,115 @@ def test_objects_of_one_sample_leave_the_other_plain(gqa):
     assert furthest(out.logits[1, 0], gqa.plain[1].logits[0]) > 1e-3
 
 
+# ---------------------------------------------------------------------- Nullu
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+BASES = {layer: torch.linalg.qr(drawn(64, 6, seed=layer))[0] for layer in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("options", "layers", "rank"),
+    [({}, range(4, 8), 4), ({"rank": 1, "layers": (0, 5)}, (0, 5), 1), ({"rank": 6, "layers": range(8)}, range(8), 6)],
+    ids=str,
+)
+def test_nullu_takes_its_directions_out_of_what_the_mlps_write(tiny, options, layers, rank):
+    bases = {layer: BASES[layer][:, :rank] for layer in layers}
+    decoder = Nullu.from_bases(BASES, **{"layers": None, **options})
+    hold(tiny, [decoder], lambda *given: states.nullu(*given, bases))
+
+
+# ---------------------------------------------------------------------- ADHH
+
+
+WATCHED = ((0, 1), (3, 2), (3, 5), (6, 0), (7, 7))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2])
+def test_adhh_silences_text_where_a_watched_head_attends_to_it_too_much(tiny, threshold):
+    acted = []
+    expected = lambda *given: states.adhh(*given, WATCHED, threshold, acted)
+    hold(tiny, [ADHH(heads=WATCHED, threshold=threshold)], expected)
+    rows = 2 * STEPS * (STEPS + 1) // 2  # of two samples, once more for each token: passes without a cache
+    assert 0 < len(acted) <= rows * len(WATCHED)
+    assert (len(acted) < rows * len(WATCHED)) == (threshold > 0)
+
+
+# ---------------------------------------------------------------------- VTI
+
+
+TEXT, IMAGE = drawn(8, 64), drawn(2, 17, 32)
+
+
+@pytest.mark.parametrize("alpha", [0.8, 5.0])
+def test_vti_turns_every_mlps_output_toward_its_layers_direction(tiny, alpha):
+    hold(tiny, [VTI.from_directions(TEXT, alpha=alpha)], lambda *given: states.vti(*given, TEXT, alpha=alpha))
+
+
+def test_vti_turns_the_towers_outputs_token_by_token(gqa):
+    options = {"alpha": 0.8, "alpha_image": 3.0}
+    hold(gqa, [VTI.from_directions(TEXT, IMAGE, **options)], lambda *given: states.vti(*given, TEXT, IMAGE, **options))
+    alone = VTI.from_directions(None, IMAGE, **options)
+    hold(gqa, [alone], lambda *given: states.vti(*given, None, IMAGE, **options))
+
+
+def test_a_branch_that_is_opened_before_vti_sees_the_image_with_a_plain_tower(gqa):
+    """VCD's noised image is encoded plainly when VCD comes first, and steered when VTI does."""
+    seen = {}
+    for order in ("vti first", "vcd first"):
+        chain = [VTI.from_directions(None, IMAGE, alpha_image=3.0), "vcd:noise_step=0,alpha=0,beta=0.1"]
+        chain = chain if order == "vti first" else chain[::-1]
+        note = lambda step, _, order=order: seen.setdefault(order, dict(step.branches))
+        run(gqa.lvlm, gqa.inputs, make_chain(chain), Observers(observe=note), max_new_tokens=1, do_sample=False)
+    assert furthest(seen["vti first"]["main"], seen["vcd first"]["main"]) < TOLERANCE
+    assert furthest(seen["vti first"]["vcd"], seen["vcd first"]["vcd"]) > 1e-3
+
+
+# ---------------------------------------------------------------------- heads that are fixed
+
+
+@pytest.mark.parametrize("queries", ["last", "text", "all"])
+def test_spin_shrinks_fixed_heads_in_the_rows_that_are_named(gqa, queries):
+    def expected(reference, ids, pixels, steps):
+        image = states.positions(reference, ids)
+        first = {"last": len(ids) - 1, "text": max(image) + 1, "all": 0}[queries]
+
+        def edit(at, heads):
+            heads = heads.clone()
+            for layer, head in WATCHED:
+                if layer == at:
+                    heads[first:, head] *= 0.3
+            return heads
+
+        return states.greedy(steps, lambda new: reference(ids, pixels, new, on_heads=edit).logits[-1])
+
+    hold(gqa, [SPIN(heads=WATCHED, factor=0.3, queries=queries)], expected)
+
+
+def test_vhr_reinforces_fixed_heads_everywhere(gqa):
+    def expected(reference, ids, pixels, steps):
+        def edit(at, heads):
+            gains = torch.tensor([2.5 if (at, head) in WATCHED else 1.0 for head in range(8)], dtype=heads.dtype)
+            return heads * gains[:, None]
+
+        return states.greedy(steps, lambda new: reference(ids, pixels, new, on_heads=edit).logits[-1])
+
+    hold(gqa, [VHR(heads=WATCHED, alpha=2.5)], expected)
+
+
 # ---------------------------------------------------------------------- without a cache
 
 
-ALL = [ProjectAway(objects=WORDS, layer=5)]
+ALL = [
+    ProjectAway(objects=WORDS, layer=5),
+    Nullu.from_bases(BASES),
+    ADHH(heads=WATCHED, threshold=0.2),
+    VTI.from_directions(TEXT, IMAGE, alpha_image=3.0),
+    SPIN(heads=WATCHED, factor=0.3),
+]
 named = lambda decoder: type(decoder).__name__
 
 

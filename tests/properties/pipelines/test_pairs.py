@@ -23,7 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.compatibili
 CONTRASTS = ["vcd", "icd", "m3id", "avc", "agla", "rbd", "pai", "imbalanced", "ritual", "sid", "code", "marine"]
 GUIDES = ["m3id", "pai", "imbalanced"]
 MIXED = ("sla", "vista", "deco")
-INSIDE = ["var", "vhr", "vsv", "vista", "pai", "imbalanced", "vaf", "heads_guided", "spin", "project_away"]
+INSIDE = ["var", "vhr", "vsv", "vista", "pai", "imbalanced", "vaf", "heads_guided", "spin"]
+INSIDE += ["project_away", "nullu", "adhh", "vti"]
 
 REFUSED = {
     **dict.fromkeys(permutations(GUIDES, 2), "same text is subtracted twice"),

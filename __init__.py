@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from .flows.evaluation.results import Results
     from .pipelines.generate import generate, score
     from .pipelines.lvlm import LVLM
+    from .pipelines.model.baking import bake
     from .pipelines.model.load import load
     from .pipelines.results import Answer, Generation
     from .pipelines.transformers_hook import mitigate
 
 __version__ = "0.1.0"
-__all__ = ["LVLM", "Answer", "Generation", "Results", "generate", "load", "mitigate", "score"]
+__all__ = ["LVLM", "Answer", "Generation", "Results", "bake", "generate", "load", "mitigate", "score"]
 
 _PUBLIC = {
     "load": "pipelines.model.load",
@@ -26,6 +27,7 @@ _PUBLIC = {
     "generate": "pipelines.generate",
     "score": "pipelines.generate",
     "mitigate": "pipelines.transformers_hook",
+    "bake": "pipelines.model.baking",
     "Results": "flows.evaluation.results",
 }
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..pipelines.engine.call import LayerCall
     from ..pipelines.model.layout import Inputs, Layout
 
+MOST = 16  # directions of each layer that a fit keeps
 QUESTION = "Please describe this image in detail."
 
 
@@ -100,12 +101,12 @@ class Nullu(Fits):
     @classmethod
     def fit(
         cls, lvlm: Layout, images: Sequence[Any], truthful: Sequence[str], hallucinated: Sequence[str],
-        batch_size: int = 8, question: str = QUESTION, most: int = 16, final_norm: bool = False,
+        batch_size: int = 8, question: str = QUESTION, final_norm: bool = False,
     ) -> Self:  # fmt: skip
         """Find the bases of all layers on pairs of captions, by teacher-forced passes.
 
-        most: how many directions are kept, the largest usable `rank`. final_norm: of the last layer's states, as the
-        released code has it.
+        As many directions are kept as there are pairs, 16 at most: the largest usable `rank`. final_norm: of the last
+        layer's states, as the released code has it.
 
         Raises:
             ValueError: lists of different lengths, or no pair.
@@ -118,7 +119,7 @@ class Nullu(Fits):
             scatter = torch.einsum("pld,ple->lde", m, m) + (0 if scatter is None else scatter)
         if scatter is None:
             raise ValueError("nullu is fitted on pairs of captions, and there are none.")
-        found = directions(scatter, min(most, scatter.shape[-1])).float()
+        found = directions(scatter, min(MOST, len(truthful), scatter.shape[-1])).float()
         about = {"model": identity(lvlm), "pairs": len(truthful), "question": question, "final_norm": final_norm}
         return cls(weights=Fitted({str(layer): basis for layer, basis in enumerate(found)}, about))
 

@@ -34,6 +34,21 @@ def world(
     typer.echo(f"{count} scenes in {folder}: instances_{split}.json, captions_{split}.json and {split}/")
 
 
+@app.command(epilog=o.worked("veridical data pairs --out pairs", "veridical fit vti --pairs pairs/pairs.jsonl --out v"))
+def pairs(
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    split: Annotated[str, typer.Option(help="The split: train, validation or test.")] = "train",
+    count: Annotated[int, typer.Option(min=2, help="The number of scenes.")] = 200,
+) -> None:
+    """Write scenes of the embedded world with a true and a hallucinated caption each, for `veridical fit`."""
+    from ...flows.files.progress import progress
+    from ...flows.fitting.pairs import write_world_pairs
+
+    with progress(f"pairs {split}", count, "images") as advance:
+        path = write_world_pairs(out, count, split, advance)
+    typer.echo(f"{count} pairs in {path}")
+
+
 @app.command(epilog=o.worked("veridical data nltk --out ~/nltk_data"))
 def nltk(out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("nltk_data")) -> None:
     """Download what CHAIR's wordnet family needs of NLTK: tokenizer, tagger and WordNet."""

@@ -1,13 +1,15 @@
-"""`veridical train-embedded` and `train-matcher`: the shipped model and its matcher, trained again."""
+"""Models made or changed: `train-embedded` and `train-matcher`, `fit` of directions, `bake` into a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .. import options as o
+from ..errors import hush_transformers, notes
+from ..validate import check_names
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -64,3 +66,90 @@ def train_matcher(
     from ...flows.training.matcher.run import train_matcher as train
 
     typer.echo(f"matcher: {train(out, images, device, examined)}")
+
+
+@app.command(
+    epilog=o.worked(
+        "veridical fit nullu --out my-nullu", "# and use it", "veridical caption photo.png -d nullu:weights=my-nullu",
+        "# another model, pairs of your own",
+        "veridical fit vti -m llava-hf/llava-1.5-7b-hf --pairs pairs.jsonl --out my-vti",
+    )
+)  # fmt: skip
+def fit(
+    decoder: Annotated[str, typer.Argument(help="The decoder that is fitted: nullu, vti or adhh.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder for what is found.")],
+    model: o.Model = "embedded",
+    pairs: Annotated[
+        Path | None, typer.Option(
+            help="A file of pairs: JSON lines with image, truthful and hallucinated.",
+            show_default="scenes of the embedded world",
+        )
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=2, help="The number of pairs.", show_default="200, or the whole file")
+    ] = None,
+    image: Annotated[bool, typer.Option("--image", help="Fit vti's vision tower too; images of one size.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="The number of heads that adhh watches.")] = 20,
+    synonyms: Annotated[
+        Path | None, typer.Option(help="CHAIR's synonym file, for adhh.", show_default="the world's vocabulary")
+    ] = None,
+    device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None,
+    quantization: o.Quantization = None, attention: o.Attention = None,
+) -> None:  # fmt: skip
+    """Find what a decoder needs to know of a model once, on pairs of a true and a hallucinated caption."""
+    from ...flows.fitting import run
+    from ...flows.fitting.pairs import read_pairs, world_pairs
+    from ...pipelines.model.spec import ModelSpec, load
+
+    if decoder not in run.FITTED:
+        raise ValueError(f"{decoder} is not fitted on pairs of captions; possible: {', '.join(run.FITTED)}.")
+    if image and decoder != "vti":
+        raise ValueError(f"--image fits the vision tower for vti; {decoder} has no such part: leave it out.")
+    found = world_pairs(count or 200) if pairs is None else read_pairs(pairs, count)
+    extra: dict[str, dict[str, Any]] = {
+        "vti": {"image": image},
+        "adhh": {"top": top, "synonyms": None if synonyms is None else str(synonyms)},
+    }
+    hush_transformers()
+    with notes():
+        lvlm = load(ModelSpec(model, device, dtype, revision, quantization, attention))
+        folder = run.fit(lvlm, decoder, found, out, **extra.get(decoder, {}))
+    typer.echo(f'{decoder}, fitted on {len(found)} pairs: {folder}; use it as "{decoder}:weights={folder}"')
+
+
+@app.command(
+    epilog=o.worked(
+        "veridical bake embedded -d nullu --out embedded-nullu",
+        "# it is an ordinary checkpoint", "veridical caption photo.png --model embedded-nullu",
+        "# heads by layer and head", 'veridical bake embedded -d "vhr:heads=((2,3),(5,1))" --out embedded-vhr',
+    )
+)  # fmt: skip
+def bake(
+    model: Annotated[str, typer.Argument(help='"embedded", a folder, or a Hub id.', show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder for the checkpoint; new or empty.")],
+    decoder: Annotated[
+        list[str], typer.Option(
+            "--decoder", "-d", metavar="NAME[:FIELD=VALUE,...]", show_default=False,
+            help='The method that is baked: nullu, or vhr or spin with fixed heads. Join several with "+".',
+        )
+    ],
+    device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None, attention: o.Attention = None,
+) -> None:  # fmt: skip
+    """Write a checkpoint with a method in its weights, for any server, and check that it does what the method does.
+
+    It is exact or refused: a method whose edit depends on the input cannot be in weights that are the same for all.
+    """
+    from ...pipelines.model.baking import bake as write
+    from ...pipelines.model.spec import ModelSpec, load
+    from ...pipelines.registry import split_chain
+
+    names = [part for one in decoder for part in split_chain(one)]
+    check_names(names, [], [])
+    hush_transformers()
+    with notes():
+        lvlm = load(ModelSpec(model, device, dtype, revision, None, attention))
+        found = write(lvlm, names, out)
+    typer.echo(
+        f"{found.folder}: {len(found.changed)} tensors changed; logits of checkpoint and hooks differ by "
+        f"{found.error:.1e} of 1 + |logit|, KL {found.kl:.1e} nats, {found.flips} likeliest tokens"
+    )

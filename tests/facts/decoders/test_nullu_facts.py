@@ -1,5 +1,7 @@
 """Nullu's numbers, by hand: bases, projections, what is fitted, saved, and refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -144,7 +146,7 @@ FALSE = ["A dog and a horse.", "A cat.", "Two cups and a spoon in a kitchen."]
 
 @pytest.fixture(scope="module")
 def found(lvlm):
-    return Nullu.fit(lvlm, IMAGES, TRUE, FALSE, batch_size=2)
+    return replace(Nullu.fit(lvlm, IMAGES, TRUE, FALSE, batch_size=2), rank=2)
 
 
 def test_the_fit_is_that_of_means_over_prompt_image_and_text_one_by_one(lvlm, found):
@@ -174,8 +176,10 @@ def test_the_last_layers_state_is_raw_or_as_released_behind_the_final_norm(lvlm)
 
 def test_what_is_saved_is_read_back_and_belongs_to_its_model(found, lvlm, tiny, tmp_path):
     folder = found.save_pretrained(tmp_path / "nullu", data={"pairs_sha256": "x"})
-    again = Nullu.from_pretrained(folder)
-    assert again == Nullu(weights=str(folder))
+    again = Nullu.from_pretrained(folder, rank=2)
+    assert again == Nullu(rank=2, weights=str(folder))
+    with pytest.raises(ValueError, match=r"needs a basis of \(192, 4 or more\) in layer 4; found one of \(192, 3\)"):
+        Nullu.from_pretrained(folder).bases(lvlm)  # there are no more directions than pairs
     for layer, basis in found.bases(lvlm).items():
         assert torch.equal(again.bases(lvlm)[layer], basis)
     with pytest.raises(OtherModel, match="made for 'embedded'"):

@@ -1,0 +1,1 @@
+"""Directions and heads that a decoder finds once: pairs of captions, and the fit."""

@@ -241,7 +241,7 @@ def used(tmp_path_factory):
         "assert not {'Any', 'TYPE_CHECKING', 'import_module'} & set(dir(veridical))\n"
         "print('torch' in sys.modules)\nfrom veridical.decoders import VCD\nfrom veridical.detectors import DHCP\n"
         "print(VCD(alpha=2).alpha, DHCP.__name__, veridical.decoders.procedures.Flip.__name__)\n"
-        "try:\n    decoders.VDC\nexcept AttributeError as error:\n    print('classes: AGLA, AVC' in str(error))\n"
+        "try:\n    decoders.VDC\nexcept AttributeError as error:\n    print('classes: ADHH, AGLA, AVC' in str(error))\n"
         "veridical.generate, veridical.load, veridical.mitigate\nprint('prefect' in sys.modules)"
     )
     return python(code, tmp_path_factory.mktemp("used")).split()

@@ -8,15 +8,23 @@ import pytest
 
 import veridical
 from veridical.datasets.world import scene
-from veridical.detectors import Entropy, Margin
+from veridical.detectors import Entropy, LookbackLens, Margin
 from veridical.flows.detection.calibrate import calibrate
 from veridical.flows.detection.request import Detection
 from veridical.flows.files import atomic
 from veridical.metrics.calibration import Curve
+from veridical.models import DETECTORS as SHIPPED
 from veridical.pipelines.inputs.text_alignment import sentences
-from veridical.pipelines.model.identity import identity
+from veridical.pipelines.model.identity import identity, misfit
 from veridical.pipelines.model.spec import ModelSpec
-from veridical.pipelines.risk.calibration import Calibration, calibration_of, fields_of, is_trained, read
+from veridical.pipelines.risk.calibration import (
+    SHIPPED_FOLDER,
+    Calibration,
+    calibration_of,
+    fields_of,
+    is_trained,
+    read,
+)
 
 CURVES = {
     "words": Curve("isotonic", ((0.0, 0.1), (3.0, 0.9))), "sentences": Curve("platt", ((1.0, -2.0),)),
@@ -134,3 +142,24 @@ def test_images_that_are_fitted_on_judge_nothing(tmp_path):
     run = evaluation(tmp_path / "a", "validation", 1)
     with pytest.raises(ValueError, match="120 images, such as validation_0, are both fitted on and judged on"):
         calibrate([run], [run], str(tmp_path / "out"))
+
+
+# ---------------------------------------------------------------------- what is shipped
+
+
+def test_shipped_calibrations_fit_the_embedded_model_and_say_how_far_they_are_off(plain):
+    found = {path.stem: read(path) for path in sorted((SHIPPED / SHIPPED_FOLDER).glob("*.json"))}
+    assert {"entropy", "lookback_lens", "token_probability"} <= set(found)
+    for name, one in found.items():
+        assert misfit(one.model, plain) is None, name
+        assert set(one.data["ece"]) == set(one.curves), name
+        assert all(0 < error["value"] < 0.05 and error["n"] >= 100 for error in one.data["ece"].values()), name
+
+
+def test_answers_of_the_embedded_model_carry_shipped_probabilities_and_other_settings_none(plain):
+    shipped = calibration_of(LookbackLens(), plain)
+    (one,) = plain.caption([IMAGE], detectors=["lookback_lens"], max_new_tokens=20)
+    assert one.probability["lookback_lens"] == shipped.curves["words"](one.risk["lookback_lens"]).tolist()
+    assert len(one.sentence_probability["lookback_lens"]) == len(sentences(one.text, one.tokens))
+    assert calibration_of(LookbackLens(weights=None), plain) is None
+    assert calibration_of(LookbackLens(window=4), plain) is None

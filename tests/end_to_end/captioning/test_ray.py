@@ -39,11 +39,12 @@ def shards(out: Path) -> int:
 
 
 def at_work() -> list[psutil.Process]:
-    """Ray's workers that have a task, which they are called after."""
+    """Ray's workers that have a task, which they are called after; not its agents, without which a machine is lost."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.cmdline()[0].startswith("ray::") and "IDLE" not in process.cmdline()[0]:
+            name = process.cmdline()[0]
+            if name.startswith("ray::") and not any(other in name for other in ("IDLE", "Agent")):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.ZombieProcess, IndexError):
             continue

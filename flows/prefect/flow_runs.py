@@ -70,8 +70,8 @@ def _end(number: UUID, api: str, finished: bool) -> None:
 
     if PREFECT_API_URL.value() != api:  # nor is a server started for this
         return
-    killed = Crashed(message="its process ended without a word; another one has taken its folder")
-    state = Completed(message="it had finished when Prefect could not be reached") if finished else killed
+    killed: Any = Crashed(message="its process ended without a word; another one has taken its folder")
+    state: Any = Completed(message="it had finished when Prefect could not be reached") if finished else killed
     with telemetry.brief(0), get_client(sync_client=True) as client:
         run = client.read_flow_run(number)
         if run.state is None or not run.state.is_final():

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .m3id import M3ID as M3ID
     from .marine import MARINE as MARINE
     from .nullu import Nullu as Nullu
+    from .opera import OPERA as OPERA
     from .pai import PAI as PAI
     from .project_away import ProjectAway as ProjectAway
     from .rbd import RBD as RBD
@@ -184,6 +185,15 @@ NAMES = {
         differs=(
             "The released repository has no such penalty: its scripts run OPERA's, and so does official(). The paper's "
             "β, window and scales are not known; the defaults are ours."
+        ),
+    ),
+    "opera": Method(
+        "opera:OPERA", paper="2311.17911",
+        changes="logits, by the attention that each candidate would pay; goes back from over-trust",
+        cost="2 forwards per token, the second of all candidates at once; for each return 1 per token that stays",
+        differs=(
+            "official() has the code's float16, votes by place among the beams, and its step chosen anew. Not "
+            "reproduced: errors taken for \"go on\", ranking by length with the prompt, samples that decide for others."
         ),
     ),
     "ritual": Method(

@@ -89,6 +89,7 @@ class Gate(Decoder):
     window: int = count(8, "steps that the running risk is of", "It has no effect with over=\"now\".", low=1)
     prefill: bool = flag(False, "let edits change the prompt's pass too")
 
+    follows_run = True
     neutral = {"threshold": "inf"}
     faint = {"threshold": 1e9}
 
@@ -96,6 +97,11 @@ class Gate(Decoder):
         if isinstance(DECODERS.make(self.decoder), Gate):
             raise ValueError(f"decoder={self.decoder!r} is a gate itself; gate its decoder instead")
         refuse_asking([DETECTORS.make(self.detector)], "a gate, which opens while the answer is written,")
+        if getattr(DECODERS.make(self.decoder), "starts_over", False):
+            raise ValueError(
+                f"decoder={self.decoder!r} goes back in the text, where the running risk cannot follow; use it without "
+                "a gate, or switch going back off (retries=0)"
+            )
 
     @property
     def stands_for(self) -> Any:

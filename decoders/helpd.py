@@ -16,12 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..pipelines.engine.declarations import Branch, Declaration, LogitsEdit, Reading, Step
-from ..pipelines.engine.lookahead import Lookahead, last_rows, twin
-from ..pipelines.engine.run import prefill
-from ..pipelines.inputs.rows import extended
+from ..pipelines.engine.declarations import Declaration, LogitsEdit, Step
+from ..pipelines.engine.lookahead import Lookahead, last_rows, twin, without_cache
 from ..pipelines.method import Decoder, count, number, one_of
-from ..pipelines.model import families
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall
@@ -113,15 +110,7 @@ class HELPD(Decoder):
         self, lvlm: Layout, inputs: Inputs, new: Int[Tensor, "row new"], tried: Int[Tensor, "row candidate"]
     ) -> Float[Tensor, "row candidate"]:
         """ρ of every candidate, each from a pass over prompt and whole text."""
-        batch = inputs["input_ids"].shape[0]
-        texts = torch.cat([new[:, None].expand(-1, tried.shape[1], -1), tried[..., None]], 2)
-        blocks = texts.unflatten(0, (batch, -1)).flatten(1, 2)  # row candidate new -> sample beam·candidate new
-        kind = families.appended(lvlm.model, "token_type_ids")
-        first, *others = (extended(inputs, blocks[:, block], kind) for block in range(blocks.shape[1]))
-        reading = Reading("helpd", [len(lvlm.layers) - 1], partial(self.newest, blocks.shape[2]), branch="all")
-        branches = [Branch(str(number), other) for number, other in enumerate(others)]
-        rho = prefill(lvlm, first, [reading, *branches]).latest("helpd")[0]  # block·sample
-        return rho.unflatten(0, (-1, batch)).T.reshape(tried.shape)
+        return without_cache(lvlm, inputs, new, tried, partial(self.newest, new.shape[1] + 1))
 
     def newest(self, new: int, call: AttentionCall) -> Float[Tensor, " batch"]:
         """ρ of each row, whose last `new` positions are the text."""

@@ -220,6 +220,7 @@ class Decoder(Strength):
     of candidates that are not chosen yet; only one of them is chosen. one_image: a view that compares one image with
     its prompt. And without a switch: against: what the logits are weighed against (see `decoders.contrast`).
     difference: what is left is no distribution but a difference of two. raises: the logits of earlier layers are added.
+    starts_over: its edits may raise `Again`. follows_run: it counts from step to step, and cannot start over.
     """
 
     registry = DECODERS
@@ -232,6 +233,11 @@ class Decoder(Strength):
     against: ClassVar[str | None] = None
     difference: ClassVar[bool] = False
     raises: ClassVar[bool] = False
+    follows_run: ClassVar[bool] = False
+
+    @property
+    def starts_over(self) -> bool:
+        return False
 
     @property
     def stands_for(self) -> Any:

@@ -21,13 +21,14 @@ class Acted:
     steps: tokens chosen. acted: steps at which it changed anything. flipped: steps at which its logits edits changed
     the arg-max. kl: mean KL(after ‖ before) of its logits edits over the steps, in nats. The last two speak of the
     method's logits edits alone and are 0 for a method that edits attention or states: what those change in the
-    logits is only known beside a plain run.
+    logits is only known beside a plain run. rollbacks: how often it went back, of a method that does; else None.
     """
 
     steps: Float[Tensor, " batch"]
     acted: Float[Tensor, " batch"]
     flipped: Float[Tensor, " batch"]
     kl: Float[Tensor, " batch"]
+    rollbacks: Float[Tensor, " batch"] | None = None
 
 
 @dataclass
@@ -127,7 +128,8 @@ def answers_of(layout: Any, generation: Generation) -> list[Answer]:
             answers.append(Answer("", error=BROKEN))
             continue
         kept = words_of(layout, generation.ids[row].tolist())
-        acted = {name: {k: float(v[row]) for k, v in vars(one).items()} for name, one in generation.acted.items()}
+        known = {name: {k: v for k, v in vars(one).items() if v is not None} for name, one in generation.acted.items()}
+        acted = {name: {k: float(v[row]) for k, v in one.items()} for name, one in known.items()}
         risk = {name: values[row, : len(kept)].tolist() for name, values in generation.risk.items()}
         pieces = [layout.processor.tokenizer.decode([token]) for token in kept]
         before = {name: float(values[row]) for name, values in generation.risk_before.items()}

@@ -18,16 +18,63 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaL
 from .logits import Draw, Fold
 
 
+class EndedBeams:
+    """Which samples of a beam search have ended: their beams can reach nothing better than they have.
+
+    A batch goes on as long as one of its samples does, with all of them. transformers counts this for itself; here are
+    the same sums over what each step chose from, by its rules for `early_stopping` and `length_penalty`.
+    """
+
+    def __init__(self, config: Any, batch: int, longest: int) -> None:
+        beams = config.num_beams
+        self.early, self.penalty, self.longest = config.early_stopping, config.length_penalty, longest
+        self.running = torch.zeros(batch, beams)
+        self.running[:, 1:] = -1e9
+        self.best = torch.full((batch, beams), -1e9)
+        self.full = torch.zeros(batch, beams, dtype=torch.bool)
+        self.open = torch.ones(batch, 1, dtype=torch.bool)
+        self.steps = 0
+        self.scores: Tensor | None = None
+
+    @property
+    def samples(self) -> Bool[Tensor, " sample"]:
+        ended = ~self.open[:, 0]
+        return ended | self.full.all(1) if self.early is True else ended
+
+    def __call__(self, hits: Bool[Tensor, " candidate"]) -> None:
+        """hits: the best candidates of every sample that end here, in their order, as the stopping criteria say."""
+        if self.scores is None:
+            return
+        (batch, beams), hits = self.running.shape, hits.cpu().view(len(self.running), -1)
+        sums = self.scores.cpu().float().view(batch, beams, -1) + self.running[..., None]
+        sums = sums.flatten(1).topk(hits.shape[1]).values
+        self.steps += 1
+        finished = hits & (torch.arange(hits.shape[1]) < beams)
+        barred = ~finished | ~self.open | (self.full.all(1, keepdim=True) & (self.early is True))
+        merged = torch.cat([self.best, (sums / self.steps**self.penalty).masked_fill(barred, -2e9)], 1)
+        self.best, order = merged.topk(beams)
+        self.full = torch.cat([self.full, finished & ~barred], 1).gather(1, order)
+        self.running = (sums + hits * -1e9).topk(beams).values
+        length = self.longest if self.early == "never" and self.penalty > 0 else self.steps
+        worst = torch.where(self.full, self.best.amin(1, keepdim=True), -1e9)
+        self.open &= (self.running[:, :1] / length**self.penalty > worst).any(1, keepdim=True)
+
+
 class MainCriteria(StoppingCriteriaList):
     """Stopping criteria that see the main rows behind their own prompt; the other blocks end with their main row.
 
     Args:
         criteria: those of the main rows. blocks: number of row blocks. shift: positions in front of the main prompt.
         scores: what the choices were made from, where transformers' own scores show the drawn token alone.
+        beams: counts which samples of a beam search have ended; None counts nothing.
     """
 
-    def __init__(self, criteria: Sequence[Any], blocks: int, shift: int, scores: list[Tensor] | None) -> None:
+    def __init__(
+        self, criteria: Sequence[Any], blocks: int, shift: int, scores: list[Tensor] | None,
+        beams: EndedBeams | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(criteria)
+        self.beams = beams
         self.blocks, self.shift, self.scores = blocks, shift, scores
         self.pads = any(hasattr(one, "eos_token_id") for one in criteria)  # transformers then pads rows that have ended
         self.done: Bool[Tensor, " row"] | None = None
@@ -42,6 +89,8 @@ class MainCriteria(StoppingCriteriaList):
         elif scores is not None:
             scores = tuple(one[: one.shape[0] // self.blocks] for one in scores)
         done = super().__call__(ids, scores, **kwargs)
+        if self.beams is not None:
+            self.beams(done)
         if self.done is None or self.lengths is None:
             self.done, self.lengths = torch.zeros_like(done), torch.zeros_like(done, dtype=torch.long)
         self.lengths = self.lengths + ~self.done
@@ -72,6 +121,7 @@ class Choice(LogitsProcessor):
         scores: list[Tensor] | None = None,
     ) -> None:  # fmt: skip
         self.fold, self.processors, self.shift, self.draw, self.scores = fold, list(processors), shift, draw, scores
+        self.stops: MainCriteria | None = None  # the criteria of the run, where a method asks which samples have ended
         self.blocks = len(fold.arranged.names)
         last = lambda one: any(one is mine for mine in own) or type(one).__name__.endswith("LogitsWarper")
         self.until = next((at for at, one in enumerate(self.processors) if last(one)), len(self.processors))
@@ -81,6 +131,9 @@ class Choice(LogitsProcessor):
     ) -> Float[Tensor, "row vocab"]:
         rows = scores.shape[0] // self.blocks
         ids = input_ids[:rows, self.shift :]
+        if self.stops is not None:
+            beams = self.stops.beams
+            self.fold.step.ended = self.stops.done if beams is None else beams.samples.to(scores.device)
         mixed = self.fold(ids, scores)
         kept, out = self._processed(ids, mixed)
         if self.fold.arranged.edits:
@@ -89,6 +142,8 @@ class Choice(LogitsProcessor):
                 again = self._processed(ids, scores[:rows])
                 kept, out = (torch.where(lost, new, old) for new, old in zip(again, (kept, out), strict=True))
         self.fold.chosen_from(kept, out)
+        if self.stops is not None and self.stops.beams is not None:
+            self.stops.beams.scores = out
         if self.scores is not None:
             self.scores.append(out)
         if self.draw is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from .call import AttentionCall, LayerCall
@@ -107,6 +107,17 @@ class Reading:
     total: bool = False
 
 
+class Again(Exception):
+    """Raised by a `LogitsEdit`: the run starts over, with the same edits, which know what they returned before.
+
+    samples: which of them asked for it. method: whose edit it was, filled in by the run.
+    """
+
+    def __init__(self, samples: Bool[Tensor, " sample"]) -> None:
+        super().__init__("a run of a method that starts over")
+        self.samples, self.method = samples, -1
+
+
 Declaration = AttentionEdit | HeadEdit | ResidualEdit | LogitsEdit | Branch | Reading
 
 
@@ -115,13 +126,15 @@ class Step:
     """What the run has shown so far.
 
     branches: logits of each row block, raw. readings: reading -> layer -> tensor of the latest pass. index: which new
-    token is being chosen, from 0. ids: the main rows so far, prompt included.
+    token is being chosen, from 0. ids: the main rows so far, prompt included. ended: samples whose text nothing
+    that comes can change, though the others of the batch go on; None where nobody keeps count.
     """
 
     branches: Mapping[str, Tensor] = field(default_factory=dict)
     readings: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     index: int = -1
     ids: Int[Tensor, "row position"] | None = None
+    ended: Bool[Tensor, " sample"] | None = None
     method: int = -1
 
     def by_layer(self, name: str) -> dict[int, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,33 @@ def declarations_of(decoder: Any, lvlm: Layout, inputs: Inputs) -> Iterator[Decl
                 f"{name}: edits() gave {declared!r}, which is no declaration; possible: AttentionEdit, HeadEdit, "
                 "ResidualEdit, LogitsEdit, Branch, Reading of veridical.pipelines.engine.declarations."
             )
+
+
+def starting_over(decoders: Sequence[Any], streamer: Any = None) -> list[int]:
+    """The numbers of the decoders whose runs can start over, at most one.
+
+    Raises:
+        ValueError: two of them, or one beside what cannot go back: a method that follows the run step by step, or a
+            streamer.
+    """
+    active = [decoder for decoder in decoders if not getattr(decoder, "is_neutral", False)]
+    name = DECODERS.name_of
+    over = [decoder for decoder in active if getattr(decoder, "starts_over", False)]
+    if not over:
+        return []
+    if len(over) > 1:
+        raise ValueError(f"{name(over[0])}+{name(over[1])}: both go back in the text, each against the other; use one.")
+    if bound := [decoder for decoder in active if getattr(decoder, "follows_run", False)]:
+        raise ValueError(
+            f"{name(bound[0])} and {name(over[0])} in one run: {name(over[0])} goes back in the text, and what "
+            f"{name(bound[0])} has counted up to there cannot; leave one out, or switch going back off (retries=0)."
+        )
+    if streamer is not None:
+        raise ValueError(
+            f"{name(over[0])} goes back in the text, and a streamer has shown it already: leave the streamer out, or "
+            "switch going back off (retries=0)."
+        )
+    return [number for number, decoder in enumerate(decoders) if decoder is over[0]]
 
 
 def _branch(name: str, branch: Branch, batch: int) -> Branch:

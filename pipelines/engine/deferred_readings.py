@@ -89,6 +89,10 @@ class DeferredReadings:
         self.here: list[DeferredLayer] = []  # the layers that `blocks` are for
         self.blocks: list[QueryBlock] = []
 
+    def restart(self) -> None:
+        """Forget every pass so far: the run starts over."""
+        self.layers, self.here, self.blocks = {}, [], []
+
     def of(self, index: int, readings: Sequence[Placed]) -> DeferredLayer:
         """The layer of that number with these readings of its attention."""
         layer = self.layers.setdefault(index, DeferredLayer(index, readings))

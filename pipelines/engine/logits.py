@@ -13,6 +13,7 @@ from transformers import LogitsProcessor
 
 from ..checks import seeds_of
 from ..results import Acted
+from .declarations import Again
 from .plan import Plan
 from .rows import Arrangement
 
@@ -37,6 +38,7 @@ class Fold:
         self.bad: list[Tensor] = []
         self.path: Tensor | None = None
         self.real = torch.zeros(arranged.batch, 0, dtype=torch.bool)
+        self.restarts: dict[int, Float[Tensor, " sample"]] = {}  # of methods whose runs can start over
 
     def __call__(
         self, ids: Int[Tensor, "row position"], scores: Float[Tensor, "rows vocab"]
@@ -55,7 +57,11 @@ class Fold:
         for edit, method in self.arranged.edits:
             mine = self.arranged.own.get(method, {})
             step.branches, step.method = {**every, **{name: every[key] for name, key in mine.items()}}, method
-            before, logits = logits, edit.apply(logits, step).masked_fill(forbidden, -math.inf)
+            try:
+                before, logits = logits, edit.apply(logits, step).masked_fill(forbidden, -math.inf)
+            except Again as again:
+                again.method = method
+                raise
             moved[method] = moved.get(method, False) | (before != logits).any(1)
             flips[method] = flips[method] + (before.argmax(1) != logits.argmax(1))
             kls[method] = kls[method] + divergence(before, logits)
@@ -98,7 +104,7 @@ class Fold:
     def acted(self, method: int) -> Acted:
         steps = self.real.sum(1).float()
         acts, flips, kls = (self._along(values[method]) for values in (self.acts, self.flips, self.kls))
-        return Acted(steps, acts, flips, kls / steps.clamp(min=1))
+        return Acted(steps, acts, flips, kls / steps.clamp(min=1), self.restarts.get(method))
 
     def _along(self, values: Sequence[Float[Tensor, " row"]]) -> Float[Tensor, " sample"]:
         """The sum along each returned text of what its steps have, in their order, which fixes the last digit."""

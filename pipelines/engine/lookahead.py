@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import Cache, DynamicCache
@@ -32,6 +32,7 @@ from .declarations import Branch, Declaration, Reading, Step
 from .hooks import applied
 from .plan import Placed
 from .rows import arrange, chosen_of, sequences
+from .run import prefill
 
 MASKED = ("sdpa", "eager")  # attention that takes a mask of any shape
 
@@ -177,6 +178,22 @@ class Lookahead:
         own = torch.cat([own[..., :known], own[..., known:].diagonal(dim1=1, dim2=2)[..., None]], 2)
         before = pad(seen.rows, (0, 1))[:, None].expand(-1, count, -1, -1)  # no text has looked at its try
         return torch.cat([before, own[:, :, None]], 2)
+
+
+def without_cache(
+    lvlm: Layout, inputs: Inputs, new: Int[Tensor, "row new"], tried: Int[Tensor, "row candidate"],
+    keep: Callable[[AttentionCall], Tensor],
+) -> Shaped[Tensor, "row candidate ..."]:  # fmt: skip
+    """What `keep` says of the last layer after every candidate, each from a pass over prompt and whole text."""
+    batch = inputs["input_ids"].shape[0]
+    texts = torch.cat([new[:, None].expand(-1, tried.shape[1], -1), tried[..., None]], 2)
+    blocks = texts.unflatten(0, (batch, -1)).flatten(1, 2)  # row candidate new -> sample beam·candidate new
+    kind = families.appended(lvlm.model, "token_type_ids")
+    first, *others = (extended(inputs, blocks[:, block], kind) for block in range(blocks.shape[1]))
+    reading = Reading("tried", [len(lvlm.layers) - 1], keep, branch="all")
+    branches = [Branch(str(number), other) for number, other in enumerate(others)]
+    found = prefill(lvlm, first, [reading, *branches]).latest("tried")[0]  # block·sample ...
+    return found.unflatten(0, (-1, batch)).transpose(0, 1).flatten(0, 1).unflatten(0, tuple(tried.shape))
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------

@@ -106,6 +106,13 @@ class Recorder:
         self.logits: list[Tensor] = []  # sample vocab, of the steps that are not settled
         self.device: torch.device | None = None
 
+    def restart(self) -> None:
+        """Forget the steps so far: the run starts over."""
+        self.parts = {name: {} for name in self.parts}
+        self.settled.clear()
+        self.logits.clear()
+        self.deferred.restart()
+
     def __call__(self, step: Step, logits: Float[Tensor, "sample vocab"]) -> None:
         if self.logits and len(self.logits) >= VALUES // self.logits[0].numel():
             assert step.ids is not None

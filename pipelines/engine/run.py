@@ -13,16 +13,16 @@ from transformers import LogitsProcessorList
 from ..inputs.complete import complete
 from ..model.layout import Layout
 from ..prefill.memo import Memo, remembered
-from ..prefill.start import begin, prefill, separately
+from ..prefill.start import Start, begin, prefill, separately
 from . import options
-from .choice import Choice, MainCriteria
-from .declarations import Declaration, Step
-from .declared import declarations_of
+from .choice import Choice, EndedBeams, MainCriteria
+from .declarations import Again, Declaration, Step
+from .declared import declarations_of, starting_over
 from .deferred_readings import DeferredReadings
 from .hooks import applied
 from .logits import Draw, Fold, MainRows
 from .plan import claimed
-from .rows import arrange, sequences
+from .rows import Arrangement, arrange, sequences
 
 
 def declare(
@@ -61,46 +61,97 @@ def run(
     """
     inputs = complete(lvlm, inputs)
     config = options.resolved(lvlm, generation)
-    beams = config.num_beams or 1
-    apart = separately(lvlm, inputs, generation, config)
+    returning = starting_over(decoders, generation.get("streamer"))
+    if returning and config.do_sample and seed is None:  # what starts over draws the same again
+        seed = int(torch.randint(2**31, (1,)))
+    # a run consumes the cache that it begins with, and one that starts over would find it changed
+    apart = not returning and separately(lvlm, inputs, generation, config)
     with claimed(lvlm.model), remembered(apart) as memo:  # a method may copy the model, without hooks of other threads
         declared = declare(lvlm, inputs, decoders, memo) + [(reading, -1) for reading in observers.readings]
         arranged = arrange(declared, inputs, lvlm.pad_token)
-        begun = begin(lvlm, arranged, memo, beams)
-    placed = [replace(p, rows=_spread(p.rows, beams)) for p in arranged.placed]
-    blocks, prompt = len(arranged.names), arranged.inputs["input_ids"].shape[1]
+        begun = begin(lvlm, arranged, memo, config.num_beams or 1)
+    prompt = arranged.inputs["input_ids"].shape[1]
     main = options.MainPrompt(lvlm, generation, config, inputs, prompt - inputs["input_ids"].shape[1], prepared)
-    where = sequences(lvlm, arranged, beams)
-    where.seen = begun.seen
-    with applied(lvlm, placed, where, Step(), observers.deferred) as plan:
-        plan.changed |= {method: rows.to(where.image.device) for method, rows in begun.changed.items()}
-        fold = Fold(arranged, plan, beams, len(decoders), return_logits, observers.observe)
-        if main.streamer is not None:
-            main.streamer.put(inputs["input_ids"].cpu())
+    settings = RunSettings(len(decoders), return_logits, seed, bool(returning))
+    once = _Run(lvlm, arranged, begun, main, observers, settings)
+    restarts = {number: torch.zeros(arranged.batch) for number in returning}
+    while True:
+        try:
+            output, fold = once(config.num_beams or 1, dict(generation))
+        except Again as again:
+            restarts[again.method] += again.samples.cpu()
+            if observers.observe is not None:
+                observers.observe.restart()
+        else:
+            fold.restarts = restarts
+            return output, fold, prompt
 
-        def decode(model: Any, input_ids: Tensor, generation_config: Any, **kwargs: Any) -> Any:
-            processors, criteria = main.lists(model, generation_config, kwargs.get("attention_mask"), beams)
-            draw: Draw | None = None
-            scores: list[Tensor] | None = None
-            if plan.hooked:  # a cache of fixed size would have transformers compile the passes
-                generation_config.disable_compile = True
-            if generation_config.do_sample and beams == 1 and (blocks > 1 or seed is not None):
-                draw, scores = Draw(1, arranged.batch, seed), [] if generation_config.return_dict_in_generate else None
-            choice = Choice(fold, processors, main.shift, draw, main.processors, scores)
-            stops = MainCriteria(criteria, blocks, main.shift, scores)
-            kwargs |= {"logits_processor": LogitsProcessorList([choice]), "stopping_criteria": stops}
-            if beams > 1:
-                return _beam_search(model, input_ids, fold, generation_config, kwargs)
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a run decodes.
+
+    methods: their number. logits: whether they are kept. returning: whether a method may start the run over, and has to
+    know which samples have ended.
+    """
+
+    methods: int
+    logits: bool
+    seed: int | Sequence[int] | None
+    returning: bool
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One call of the model's generate with everything in place. Nothing of a call that is broken off is left here."""
+
+    lvlm: Layout
+    arranged: Arrangement
+    begun: Start
+    main: options.MainPrompt
+    observers: Observers
+    settings: RunSettings
+
+    def __call__(self, beams: int, generation: dict[str, Any]) -> tuple[Any, Fold]:
+        lvlm, arranged, main, seed = self.lvlm, self.arranged, self.main, self.settings.seed
+        placed = [replace(p, rows=_spread(p.rows, beams)) for p in arranged.placed]
+        blocks = len(arranged.names)
+        where = sequences(lvlm, arranged, beams)
+        where.seen = self.begun.seen
+        with applied(lvlm, placed, where, Step(), self.observers.deferred) as plan:
+            plan.changed |= {method: rows.to(where.image.device) for method, rows in self.begun.changed.items()}
+            fold = Fold(arranged, plan, beams, self.settings.methods, self.settings.logits, self.observers.observe)
             if main.streamer is not None:
-                kwargs["streamer"] = MainRows(main.streamer, arranged.batch)
-            output = model._sample(input_ids, generation_config=generation_config, **kwargs)
-            fold.finish(stops.lengths)
-            if scores is not None and not isinstance(output, Tensor):
-                output.scores = tuple(one.repeat(blocks, 1) for one in scores)
-            return output
+                main.streamer.put(main.inputs["input_ids"].cpu())
 
-        output = lvlm.model.generate(**begun.inputs, **generation, custom_generate=decode)
-    return output, fold, prompt
+            def decode(model: Any, input_ids: Tensor, generation_config: Any, **kwargs: Any) -> Any:
+                processors, criteria = main.lists(model, generation_config, kwargs.get("attention_mask"), beams)
+                draw: Draw | None = None
+                scores: list[Tensor] | None = None
+                ended: EndedBeams | None = None
+                if plan.hooked:  # a cache of fixed size would have transformers compile the passes
+                    generation_config.disable_compile = True
+                if generation_config.do_sample and beams == 1 and (blocks > 1 or seed is not None):
+                    draw = Draw(1, arranged.batch, seed)
+                    scores = [] if generation_config.return_dict_in_generate else None
+                if self.settings.returning and beams > 1:
+                    longest = generation_config.max_length - input_ids.shape[1]
+                    ended = EndedBeams(generation_config, arranged.batch, longest)
+                choice = Choice(fold, processors, main.shift, draw, main.processors, scores)
+                stops = MainCriteria(criteria, blocks, main.shift, scores, ended)
+                choice.stops = stops if self.settings.returning else None
+                kwargs |= {"logits_processor": LogitsProcessorList([choice]), "stopping_criteria": stops}
+                if beams > 1:
+                    return _beam_search(model, input_ids, fold, generation_config, kwargs)
+                if main.streamer is not None:
+                    kwargs["streamer"] = MainRows(main.streamer, arranged.batch)
+                output = model._sample(input_ids, generation_config=generation_config, **kwargs)
+                fold.finish(stops.lengths)
+                if scores is not None and not isinstance(output, Tensor):
+                    output.scores = tuple(one.repeat(blocks, 1) for one in scores)
+                return output
+
+            return lvlm.model.generate(**self.begun.inputs, **generation, custom_generate=decode), fold
 
 
 def _beam_search(model: Any, input_ids: Tensor, fold: Fold, config: Any, kwargs: dict[str, Any]) -> Any:

@@ -125,6 +125,11 @@ ENTRIES = {
         no_faint="only the few tokens that it tries stay possible",
         acting="helpd:candidates=3",
     ),
+    "opera": Entry(
+        neutral="opera:weight=0",
+        no_faint="only the few tokens that it tries stay possible",
+        acting="opera:candidates=3",
+    ),
     "ritual": Entry(
         neutral="ritual:alpha=0,beta=0", faint="ritual:alpha=1e-6,beta=0", acting="ritual:transforms='vflip'"
     ),

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from veridical.decoders.helpd import HELPD, extended, text_penalty, vision_reward
+from veridical.decoders.helpd import HELPD, text_penalty, vision_reward
+from veridical.pipelines.inputs.rows import extended
 
 TEXT = torch.tensor([[0.5, 0.0, 0.0], [0.4, 0.3, 0.0], [0.6, 0.1, 0.2]])
 IMAGE = torch.tensor([[0.2, 0.1], [0.3, 0.1], [0.1, 0.4]])

@@ -39,7 +39,9 @@ DOUBTFUL = {
     **{("deco", other): "deco makes logits higher" for other in CONTRASTS},
     **{pair: "what earlier layers say" for one in ("sla", "vista") for pair in permutations(["deco", one])},
     **{pair: "plain model's attention" for one in INSIDE for pair in permutations(["helpd", one])},
-    **{("helpd", other): "only among the 5 tokens" for other in CONTRASTS if other not in INSIDE},
+    **{pair: "plain model's attention" for one in INSIDE for pair in permutations(["opera", one])},
+    **{(first, other): "only among the 5 tokens"
+       for first in ("helpd", "opera") for other in CONTRASTS if other not in INSIDE},
 }
 
 

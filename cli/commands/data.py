@@ -153,10 +153,11 @@ def coco(
 @app.command(epilog=o.worked("veridical data photos", "veridical demo"))
 def photos(
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to.", show_default="where veridical.datasets.photos() looks")
+        Path | None,
+        typer.Option(help="The folder to write to.", show_default="where veridical.datasets.photos() looks"),
     ] = None,
     host: Annotated[
-        str, typer.Option("--from", help="Server with COCO's files; over https.")
+        str, typer.Option("--from", help="The server with COCO's files; over https.")
     ] = "https://s3.amazonaws.com/images.cocodataset.org",
 ) -> None:
     """Download 54 photos of COCO that are all under CC BY 2.0 (about 9 MB), with boxes and credits.

@@ -58,11 +58,11 @@ NAMES = {
     ),
     "object_agreement": Method(
         "agreement:ObjectAgreement", paper="2303.08896", reads="further captions",
-        cost="5 further captions",
+        cost="further captions, 5 by default",
     ),
     "answer_agreement": Method(
         "agreement:AnswerAgreement", paper="2302.09664", reads="further answers",
-        cost="10 further answers",
+        cost="further answers, 10 by default",
     ),
     "p_true": Method(
         "p_true:PTrue", paper="2207.05221", reads="the model's answer about its answer",

@@ -79,7 +79,7 @@ def calibrate(runs: Sequence[str], tests: Sequence[str], out: str, kind: str = "
         made = Calibration(
             DETECTORS.name_of(detector), fields_of(detector), is_trained(detector), identity(lvlm), curves, data
         )
-        made.save(Path(out) / f"{file_name(_without_folder(name))}.json")
+        made.save(Path(out) / f"{file_name(name)}.json")
     return judged
 
 
@@ -98,7 +98,7 @@ def judge(name: str, unit: str, curve: Curve, fitted: Items, checked: Items) -> 
 
 
 def _units(folders: Sequence[str]) -> dict[tuple[str, str], Items]:
-    """(detector, unit) -> its risks in these evaluations; the controls are left out."""
+    """(detector without its folder, unit) -> its risks in these evaluations; the controls are left out."""
     out: dict[tuple[str, str], Items] = {}
     for folder in folders:
         found = atomic.read_json(Path(folder) / RISKS)
@@ -107,7 +107,8 @@ def _units(folders: Sequence[str]) -> dict[tuple[str, str], Items]:
         for unit, part in parts.items():
             for name, risks in part["risks"].items():
                 if name != "position":
-                    out[name, unit] = Items(risks, part["labels"], [str(image) for image in part["images"]])
+                    images = [str(image) for image in part["images"]]
+                    out[_without_folder(name), unit] = Items(risks, part["labels"], images)
     return out
 
 

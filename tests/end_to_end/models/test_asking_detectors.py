@@ -41,7 +41,7 @@ def test_the_batch_does_not_matter(run, tmp_path):
 def test_the_card_says_what_each_costs(run):
     text = table.markdown(atomic.read_json(run / "results.json"))
     assert "| `object_agreement:samples=1` |" in text
-    assert "| 5 further captions |" in text
+    assert "| further captions, 5 by default |" in text
     assert text.splitlines()[2].endswith("| cost |")
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def contrast(
-    logits: Float[Tensor, "batch vocab"], other: Float[Tensor, "batch vocab"], alpha: float
+    logits: Float[Tensor, "batch vocab"], other: Float[Tensor, "batch vocab"], alpha: float | Float[Tensor, "batch 1"]
 ) -> Float[Tensor, "batch vocab"]:
-    """(1 + α)·l − α·l′"""
+    """(1 + α)·l − α·l′; α may be a row's own."""
     return (1 + alpha) * logits - alpha * other
 
 

@@ -66,7 +66,10 @@ def _objects(name: str, value: Any) -> Any:
     """A path, a callable, names for every sample, or a tuple of them for each; lists become tuples."""
     if callable(value) or (isinstance(value, str) and value.strip()):
         return value
-    frozen = lambda one: tuple(map(frozen, one)) if isinstance(one, list | tuple) else one
+
+    def frozen(one: Any) -> Any:
+        return tuple(map(frozen, one)) if isinstance(one, list | tuple) else one
+
     found = frozen(value)
     if isinstance(found, tuple) and (_names(found) or all(_names(one) for one in found)):
         return found
@@ -135,7 +138,7 @@ class MARINE(Contrast):
         else:
             rows = guided_rows(lvlm, inputs, self.names(lvlm, inputs))
         for row, (ids, plain) in enumerate(zip(rows, unpadded(inputs), strict=True)):
-            wanted, has = plain.count(lvlm.image_token), ids.count(lvlm.image_token)
+            wanted, has = (sum(token == lvlm.image_token for token in some) for some in (plain, ids))
             if wanted != has:
                 raise ValueError(
                     f"guide gave {has} image tokens for sample {row}, whose prompt has {wanted}; both are about the "

@@ -43,7 +43,7 @@ def rebuilt(lvlm: Layout, inputs: Inputs, rows: Sequence[Sequence[int]], images:
     return out
 
 
-def image_runs(row: Sequence[int], image: int, inside: Collection[int] = ()) -> list[tuple[int, int]]:
+def image_runs(row: Sequence[int], image: int | None, inside: Collection[int] = ()) -> list[tuple[int, int]]:
     """Where the placeholders of each image begin and end. inside: tokens that say, directly in front of a run of
     placeholders or behind it, that more of the same image follows.
 

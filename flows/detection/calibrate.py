@@ -26,7 +26,8 @@ class Items(NamedTuple):
 
     def part(self, images: set[str]) -> Items:
         kept = [number for number, image in enumerate(self.images) if image in images]
-        return Items(*([values[number] for number in kept] for values in self))
+        take = lambda values: [values[number] for number in kept]
+        return Items(take(self.risks), take(self.labels), take(self.images))
 
 
 class Judged(NamedTuple):

@@ -110,6 +110,17 @@ def test_vti_turns_the_towers_outputs_token_by_token(gqa):
     hold(gqa, [alone], lambda *given: states.vti(*given, None, IMAGE, **options))
 
 
+def test_equal_images_of_a_batch_are_each_steered(gqa):
+    """A plain run encodes an image that stands in several rows once, apart from the pass that has the edits."""
+    pixels = gqa.rows[0][1]
+    inputs = {**gqa.inputs, "pixel_values": pixels.repeat(2, 1, 1, 1)}
+    options = {"return_logits": True, "max_new_tokens": 2, "do_sample": False}
+    found = veridical.generate(gqa.lvlm, inputs, [VTI.from_directions(None, IMAGE, alpha_image=3.0)], **options)
+    for row, (ids, _) in enumerate(gqa.rows):
+        expected = states.vti(gqa.reference, ids, pixels, 2, None, IMAGE, alpha_image=3.0)
+        assert furthest(found.logits[row], expected.logits) < TOLERANCE
+
+
 def test_a_branch_that_is_opened_before_vti_sees_the_image_with_a_plain_tower(gqa):
     """VCD's noised image is encoded plainly when VCD comes first, and steered when VTI does."""
     seen = {}

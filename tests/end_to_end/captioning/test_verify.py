@@ -146,7 +146,7 @@ def test_a_plan_is_made_again_from_the_shards_or_from_the_images(images, job, ve
 def test_a_plan_that_nothing_makes_again_is_a_fault_that_stays(images, job, veridical):
     (job / "plan.parquet").write_bytes(b"x")
     next((job / "shards").iterdir()).unlink()
-    next(images.iterdir()).unlink()
+    next(images.iterdir()).rename(images / "another name.png")
     shown = veridical("verify", job, "--repair")
     assert shown.exit_code == 1
     assert "plan.parquet is not the one that the job was begun with; neither the shards nor the images" in shown.stdout

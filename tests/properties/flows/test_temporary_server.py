@@ -65,6 +65,10 @@ def call(tmp_path):
         caller.wait()
 
 
+def _open_file(process, number):
+    return os.readlink(f"/proc/{process}/fd/{number}")
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("how", ["wait", "fork"])
 def test_a_caller_that_is_killed_leaves_no_server_behind_and_nobody_waits_for_its_output(call, number, how):
@@ -72,6 +76,8 @@ def test_a_caller_that_is_killed_leaves_no_server_behind_and_nobody_waits_for_it
     caller, url, servers = call(how)
     assert url.startswith("http://127.0.0.1:")
     assert len(servers) == 1
+    for descriptor in (1, 2):
+        assert _open_file(servers[0].pid, descriptor) != _open_file(caller.pid, 2)
     forked = [one for one in psutil.Process(caller.pid).children() if one not in servers]
     began = time.monotonic()
     caller.send_signal(number)

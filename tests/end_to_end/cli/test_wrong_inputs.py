@@ -22,7 +22,7 @@ BAD = {
     "captions in a file": (["caption", "{a}", "--out", "{file}"], ["(a file is in its place); choose another --out"]),
     "results in a file": (
         ["evaluate", "--limit", "1", "--benchmark", "chair", "--no-prefect", "--out", "{file}"],
-        ["file is needed as a folder, but a file is in its place: choose another --out."],
+        ["(a file is in its place); choose another --out"],
     ),
     "images in a file": (["data", "world", "--count", "1", "--out", "{file}"], ["is needed as a folder"]),
     "no cron line": (

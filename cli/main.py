@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from . import objects
 from . import options as o
 from .commands import (
     answer,
@@ -111,7 +112,7 @@ def list_methods(
 
 
 COMMANDS = (
-    answer, caption, check, choose, compare, demo, detect, detectors, evaluate, gate, reproduce, score, status,
+    answer, caption, check, choose, compare, demo, detect, detectors, evaluate, gate, objects, reproduce, score, status,
     training, verify,
 )  # fmt: skip
 for group in COMMANDS:

@@ -41,6 +41,9 @@ COSTS = {
     "spin": (1, 1.0, 1),
     "code": (1, 1.52, 2),  # the model's own description, which the contract's settings give it, in place of the image
     "project_away": (1, 1.24, 1),  # the words' own states
+    "nullu": (1, 1.0, 1),
+    "adhh": (1, 1.0, 1),
+    "vti": (1, 1.0, 1),
 }
 OF_THE_METHOD = ("agla", "gate")  # a matcher, or another decoder and a detector, which have costs of their own
 

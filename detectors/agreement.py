@@ -1,8 +1,8 @@
 """Agreement among samples: whether the model says it again when it is asked again. Only texts are compared.
 
-Objects: the counting idea of Manakul et al., "SelfCheckGPT", EMNLP 2023, arXiv 2303.08896. Answers: Farquhar et al.,
-"Detecting hallucinations in large language models using semantic entropy", Nature 2024; Zhang et al., "VL-Uncertainty",
-arXiv 2411.11919.
+Objects: the counting idea of Manakul et al., "SelfCheckGPT", EMNLP 2023, arXiv 2303.08896. Answers: Kuhn et al.,
+"Semantic Uncertainty", ICLR 2023, arXiv 2302.09664; Farquhar et al., "Detecting hallucinations in large language models
+using semantic entropy", Nature 2024; Zhang et al., "VL-Uncertainty", arXiv 2411.11919.
 """
 
 from __future__ import annotations
@@ -125,8 +125,9 @@ def _callable(name: str, value: Any) -> Any:
 class ObjectAgreement(Sampled):
     """Risk of an object = 1 − share of `samples` further captions that name it; the risk of all tokens of its mentions.
 
-    Objects are CHAIR's, so that "puppy" agrees with "dog"; tokens of no object have risk 0. The captions are sampled
-    with the run's decoders in place, from the same prompt and to the same length.
+    Objects are CHAIR's (`synonyms`), so that "puppy" agrees with "dog"; tokens of no object have risk 0. The captions
+    are sampled (`temperature`, `top_p`, `seed`) with the run's decoders in place, from the same prompt and to the same
+    length unless `max_new_tokens` gives another, and from the image blurred by radii of `blur` in turn.
 
     Raises:
         ValueError: fields outside their range, or a use without images and words (`veridical.generate`, `score`,
@@ -185,8 +186,9 @@ class AnswerAgreement(Sampled):
     the share of a group; "likelihood": the same with samples weighed by exp(mean token log-probability). 0 to 1.
 
     Two answers are equal where both begin with yes or no and it is the same; or their normalised texts are equal; or
-    both name objects, and the same. `judge`, a callable (a, b) -> bool, takes the place of the last two. An answer
-    belongs to the first group whose first member it is equal to.
+    both name objects (`synonyms`), and the same. `judge`, a callable (a, b) -> bool, takes the place of the last two.
+    An answer belongs to the first group whose first member it is equal to. Samples: `temperature`, `top_p`, `seed`,
+    `max_new_tokens`, `blur` as in `ObjectAgreement`.
 
     Raises:
         ValueError: an answer of more than 12 words, or a use without images and words (`veridical.generate`, `score`,

@@ -57,10 +57,10 @@ class HALP(Trained):
     """Risk = P(the coming answer is hallucinated | h), a network's, the same for every token of the answer.
 
     h: entry `layer` of `hidden_states` (0 the embeddings, l the output of block l − 1, L the last after the final norm)
-    at the prompt's last position or its last image token; (hidden,) per sample. The network: hidden → 512 → 256 → 128 →
-    1, each hidden layer Linear, ReLU, BatchNorm, dropout 0.3 in training. It is known before the first token: `before`
-    needs a prefill alone, and an answer holds it as `risk_before`. It needs a probe: that of the embedded LVLM is
-    shipped, for yes/no answers.
+    at the prompt's last position or its last image token (`position`); (hidden,) per sample. The network (`weights`):
+    hidden → 512 → 256 → 128 → 1, each hidden layer Linear, ReLU, BatchNorm, dropout 0.3 in training. It is known before
+    the first token: `before` needs a prefill alone, and an answer holds it as `risk_before`. It needs a probe: that of
+    the embedded LVLM is shipped, for yes/no answers.
 
     Raises:
         ValueError: a layer that the model does not have, or no probe for it.

@@ -52,9 +52,9 @@ class PTrue(Detector):
 
     form="answer": is the whole answer (A) right or (B) wrong? P(right) = p(A)/(p(A) + p(B)), for all tokens. "object":
     one question for each distinct object of the answer, "Is there a … in the image?", P(right) = p(yes)/(p(yes) +
-    p(no)); the risk is that of the tokens of its mentions, and all others have 0. p: of the first token, summed over
-    spellings, with the run's decoders in place. With `samples`, that many sampled answers stand in front
-    ("brainstormed").
+    p(no)); the risk is that of the tokens of its mentions (`synonyms`), and all others have 0. p: of the first token,
+    summed over spellings, with the run's decoders in place. With `samples`, that many answers, drawn with `seed`, stand
+    in front ("brainstormed").
 
     Raises:
         ValueError: a conversation of several turns, a tokenizer that splits the options, or a use without images and

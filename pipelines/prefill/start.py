@@ -87,7 +87,7 @@ def prefill(
     """
     inputs = complete(lvlm, inputs)
     arranged = arrange([(d, -1) for d in declarations], inputs, lvlm.pad_token)
-    if _separable(arranged):
+    if _separable(arranged) and not families.family(lvlm.model).needs_image:
         return _block_by_block(lvlm, arranged)
     edits = any(not isinstance(p.declaration, Reading) for p in arranged.placed)
     step = Step(ids=inputs["input_ids"])

@@ -14,7 +14,7 @@ def safe(text: object) -> str:
     r"""Text whose control characters are written out, so that no name moves a terminal's cursor or hides what follows.
 
     >>> safe("a\x1b[31mb.png"), safe("two\nlines")
-    ('a\\\\x1b[31mb.png', 'two\\nlines')
+    ('a\\x1b[31mb.png', 'two\nlines')
     """
     return str(text).encode("utf-8", "backslashreplace").decode().translate(_ESCAPED)
 
@@ -23,7 +23,7 @@ def name(path: object) -> str:
     r"""The name of a file on one line.
 
     >>> name("a\nError: b.png")
-    'a\\\\nError: b.png'
+    'a\\nError: b.png'
     """
     return safe(path).replace("\n", "\\n")
 

@@ -25,6 +25,7 @@ from ..pipelines.engine.declarations import (
 from ..pipelines.engine.declared import declarations_of
 from ..pipelines.engine.online_risk import RunningRisk, prefixed
 from ..pipelines.method import Decoder, count, flag, method, one_of, ruled
+from ..pipelines.prefill.memo import forget_edited
 from ..pipelines.registry import DECODERS, DETECTORS
 from ..pipelines.risk.asking import refuse_asking
 
@@ -138,6 +139,7 @@ class Gate(Decoder):
                 yield replace(declared, apply=gated)
             else:
                 yield declared
+        forget_edited()
         yield from reads  # last, as a run's own detectors are: a branch of theirs inherits the edits
 
 

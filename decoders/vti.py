@@ -31,8 +31,8 @@ def steer(
 ) -> Float[Tensor, "*any hidden"]:
     """x ← ‖x‖·u/‖u‖, u = x/‖x‖ + 0.1·α·d/‖d‖, in float32 or more; x = 0, d = 0 and u = 0 leave x.
 
-    >>> steer(torch.tensor([3.0, 4.0]), torch.tensor([2.0, 0.0]), 2).tolist()
-    [3.535533905029297, 3.535533905029297]
+    >>> [round(one, 4) for one in steer(torch.tensor([3.0, 4.0]), torch.tensor([2.0, 0.0]), 2).tolist()]
+    [3.5355, 3.5355]
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     toward = d.to(wide)

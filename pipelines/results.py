@@ -53,7 +53,10 @@ class Generation:
     def _repr_html_(self) -> str:
         """For notebooks: the text of every row, and what each method did. Risks need tokens: see `Answer`."""
         acted = [
-            {name: {key: float(value[row]) for key, value in vars(one).items()} for name, one in self.acted.items()}
+            {
+                name: {key: float(value[row]) for key, value in vars(one).items() if value is not None}
+                for name, one in self.acted.items()
+            }
             for row in range(len(self.ids))
         ]
         texts = self.text or [""] * len(self.ids)

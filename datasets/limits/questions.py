@@ -25,7 +25,7 @@ def limit_examples(split: str = "test", limit: int = 100) -> list[Example]:
 
     >>> examples = limit_examples("test", 1)
     >>> len(examples), examples[0].image, examples[0].question, examples[1].label
-    (74, 'world:test/0/plain', 'Is there a cup in the image?', 'no')
+    (74, 'world:test/0/plain', 'Is there a bottle in the image?', 'no')
 
     Raises:
         ValueError: an unknown split, or a limit below 1.

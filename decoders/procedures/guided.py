@@ -145,7 +145,7 @@ class Guided(Procedure):
 def _rows(generation: Generation, rows: Sequence[int]) -> Generation:
     """Some rows of a generation."""
     index = torch.tensor(rows)
-    some = lambda value: value[index.to(value.device)]
+    some = lambda value: None if value is None else value[index.to(value.device)]
     return replace(
         generation, ids=some(generation.ids), text=[generation.text[row] for row in rows],
         broken=some(generation.broken),

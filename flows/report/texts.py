@@ -24,7 +24,9 @@ def shown_words(
         plain: the text of plain decoding; None where there is none to compare with.
     """
     found = words(text, [], [])
-    risks = [[word.risk for word in words(text, tokens, risk[name])] for name in risk]
+    known = {name: values for name, values in risk.items() if len(values) == len(tokens)}
+    none: list[float | None] = [None] * len(found)
+    risks = [[w.risk for w in words(text, tokens, known[name])] if name in known else none for name in risk]
     was = replaced([word.text for word in found], plain.split()) if plain is not None else [SAME] * len(found)
     out = []
     for number, word in enumerate(found):

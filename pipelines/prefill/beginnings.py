@@ -105,7 +105,7 @@ def _starts(lvlm: Layout, shared: Beginnings, memo: Memo) -> tuple[Layers, Tenso
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     begun = kept(lvlm.model(
         input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1,
-        mm_encoder_outputs={"image": outputs_of(images)},
+        mm_encoder_outputs={"image": outputs_of(images, memo)},
     ))  # fmt: skip
     return None if begun is None else (begun, mask)
 

@@ -55,6 +55,7 @@ def features(lvlm: Layout, pixels: Tensor, memo: Memo) -> tuple[list[Tensor], li
         ).pooler_output
         if not isinstance(encoded, Tensor | list | tuple) or len(encoded) != len(own):
             return None
+        memo.stacked = isinstance(encoded, Tensor)
         memo.images[id(pixels)] = pixels, list(encoded), [own.index(row) for row in first]
     return memo.images[id(pixels)][1:]
 
@@ -84,9 +85,9 @@ def encoded(lvlm: Layout, blocks: Sequence[Mapping[str, Tensor]], memo: Memo | N
             if [len(one) for one in mine] != lvlm.image_mask(block["input_ids"]).sum(1).tolist():
                 return None
             rows += mine
-    return {"mm_encoder_outputs": {"image": outputs_of(rows)}} if rows else {}
+    return {"mm_encoder_outputs": {"image": outputs_of(rows, memo)}} if rows else {}
 
 
-def outputs_of(rows: Sequence[Tensor]) -> BaseModelOutputWithPooling:
-    """Features of images as the model's own encoder returns them."""
-    return BaseModelOutputWithPooling(pooler_output=list(rows))  # type: ignore[arg-type]
+def outputs_of(rows: Sequence[Tensor], memo: Memo) -> BaseModelOutputWithPooling:
+    """Features of images as the model's own encoder returns them: in one tensor, or in a list."""
+    return BaseModelOutputWithPooling(pooler_output=torch.stack(list(rows)) if memo.stacked else list(rows))  # type: ignore[arg-type]

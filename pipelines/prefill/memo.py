@@ -36,12 +36,13 @@ class Memo:
 
     separately: whether prompts may be computed apart from the decoding loop, so that keys and values are worth keeping.
     images: pixel tensor (by identity) -> the tensor, which is kept so that its identity is its own, its distinct
-    images' features, and which of them each row has. prompt: the main prompt as the newest pass read it. method: the
-    number of the method that declares at the moment.
+    images' features, and which of them each row has. stacked: whether the encoder returns features as one tensor.
+    prompt: the main prompt as the newest pass read it. method: the number of the method that declares at the moment.
     """
 
     separately: bool = False
     images: dict[int, tuple[Tensor, list[Float[Tensor, "token hidden"]], list[int]]] = field(default_factory=dict)
+    stacked: bool = False
     prompt: ReadPrompt | None = None
     method: int = -1
 
@@ -63,6 +64,13 @@ def remembered(separately: bool) -> Iterator[Memo]:
         yield memo
     finally:
         _CURRENT.reset(token)
+
+
+def forget_edited() -> None:
+    """Keep no prompt whose pass carried out edits: what declared them may undo them in the run, as a gate does."""
+    memo = current()
+    if memo is not None and memo.prompt is not None and memo.prompt.methods:
+        memo.prompt = None
 
 
 def kept(output: Any) -> Layers | None:

@@ -41,6 +41,8 @@ COSTS = {
     "spin": (1, 1.0, 1),
     "code": (1, 1.52, 2),  # the model's own description, which the contract's settings give it, in place of the image
     "project_away": (1, 1.24, 1),  # the words' own states
+    "opera": (2, 2.4, 1),  # the attention that each candidate would pay, from one pass of all of them, as in HELPD
+    "marine": (1, 1.28, 2),  # from the end of the image on, the guided prompt differs
     "nullu": (1, 1.0, 1),
     "adhh": (1, 1.0, 1),
     "vti": (1, 1.0, 1),

@@ -79,7 +79,7 @@ def test_two_workers_of_dask_write_what_one_process_writes(images, plain, cluste
     assert len(plain) == 8 + 6
     asked = {"artifacts": {"type": {"any_": ["progress"]}}}
     made = httpx.post(f"{prefect_server}/artifacts/filter", json=asked, timeout=60).json()  # those of other tests too
-    told = [(one["data"], one["description"]) for one in made if one["description"].startswith("captions: ")]
+    told = [(one["data"], one["description"]) for one in made if one["description"].endswith("of 24 images")]
     assert told == [(100.0, "captions: 24 of 24 images")]
 
 

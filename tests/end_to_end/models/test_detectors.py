@@ -127,7 +127,7 @@ def test_the_shipped_detectors_belong_to_the_shipped_model(lvlm):
         assert report["model"]["weights"] == fingerprint(lvlm.model), "train the detectors again: the model has changed"
         assert {"auroc", "auprc", "ece"} <= set(report["metrics"])
         assert len(report["data"]["texts_sha256"]) == 64
-    assert sum(path.stat().st_size for path in DETECTORS.rglob("*") if path.is_file()) < 1e6
+    assert sum(path.stat().st_size for path in DETECTORS.rglob("*") if path.is_file()) < 2e6
 
 
 def test_out_of_the_box_they_are_in_use_and_no_folder_has_to_be_named(lvlm):
@@ -167,9 +167,10 @@ def test_the_card_has_the_control_and_chance_beside_every_detector():
     from veridical.detectors import NAMES
 
     found = card_figures()
+    elsewhere = {"captions": {"halp", "answer_agreement"}, "pope": {"object_agreement"}}  # judge the other task alone
     for task in ("captions", "pope"):
-        names = {re.match(r"`([a-z_]+)", cell)[1] for of, cell in found if of == task}
-        assert {*NAMES, "random"} <= names
+        names = {re.match(r"`([a-z_]+)", cell)[1] for of, cell in found if of.split(",")[0] == task}
+        assert {*NAMES, "random"} - elsewhere[task] <= names
         value, low, high = found[task, "`random`"]
         assert low <= 0.5 <= high
         assert abs(value - 0.5) < 0.06

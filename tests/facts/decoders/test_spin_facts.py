@@ -118,7 +118,7 @@ def test_keeping_all_heads_or_a_factor_of_one_is_plain_decoding(two_steps):
     [
         ({"keep": 1.5}, "keep=1.5 is outside 0 to 1"),
         ({"factor": -1}, "factor=-1 is below 0"),
-        ({"queries": "all"}, "queries='all' is none of 'last', 'text'"),
+        ({"queries": "some"}, "queries='some' is none of 'last', 'text', 'all'"),
     ],
 )
 def test_values_outside_their_range_are_refused(options, message):

@@ -88,7 +88,7 @@ def test_verdicts_name_the_best_gate_within_the_steps_and_what_gains_nothing():
 def test_the_page_has_a_line_per_row_and_the_image():
     page = markdown(FOUND, "gating.svg")
     assert "](gating.svg)" in page
-    assert "```\nveridical gate-curve -d vcd\n```" in page
+    assert "```bash\nveridical gate-curve -d vcd\n```" in page
     table = [line for line in page.splitlines() if line.startswith("| `")]
     assert len(table) == len(ROWS)
     assert table[2] == (

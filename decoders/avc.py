@@ -1,7 +1,6 @@
 """Attentional Vision Calibration (AVC, also AvisC).
 
-Woo et al., "Don't Miss the Forest for the Trees: Attentional Vision Calibration for Large Vision Language Models",
-Findings of ACL 2025, arXiv 2405.17820.
+Woo et al., "Don't Miss the Forest for the Trees", Findings of ACL 2025, arXiv 2405.17820.
 """
 
 from __future__ import annotations
@@ -26,10 +25,7 @@ BLANKS = ("zeros", "ones", "noise", "mask")
 
 
 def choose_layers(masses: Float[Tensor, "batch layer"], gamma: float) -> Bool[Tensor, "batch layer"]:
-    """The layers with most image attention, up to and with the one whose cumulated share reaches γ (Eq. 5).
-
-    k = #{c < γ} + 1, at most all; c: cumulated shares, largest first.
-    """
+    """The #{c < γ} + 1 layers with most image attention, at most all; c: cumulated shares, largest first (Eq. 5)."""
     share = masses.double() / masses.double().sum(1, keepdim=True).clamp(min=1e-300)
     order = share.argsort(dim=1, descending=True, stable=True)
     wanted = (share.gather(1, order).cumsum(1) < gamma).sum(1, keepdim=True) + 1
@@ -64,14 +60,10 @@ class AVC(Contrast):
 
     l, l′: (batch, vocab) logits for the whole image and for its blind tokens alone; every other image embedding is
     blanked (`blank`). Blind tokens are found once, at the last prompt row: `choose_layers` by `gamma`, then
-    `blind_tokens` by `lam` (Eq. 5–7). α, β: `alpha`, `beta`.
+    `blind_tokens` by `lam` (Eq. 5–7). α, β: `alpha`, `beta`. Raises ValueError for a value outside its range.
 
-    Raises:
-        ValueError: a value outside its range.
-
-    μ and σ are a sample's own; the released code takes them over the batch and serves a batch of one. Its mask variant
-    was not released: ours hides the tokens from every row of every layer. A sample whose l′ has a NaN keeps l (code).
-    The paper says blind is a > μ + λσ; code, and we, say ≥.
+    μ and σ are a sample's own; the released code's are a batch's. Its mask variant was not released: ours hides the
+    tokens from every row of every layer. A sample whose l′ has a NaN keeps l (code). Code, and we, say a ≥ μ + λσ.
     """
 
     alpha: float = number(2.5, "strength of the contrast", "0 leaves l. Paper: 2.5 LLaVA-1.5, 3 InstructBLIP.")

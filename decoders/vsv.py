@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from ..pipelines.engine.declarations import Branch, Declaration, Reading, Residu
 from ..pipelines.engine.run import prefill
 from ..pipelines.method import Decoder, layers_of, number, one_of
 from .depth import chosen_layers
+from .steering import steer, steer_official
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import LayerCall
@@ -29,29 +29,6 @@ STRENGTHS = {  # λ for captions; the paper's other models, LLaVA-1.5 and Instru
     "shikra": {"strength": 0.12},
     "minigpt-?4": {"strength": 0.1},
 }
-
-
-def steer(
-    hidden: Float[Tensor, "batch query hidden"], vector: Float[Tensor, "batch hidden"], strength: float
-) -> Float[Tensor, "batch query hidden"]:
-    """h̃ = h + λ·v, scaled back to ‖h‖ (Eq. 5–6)."""
-    h, v = hidden.float(), vector.float()[:, None, :]
-    moved = h + strength * v
-    scale = h.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True)
-    return torch.where(scale.isfinite(), moved * scale, h).to(hidden.dtype)
-
-
-def steer_official(
-    output: Float[Tensor, "batch query hidden"], vector: Float[Tensor, "batch hidden"], strength: float
-) -> Float[Tensor, "batch query hidden"]:
-    """u = m/‖m‖ + λ·s·v/‖v‖, s = 1 + max(0, cos(m, −v)); m ← ‖m‖·u/‖u‖. 0/0 and v = 0 leave m."""
-    m, v = output.float(), vector.float()[:, None, :]
-    length = m.norm(dim=-1, keepdim=True)
-    unit, toward = m / length, v / v.norm(dim=-1, keepdim=True)
-    gain = 1 + (-(unit * toward).sum(-1, keepdim=True)).clamp(min=0)
-    moved = unit + strength * gain * toward
-    turned = length * moved / moved.norm(dim=-1, keepdim=True)
-    return torch.where(turned.isfinite().all(-1, keepdim=True), turned, m).to(output.dtype)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Attention Maps", EMNLP 2024, arXiv 2407.07071, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +145,7 @@ class Guided(Procedure):
 def _rows(generation: Generation, rows: Sequence[int]) -> Generation:
     """Some rows of a generation."""
     index = torch.tensor(rows)
-    some = lambda value: None if value is None else value[index.to(value.device)]
+    some: Callable[[Any], Any] = lambda value: None if value is None else value[index.to(value.device)]
     return replace(
         generation, ids=some(generation.ids), text=[generation.text[row] for row in rows],
         broken=some(generation.broken),

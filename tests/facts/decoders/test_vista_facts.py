@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from veridical.decoders.early_logits import window_blocks
+from veridical.decoders.steering import steer, steer_official
 from veridical.decoders.vista import SLA, VISTA, VSV
-from veridical.decoders.vsv import steer, steer_official
 from veridical.pipelines.engine.declarations import Step
 
 

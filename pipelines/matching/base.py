@@ -48,18 +48,14 @@ class Matcher(Protocol):
         ...
 
 
-def in_batches(
-    match: Callable[[Sequence[Tensor], list[str]], list[Match]], images: Sequence[Tensor], prompts: Sequence[str],
-    size: int,
-) -> list[Match]:  # fmt: skip
-    """What `match` returns for all images and their prompts, `size` at a time; one thread at a time.
+def in_batches(compute: Callable[..., Sequence[Any]], size: int, *inputs: Sequence[Any]) -> list[Any]:
+    """What `compute` returns for all of the inputs, which belong together, `size` at a time; one thread at a time.
 
     A matcher is shared by all decoders of a process, and its hooks would act in the passes of other threads too.
     """
-    starts = range(0, len(images), size)
-    parts = [slice(start, start + size) for start in starts]
+    parts = [slice(start, start + size) for start in range(0, len(inputs[0]), size)]
     with _ONE_THREAD:
-        return [one for part in parts for one in match(images[part], list(prompts[part]))]
+        return [one for part in parts for one in compute(*(list(values[part]) for values in inputs))]
 
 
 def stretch(values: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

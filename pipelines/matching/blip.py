@@ -53,20 +53,42 @@ class BlipMatcher:
 
     def match(self, images: Sequence[UInt8[Tensor, "3 _ _"]], prompts: Sequence[str]) -> list[Match]:
         """A match for each image and its prompt."""
-        return in_batches(self._batch, images, prompts, BATCH)
+        return in_batches(self._batch, BATCH, images, prompts)
 
-    def _batch(self, images: Sequence[Tensor], prompts: list[str]) -> list[Match]:
+    def image_embeddings(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> Float[Tensor, "image width"]:
+        """Of unit length: the class tokens' projections."""
+        encode = lambda some: self._seen(some)[1]
+        with torch.no_grad():
+            return torch.stack(in_batches(encode, BATCH, images))
+
+    def text_embeddings(self, prompts: Sequence[str]) -> Float[Tensor, "prompt width"]:
+        """Of unit length: the class tokens' projections."""
+        encode = lambda some: self._read(self._tokens(some))
+        with torch.no_grad():
+            return torch.stack(in_batches(encode, BATCH, prompts))
+
+    def _tokens(self, prompts: Sequence[str]) -> Any:
+        return self.processor.tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=WORDS, return_tensors="pt", padding_side="right"
+        ).to(self.model.itm_head.weight.device)
+
+    def _read(self, text: Any) -> Tensor:
+        words = self.model.text_encoder(input_ids=text.input_ids, attention_mask=text.attention_mask)
+        return normalize(self.model.text_proj(words.last_hidden_state[:, 0]), dim=-1)
+
+    def _seen(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """The vision encoder's states, and the image's embedding."""
         model, normal = self.model, self.processor.image_processor
-        device = model.itm_head.weight.device
-        text = self.processor.tokenizer(
-            prompts, padding=True, truncation=True, max_length=WORDS, return_tensors="pt", padding_side="right"
-        ).to(device)
+        pixels = squashed(images, self.size, normal.image_mean, normal.image_std, model.itm_head.weight.device)
+        states = model.vision_model(pixel_values=pixels.to(model.dtype)).last_hidden_state
+        return states, normalize(model.vision_proj(states[:, 0]), dim=-1)
+
+    def _batch(self, images: Sequence[Tensor], prompts: Sequence[str]) -> list[Match]:
+        text = self._tokens(prompts)
         mask = text.attention_mask
         with torch.no_grad():
-            pixels = squashed(images, self.size, normal.image_mean, normal.image_std, device)
-            seen = model.vision_model(pixel_values=pixels.to(model.dtype)).last_hidden_state
-            words = model.text_encoder(input_ids=text.input_ids, attention_mask=mask).last_hidden_state
-            cosine = _cosine(model.vision_proj(seen[:, 0]), model.text_proj(words[:, 0]))
+            seen, embeddings = self._seen(images)
+            cosine = (embeddings * self._read(text)).sum(-1)
         probabilities, slope = self._cross_attention(seen, text.input_ids, mask)
         out = []
         for row, count in enumerate(mask.sum(1).tolist()):
@@ -116,7 +138,3 @@ def relevance(
     """
     words = (attention * gradient.clamp(min=0)).mean(0)[1:-1]
     return stretch(words.mean(0)) if len(words) else attention.new_zeros(attention.shape[-1])
-
-
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (normalize(a, dim=-1) * normalize(b, dim=-1)).sum(-1)

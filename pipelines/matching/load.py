@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -14,9 +14,6 @@ from ..model.layout import Layout
 from ..model.load import CannotLoad
 from .blip import BlipMatcher
 from .open_clip import OpenClipMatcher
-
-if TYPE_CHECKING:
-    from .base import Matcher
 
 # The Hub's main revision holds a pickle alone, which is not read; this one is its conversion to safetensors.
 BLIP = "blip:Salesforce/blip-itm-large-coco@c0273606af96037e7a3b2fb0ff4ae9620b517be6"
@@ -38,7 +35,7 @@ def default_matcher(lvlm: Layout) -> str:
 
 
 @lru_cache(maxsize=2)
-def load_matcher(name: str, device: str = "cpu") -> Matcher:
+def load_matcher(name: str, device: str = "cpu") -> OpenClipMatcher | BlipMatcher:
     """The matcher of that name, kept for the next call.
 
     Args:

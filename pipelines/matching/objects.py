@@ -42,15 +42,13 @@ def load_finder(source: str, names: Sequence[str], threshold: float, device: str
     check_finder(source, names)
     if source.startswith(DETECTOR):
         return _detector(source.removeprefix(DETECTOR), frozenset(names), threshold, device)
-    matcher = load_matcher(source, device)
+    matcher, wanted = load_matcher(source, device), sorted(set(names))
+    texts = matcher.text_embeddings([PROMPT.format(name=name) for name in wanted])
 
     def find(images: Sequence[Image.Image]) -> list[list[str]]:
         pixels = [torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) for image in images]
-        out: list[list[str]] = [[] for _ in images]
-        for name in sorted(set(names)):
-            for row, match in zip(out, matcher.match(pixels, [PROMPT.format(name=name)] * len(pixels)), strict=True):
-                row += [name] * (match.similarity >= threshold)
-        return out
+        fits = (matcher.image_embeddings(pixels) @ texts.T >= threshold).tolist()
+        return [[name for name, fit in zip(wanted, row, strict=True) if fit] for row in fits]
 
     return find
 

@@ -79,11 +79,28 @@ class OpenClipMatcher:
 
     def match(self, images: Sequence[UInt8[Tensor, "3 _ _"]], prompts: Sequence[str]) -> list[Match]:
         """A match for each image and its prompt."""
-        return in_batches(self._batch, images, prompts, BATCH)
+        return in_batches(self._batch, BATCH, images, prompts)
 
-    def _batch(self, images: Sequence[Tensor], prompts: list[str]) -> list[Match]:
-        visual, device = self.model.visual, self.model.logit_scale.device
-        pixels = squashed(images, self.size, visual.image_mean, visual.image_std, device)
+    def image_embeddings(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> Float[Tensor, "image width"]:
+        """Of unit length."""
+        encode = lambda some: self.model.encode_image(self._pixels(some), normalize=True)
+        with torch.no_grad():
+            return torch.stack(in_batches(encode, BATCH, images))
+
+    def text_embeddings(self, prompts: Sequence[str]) -> Float[Tensor, "prompt width"]:
+        """Of unit length."""
+        with torch.no_grad():
+            return torch.stack(in_batches(self._texts, BATCH, prompts))
+
+    def _pixels(self, images: Sequence[Tensor]) -> Tensor:
+        visual = self.model.visual
+        return squashed(images, self.size, visual.image_mean, visual.image_std, self.model.logit_scale.device)
+
+    def _texts(self, prompts: Sequence[str]) -> Tensor:
+        return self.model.encode_text(self.tokenizer(prompts).to(self.model.logit_scale.device), normalize=True)
+
+    def _batch(self, images: Sequence[Tensor], prompts: Sequence[str]) -> list[Match]:
+        pixels = self._pixels(images)
         seen: dict[str, Tensor] = {}
 
         def keep(module: Any, args: Any, output: Any) -> Any:
@@ -91,9 +108,9 @@ class OpenClipMatcher:
             seen["input"], seen["output"] = args[0], output[0].detach().requires_grad_()
             return seen["output"], *output[1:]
 
-        attention = visual.transformer.resblocks[self.layer].attn
+        attention = self.model.visual.transformer.resblocks[self.layer].attn
         with torch.no_grad():
-            texts = self.model.encode_text(self.tokenizer(prompts).to(device), normalize=True)
+            texts = self._texts(prompts)
         hook = attention.register_forward_hook(keep)
         try:
             with torch.enable_grad():

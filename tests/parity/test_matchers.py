@@ -131,6 +131,19 @@ def test_a_prompt_without_words_and_one_longer_than_blip_reads_are_matched(blip)
     torch.testing.assert_close(long.relevance, cut.relevance)
 
 
+def embeddings_give_similarities(matcher, prompts):
+    """1e-6: texts beside longer ones are padded, where a match's own stood alone."""
+    products = matcher.image_embeddings(images()) @ matcher.text_embeddings(prompts).T
+    assert products.shape == (3, len(prompts))
+    for column, prompt in enumerate(prompts):
+        alone = [match.similarity for match in matcher.match(images(), [prompt] * 3)]
+        torch.testing.assert_close(products[:, column], torch.tensor(alone), rtol=0, atol=1e-6)
+
+
+def test_products_of_blips_embeddings_are_the_similarities_of_its_matches(blip):
+    embeddings_give_similarities(blip, PROMPTS)
+
+
 # ---------------------------------------------------------------------- open_clip
 
 
@@ -178,6 +191,10 @@ def test_open_clips_map_is_gradcam_of_its_attention_and_its_similarity_the_cosin
         expected, cosine = clip_reference(matcher, image, prompt, layer)
         torch.testing.assert_close(match.relevance.flatten(), expected, rtol=0, atol=1e-4)
         assert match.similarity == pytest.approx(cosine, abs=1e-6)
+
+
+def test_products_of_open_clips_embeddings_are_the_similarities_of_its_matches(clip):
+    embeddings_give_similarities(clip, PROMPTS)
 
 
 def test_the_map_depends_on_the_prompt_and_the_layer(clip):

@@ -184,7 +184,7 @@ def test_a_matcher_serves_one_thread_at_a_time():
         return list(prompts)
 
     with ThreadPoolExecutor(4) as pool:
-        many = lambda number: in_batches(match, torch.zeros(3, 1), [str(number)] * 3, 1)
+        many = lambda number: in_batches(match, 1, torch.zeros(3, 1), [str(number)] * 3)
         assert list(pool.map(many, range(4))) == [[str(number)] * 3 for number in range(4)]
     assert len(most) == 12
     assert max(most) == 1

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 import transformers as tf
+from PIL import Image
 
 from veridical.datasets.world import scene
 from veridical.pipelines.inputs.objects_file import read_objects
+from veridical.pipelines.matching.load import load_matcher
 from veridical.pipelines.matching.objects import confirmed, load_finder
 
 NAMES = "dog,cat,book,tv,clock,car"
@@ -47,6 +49,27 @@ def test_the_shipped_matchers_objects_are_those_whose_cosine_is_enough(veridical
     assert all(set(few) < set(all_) for few, all_ in zip(some, known.values(), strict=True))
     again = veridical("caption", images[0], "-d", f"marine:objects='{out}'", "--max-new-tokens", "3")
     assert again.exit_code == 0, again.stdout
+
+
+def test_a_matcher_encodes_every_name_once_and_every_image_once(images, monkeypatch):
+    matcher = load_matcher("embedded", "cpu")
+    encoded = {"images": 0, "texts": 0}
+    encode_image, encode_text = matcher.model.encode_image, matcher.model.encode_text
+
+    def image(pixels, **options):
+        encoded["images"] += len(pixels)
+        return encode_image(pixels, **options)
+
+    def text(tokens, **options):
+        encoded["texts"] += len(tokens)
+        return encode_text(tokens, **options)
+
+    monkeypatch.setattr(matcher.model, "encode_image", image)
+    monkeypatch.setattr(matcher.model, "encode_text", text)
+    find = load_finder("embedded", NAMES.split(","), 0.2)
+    for path in images:
+        find([Image.open(path).convert("RGB")])
+    assert encoded == {"images": len(images), "texts": len(NAMES.split(","))}
 
 
 def test_a_detector_of_transformers_names_what_it_scores_high_enough(veridical, detector, images, tmp_path):

@@ -138,7 +138,7 @@ def _much_shorter(blocks: Sequence[Block], width: int) -> bool:
 def _own_pass(lvlm: Layout, block: Block, memo: Memo, changed: dict[int, Tensor]) -> Layers | None:
     """Keys and values of a block's prompts, in one pass over their own length with their edits in place."""
     ids = block.inputs["input_ids"]
-    if not block.placed:
+    if not block.changes:
         return forward(lvlm, [block.inputs], dict(block.inputs), memo)
     alone = Arrangement(["main"], dict(block.inputs), block.placed, [], len(ids), blocks=[block.inputs])
     with applied(lvlm, block.placed, sequences(lvlm, alone), Step(ids=ids)) as plan:

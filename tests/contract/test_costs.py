@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from veridical.pipelines.engine.call import AttentionCall
 from veridical.testing import batch, prompt
 
 from .setting import STEPS
@@ -90,6 +91,21 @@ def test_a_text_costs_what_its_method_needs(tiny, name):
     most = COSTS[name]
     found = images, math.ceil(100 * prompt / width) / 100, rows
     assert all(mine <= allowed for mine, allowed in zip(found, most, strict=True)), (found, most)
+
+
+@pytest.mark.parametrize("name", ["pai", "imbalanced"])
+def test_edits_of_producing_rows_cost_no_attention_map_of_the_prompt(tiny, name, monkeypatch):
+    """Beside a branch the main prompt is read as it is; the boost waits for the one position that produces a token."""
+    queries, make = [], AttentionCall.scores
+
+    def counts(call, of):
+        queries.append(call.query.shape[2])
+        return make(call, of)
+
+    monkeypatch.setattr(AttentionCall, "scores", counts)
+    acted = tiny.generate([tiny.acting(name)], tiny.prompts[0]).acted[name]
+    assert set(queries) == {1}
+    assert acted.acted.tolist() == [STEPS]
 
 
 SHARING = {"greedy": 1, "vcd": 2, "m3id": 1, "avc": 1, "vista": 1, "vhr": 1, "sid": 1}  # images encoded for six rows

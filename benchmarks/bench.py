@@ -60,8 +60,8 @@ class Model:
             self.inputs = self.lvlm.prepare([scene("test", 0).image], [DETAIL_PROMPT])
             images = [scene("test", i).image for i in range(2) for _ in range(QUESTIONS)]
             words = ("dog", "chair", "person", "tv", "book", "car")
-            asked = [f"Is there a {word} in the image?" for _ in range(2) for word in words]
-            self.questions = self.lvlm.prepare(images, asked)
+            questions = [f"Is there a {word} in the image?" for _ in range(2) for word in words]
+            self.questions = self.lvlm.prepare(images, questions)
         else:
             dtype = torch.float32 if device == "cpu" else torch.bfloat16
             self.lvlm = random_llava(name.removeprefix("random-"), device, dtype)

@@ -99,11 +99,11 @@ def main() -> None:
         lvlm = veridical.load(options.model)
         images = [scene("test", index).image for index in range(options.batch)]
         inputs = lvlm.prepare(images, ["Please describe this image in detail."] * options.batch)
-    made = {"dhcp": random_dhcp(lvlm)} if options.model == "random" else {}
+    instances = {"dhcp": random_dhcp(lvlm)} if options.model == "random" else {}
     clock, tokens = CLOCKS[options.clock], options.tokens
 
     def seconds(names: Sequence[str]) -> float:
-        detectors = [made.get(name, name) for name in names]
+        detectors = [instances.get(name, name) for name in names]
         if lvlm.device.type == "cuda":
             torch.cuda.synchronize()
         began = clock()

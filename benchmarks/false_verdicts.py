@@ -56,11 +56,11 @@ def answers(scenes: int, samples: int) -> NDArray:
     images = {e.image: e.open() for e in scored}
     found = []
     for seed in range(samples):
-        given = lvlm.answer(
+        answers = lvlm.answer(
             [images[e.image] for e in scored], [e.question for e in scored], max_new_tokens=4, batch_size=64,
             do_sample=True, temperature=1.0, seed=seed,
         )  # fmt: skip
-        rows = pope.outcomes([a.text for a in given], [e.label or "" for e in scored])
+        rows = pope.outcomes([a.text for a in answers], [e.label or "" for e in scored])
         found.append(np.stack(pope._columns(rows, [e.image_id for e in scored]), axis=-1))
     return np.array(found)
 
@@ -73,7 +73,7 @@ def alike(drawn: NDArray, n: int, generator: np.random.Generator) -> Pair:
     return drawn[first, scenes], drawn[second, scenes]
 
 
-def made(n: int, generator: np.random.Generator, words: tuple[float, float] = (3, 3), risk: float = 1.0) -> Pair:
+def simulated(n: int, generator: np.random.Generator, words: tuple[float, float] = (3, 3), risk: float = 1.0) -> Pair:
     """Mentions of two made systems: 1 + Poisson(words) each; an image's share of wrong ones is Beta(1, 4) for both,
     `risk` times that for the first."""
     share = generator.beta(1, 4, n)
@@ -118,12 +118,12 @@ def figures_of(ratios: dict[str, Callable], columns: Callable, first: NDArray, s
     return {name: (*parts(one), *parts(two)) for name, parts in ratios.items()}
 
 
-MADE = {"chair_s": lambda ones, any_wrong, mentions, wrong: (any_wrong, ones),
+SIMULATED = {"chair_s": lambda ones, any_wrong, mentions, wrong: (any_wrong, ones),
         "chair_i": lambda ones, any_wrong, mentions, wrong: (wrong, mentions)}  # fmt: skip
 
 
-def made_figures(pair: Pair) -> dict[str, tuple]:
-    return {name: (*parts(*pair[0].T), *parts(*pair[1].T)) for name, parts in MADE.items()}
+def simulated_figures(pair: Pair) -> dict[str, tuple]:
+    return {name: (*parts(*pair[0].T), *parts(*pair[1].T)) for name, parts in SIMULATED.items()}
 
 
 def rare_figures(pair: Pair) -> dict[str, tuple]:
@@ -164,11 +164,11 @@ def cases(out: Path, scenes: int, samples: int) -> Iterator[tuple[str, Callable,
     yes_no = lambda pair: figures_of(pope.RATIOS, pope.Outcome, *pair)
     yield "captions, alike", lambda n, g: chair(alike(kept("captions"), n, g)), ("chair_s",), chair_score.UNBOUNDED
     yield "POPE, alike", lambda n, g: yes_no(alike(kept("answers"), n, g)), (), ()
-    yield "made, alike", lambda n, g: made_figures(made(n, g)), ("chair_s",), ()
+    yield "made, alike", lambda n, g: simulated_figures(simulated(n, g)), ("chair_s",), ()
     yield "made, twice the mentions", lambda n, g: {
-        "chair_i": made_figures(made(n, g, words=(2, 6)))["chair_i"]}, (), ()  # fmt: skip
+        "chair_i": simulated_figures(simulated(n, g, words=(2, 6)))["chair_i"]}, (), ()  # fmt: skip
     yield "CHAIR_s of 2 %, alike", lambda n, g: rare_figures(rare(n, g)), ("chair_s",), ()
-    yield "made, half the risk", lambda n, g: made_figures(made(n, g, risk=0.5)), ("chair_s",), ()
+    yield "made, half the risk", lambda n, g: simulated_figures(simulated(n, g, risk=0.5)), ("chair_s",), ()
 
 
 def main() -> None:

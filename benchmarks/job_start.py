@@ -53,8 +53,8 @@ def main() -> None:
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
-    with tempfile.TemporaryDirectory() as made:
-        base = Path(made)
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
         for number in range(MANY):
             path = base / ("few" if number < FEW else "rest") / f"{number:02d}.png"
             path.parent.mkdir(exist_ok=True)

@@ -110,8 +110,8 @@ def choose(out: Path, methods: list[str]) -> None:
         found[name] = {"settings": tried, "chosen": best}
         atomic.write_json(out / CHOSEN, found)
     for name in [one for one in methods if one in QUESTIONS_ONLY]:
-        made = {setting: figures(evaluated(out, setting, "validation", "pope")) for setting in GRID[name]}
-        tried = {setting: {"accuracy": values["accuracy"]["value"]} for setting, values in made.items()}
+        answered = {setting: figures(evaluated(out, setting, "validation", "pope")) for setting in GRID[name]}
+        tried = {setting: {"accuracy": values["accuracy"]["value"]} for setting, values in answered.items()}
         found[name] = {"settings": tried, "chosen": max(tried, key=lambda one: tried[one]["accuracy"])}
         atomic.write_json(out / CHOSEN, found)
 

@@ -23,10 +23,10 @@ def two_calls(
     chosen = []
     for _ in range(tokens):
         logits = []
-        for side, given in enumerate(fed):
-            positions = (given["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -given["input_ids"].shape[1] :]
+        for side, inputs in enumerate(fed):
+            positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -inputs["input_ids"].shape[1] :]
             cache = {} if caches[side] is None else {lvlm_cache(lvlm): caches[side]}
-            out = lvlm.model(**given, position_ids=positions, use_cache=True, logits_to_keep=1, **cache)
+            out = lvlm.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1, **cache)
             caches[side] = out["cache"] if "cache" in out else out["past_key_values"]
             logits.append(out.logits[:, -1])
         token = ((1 + alpha) * logits[0] - alpha * logits[1]).argmax(-1, keepdim=True)

@@ -15,7 +15,7 @@ from .seen import Seen, is_there, plural
 
 PROMPT = "Describe this image."
 IMAGES = ("", "image", "images", "AMBER")  # where the images may lie, in the folder or beside it
-_ASKED = 3  # absent objects of each scene
+_ABSENT = 3  # absent objects of each scene
 _BLOCK = 10  # ids of questions about one scene
 
 
@@ -91,7 +91,7 @@ def of_images(
     for place, seen in enumerate(islice(images, limit), start=1):
         add(place, seen, "generative", PROMPT, sorted(seen.counts), seen.expected)
         number = 1_000_000 + place * _BLOCK
-        for offset, name in enumerate(seen.expected[:_ASKED]):
+        for offset, name in enumerate(seen.expected[:_ABSENT]):
             add(number + offset, seen, "discriminative-hallucination", is_there(name), "no")
         names = [name for name, there in seen.counts.items() if 0 < there < len(NUMBERS)]
         if not names:
@@ -100,7 +100,7 @@ def of_images(
         there = seen.counts[name]
         fewer = there > 1 and (seen.rng.random() < 0.5 or there + 1 == len(NUMBERS))
         other = there - 1 if fewer else there + 1
-        for offset, (claim, truth) in enumerate(((there, "yes"), (other, "no")), start=_ASKED):
+        for offset, (claim, truth) in enumerate(((there, "yes"), (other, "no")), start=_ABSENT):
             add(number + offset, seen, "discriminative-attribute-number", are_there(name, claim), truth)
     data = {"items": items, "queries": queries, "relations": {name: [] for name in vocabulary}, "safe": frozenset()}
     return data, described + questions

@@ -34,17 +34,17 @@ def template_row(lvlm: Layout, text: str) -> dict[str, Tensor]:
 
 
 def descriptions(
-    lvlm: Layout, inputs: Inputs, given: Callable[..., Any] | None, tokens: int
+    lvlm: Layout, inputs: Inputs, describe: Callable[..., Any] | None, tokens: int
 ) -> list[list[list[int]]]:
     """For each sample, one description for all of its images, or one for each of them.
 
-    given: what returns them; None lets the model describe the images, in at most so many tokens.
+    describe: what returns them; None lets the model describe the images, in at most so many tokens.
     """
     samples = len(inputs["input_ids"])
-    if given is None:
+    if describe is None:
         return [[ids] for ids in own_descriptions(lvlm, inputs, tokens)]
     out = []
-    for row, entry in enumerate(each_sample("description", outcome(given, lvlm, inputs), samples)):
+    for row, entry in enumerate(each_sample("description", outcome(describe, lvlm, inputs), samples)):
         several = isinstance(entry, list | tuple) and len(entry) > 0 and hasattr(entry[0], "__len__")
         out.append([words_of(lvlm, "description", row, text) for text in (entry if several else [entry])])
     return out
@@ -63,14 +63,14 @@ def own_descriptions(lvlm: Layout, inputs: Inputs, tokens: int) -> list[list[int
         )
     if "pixel_values" not in inputs:
         raise ValueError(f"there is no image to describe: inputs lack pixel_values; found {', '.join(inputs)}")
-    asked = requests(lvlm, inputs)
-    keys, known = _keys(lvlm, asked, tokens), _KNOWN.setdefault(lvlm.model, {})
+    requested = requests(lvlm, inputs)
+    keys, known = _keys(lvlm, requested, tokens), _KNOWN.setdefault(lvlm.model, {})
     if keys is None:
-        return _described(lvlm, asked, tokens)
+        return _described(lvlm, requested, tokens)
     new = {key: row for row, key in enumerate(keys) if key not in known}
     found = {key: known[key] for key in keys if key in known}
     if new:
-        rows = picked(asked, sorted(new.values()))
+        rows = picked(requested, sorted(new.values()))
         found |= dict(zip(sorted(new, key=new.__getitem__), _described(lvlm, rows, tokens), strict=True))
         known |= {key: found[key] for key in new}
         for key in list(known)[: max(0, len(known) - KEPT)]:
@@ -123,5 +123,5 @@ def _described(lvlm: Layout, inputs: Inputs, tokens: int) -> list[list[int]]:
     output, fold, prompt = run(lvlm, inputs, [], max_new_tokens=tokens, do_sample=False, num_beams=1)
     rows = output if isinstance(output, Tensor) else output.sequences
     special = {*lvlm.processor.tokenizer.all_special_ids, *lvlm.end_tokens, lvlm.pad_token, lvlm.image_token}
-    made = [ids[real] for ids, real in zip(rows[:, prompt:].cpu(), fold.real, strict=True)]
-    return [[token for token in ids.tolist() if token not in special] for ids in made]
+    texts = [ids[real] for ids, real in zip(rows[:, prompt:].cpu(), fold.real, strict=True)]
+    return [[token for token in ids.tolist() if token not in special] for ids in texts]

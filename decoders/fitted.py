@@ -39,10 +39,10 @@ class Fitted:
     @property
     def digest(self) -> str:
         """SHA-256 over names, shapes and numbers."""
-        made = hashlib.sha256()
+        digest = hashlib.sha256()
         for name, value in sorted(self.tensors.items()):
-            made.update(f"{name} {tuple(value.shape)}".encode() + value.detach().float().cpu().numpy().tobytes())
-        return made.hexdigest()
+            digest.update(f"{name} {tuple(value.shape)}".encode() + value.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Fitted) and self.digest == other.digest

@@ -144,8 +144,8 @@ class Nullu(Fits):
         known, size, out = self.fitted(lvlm).tensors, len(lvlm.layers), {}
         upper = range(size // 2, size)
         held = sorted(int(name) for name in known if name.isdigit())
-        given = upper if set(upper) <= set(held) else held
-        for layer in check_layers(given if self.layers is None else self.layers, size, "Nullu"):
+        default = upper if set(upper) <= set(held) else held
+        for layer in check_layers(default if self.layers is None else self.layers, size, "Nullu"):
             basis = known.get(str(layer))
             if basis is None or basis.shape[0] != lvlm.hidden_size or basis.shape[1] < self.rank:
                 found = "none" if basis is None else f"one of {tuple(basis.shape)}"
@@ -157,5 +157,5 @@ class Nullu(Fits):
 
     def baked(self, lvlm: Layout) -> dict[str, Tensor]:
         """The MLPs' last matrices with the projection in them, parameter name -> new tensor."""
-        made = (projected(lvlm, layer, basis) for layer, basis in self.bases(lvlm).items())
-        return {name: value for one in made for name, value in one.items()}
+        replaced = (projected(lvlm, layer, basis) for layer, basis in self.bases(lvlm).items())
+        return {name: value for one in replaced for name, value in one.items()}

@@ -51,7 +51,7 @@ class VTI(Fits):
     x: (batch, position, hidden), the MLP's output before it is added, at every position of every pass; d_l: of layer l,
     from hallucinated captions toward true ones at their last token: mean of the differences and their first
     `components` principal directions, unit length over all layers together. α: `alpha`. In the vision tower,
-    (picture, token, hidden), with a direction for each layer and token from the image toward the mean of heavily masked
+    (image, token, hidden), with a direction for each layer and token from the image toward the mean of heavily masked
     ones: `alpha_image`. `weights`: a folder of `veridical fit vti`, or what `fit` or `from_directions` made.
 
     Raises:
@@ -83,8 +83,8 @@ class VTI(Fits):
         image: Float[Tensor, "tower_layer token tower_hidden"] | None = None, **fields: Any,
     ) -> Self:  # fmt: skip
         """With directions of your own; a part that is None is not steered."""
-        given = {"text": text, "image": image}
-        return cls(weights=Fitted({name: value for name, value in given.items() if value is not None}), **fields)
+        directions = {"text": text, "image": image}
+        return cls(weights=Fitted({name: value for name, value in directions.items() if value is not None}), **fields)
 
     @classmethod
     def fit(

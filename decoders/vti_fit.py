@@ -145,8 +145,8 @@ def masked(
 
 @torch.no_grad()
 def tower_states(
-    lvlm: Layout, pixels: Float[Tensor, "picture colour height width"]
-) -> Float[Tensor, "picture entry token hidden"]:
+    lvlm: Layout, pixels: Float[Tensor, "image colour height width"]
+) -> Float[Tensor, "image entry token hidden"]:
     """What enters the tower's first layer, and every layer's output, in float32 or more."""
     layers = lvlm.vision_layers
     with claimed(lvlm.model), _entering(layers[0]) as first, outputs(lvlm.model, dict(enumerate(layers))) as found:

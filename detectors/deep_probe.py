@@ -108,20 +108,20 @@ def fit_deep(
     best: tuple[float, int, Deep | None] = (-1.0, 0, None)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(fitting.seed)
-        made = network(features.shape[1])
-        optimiser = torch.optim.Adam(made.parameters(), lr=fitting.rate, weight_decay=fitting.decay)
+        model = network(features.shape[1])
+        optimiser = torch.optim.Adam(model.parameters(), lr=fitting.rate, weight_decay=fitting.decay)
         for epoch in range(fitting.epochs):
-            made.train()
+            model.train()
             for part in torch.randperm(len(truth)).split(fitting.batch):
                 if len(part) < 2:  # a batch normalisation needs two
                     continue
-                loss = nn.functional.binary_cross_entropy_with_logits(made(known[part])[:, 0], truth[part])
+                loss = nn.functional.binary_cross_entropy_with_logits(model(known[part])[:, 0], truth[part])
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
             if not held_out and epoch + 1 < fitting.epochs:
                 continue
-            now = Deep(mean, scale, *folded(made.eval()))
+            now = Deep(mean, scale, *folded(model.eval()))
             found = float(roc_auc_score(labels[kept], now(features[kept]))) if held_out else 0.0
             if found >= best[0]:  # of equal ones the last: it has seen most
                 best = found, epoch + 1, now

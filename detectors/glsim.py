@@ -96,9 +96,9 @@ class GLSim(Detector):
 
     def for_model(self, lvlm: Any) -> Self:
         """With the head of the model, whose rows are the lens, and the paper's layers for it."""
-        made = copy.copy(for_model(self, lvlm.name))
-        object.__setattr__(made, "unembedding", lvlm.model.get_output_embeddings())
-        return made
+        bound = copy.copy(for_model(self, lvlm.name))
+        object.__setattr__(bound, "unembedding", lvlm.model.get_output_embeddings())
+        return bound
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
         image = lvlm.image_mask(inputs["input_ids"])
@@ -134,8 +134,8 @@ class GLSim(Detector):
         """g and loc of every token of a finished text, (batch, new, 2)."""
         from ..pipelines.generate import teacher_force
 
-        made = self.for_model(lvlm)
-        return made.terms(teacher_force(lvlm, inputs, ids, [made]))
+        bound = self.for_model(lvlm)
+        return bound.terms(teacher_force(lvlm, inputs, ids, [bound]))
 
     def score(self, record: Record) -> Float[Tensor, "sample token"]:
         terms = self.terms(record)

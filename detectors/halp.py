@@ -107,9 +107,9 @@ class HALP(Trained):
 
     def before(self, lvlm: Any, inputs: Any) -> Float[Tensor, " batch"]:
         """The risk of each prompt's coming answer, from one pass over the prompts; nothing is generated."""
-        made = self if self.probe is not None else self.for_model(lvlm)
-        assert made.probe is not None
-        return made.probe(made.features(lvlm, inputs))
+        fitted = self if self.probe is not None else self.for_model(lvlm)
+        assert fitted.probe is not None
+        return fitted.probe(fitted.features(lvlm, inputs))
 
     def token_features(self, record: Record) -> Float[Tensor, "sample token hidden"]:
         """The prompt's state beside every token of its answer."""

@@ -88,18 +88,18 @@ class PTrue(Detector):
                 answer.details["p_true"] = samples
                 texts[place] = "Possible answers: " + "; ".join(samples) + "\n"
         if self.form == "answer":
-            asked = [
+            questions = [
                 ABOUT_ANSWER.format(question=q, answer=a.text, brainstormed=t)
                 for q, a, t in zip(questions, answers, texts, strict=True)
             ]
-            each = zip(answers, self.right(call, images, asked, seeds, self.options(call)), strict=True)
+            each = zip(answers, self.right(call, images, questions, seeds, self.options(call)), strict=True)
             return [torch.full((len(answer.tokens),), 1 - one, dtype=torch.float64) for answer, one in each]
         chair = Chair(self.synonyms)
         named = [list(dict.fromkeys(chair.parse(answer.text).objects)) for answer in answers]
-        asked = [_about(name, text) for names, text in zip(named, texts, strict=True) for name in names]
+        questions = [_about(name, text) for names, text in zip(named, texts, strict=True) for name in names]
         whose = list(chain.from_iterable([place] * len(names) for place, names in enumerate(named)))
         of = lambda values: [values[place] for place in whose]
-        right = iter(self.right(call, of(images), asked, of(seeds), self.options(call), max(1, len(images))))
+        right = iter(self.right(call, of(images), questions, of(seeds), self.options(call), max(1, len(images))))
         return [
             on_mentions(chair, answer, {name: 1 - next(right) for name in names})
             for answer, names in zip(answers, named, strict=True)
@@ -128,20 +128,20 @@ class PTrue(Detector):
         return found
 
     def right(
-        self, call: Call, images: Sequence[Any], asked: Sequence[str], seeds: Sequence[int],
+        self, call: Call, images: Sequence[Any], questions: Sequence[str], seeds: Sequence[int],
         options: Sequence[Sequence[int]], size: int = 0,
     ) -> list[float]:  # fmt: skip
         """P(right) for each question, in batches of `size`."""
         out: list[float] = []
         size = size or max(1, len(images))
-        for start in range(0, len(asked), size):
+        for start in range(0, len(questions), size):
             part = slice(start, start + size)
-            made = call.generate(
-                call.inputs(images[part], asked[part]), seeds[part], return_logits=True, do_sample=False, num_beams=1,
-                max_new_tokens=1, min_new_tokens=0,
+            generation = call.generate(
+                call.inputs(images[part], questions[part]), seeds[part], return_logits=True, do_sample=False,
+                num_beams=1, max_new_tokens=1, min_new_tokens=0,
             )  # fmt: skip
-            assert made.logits is not None
-            out += probability(made.logits[:, 0], *options).tolist()
+            assert generation.logits is not None
+            out += probability(generation.logits[:, 0], *options).tolist()
         return out
 
 

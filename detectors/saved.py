@@ -89,7 +89,7 @@ def _check_shapes(path: Path, tensors: Mapping[str, Tensor], dimensions: Mapping
         shape, axes = tuple(tensors[name].shape), wanted.split()
         fits = len(shape) == len(axes) and 0 not in shape
         if not fits or any(known.setdefault(*one) != one[1] for one in zip(axes, shape, strict=True)):
-            told = ", ".join(f"{axis} {known.get(axis, '?')}" for axis in axes) or "a single number"
-            raise ValueError(f"{path}: {name} has the shape {shape}; needed: ({wanted}), with {told}.")
+            axes_text = ", ".join(f"{axis} {known.get(axis, '?')}" for axis in axes) or "a single number"
+            raise ValueError(f"{path}: {name} has the shape {shape}; needed: ({wanted}), with {axes_text}.")
     if known.get("class", 2) % 2:
         raise ValueError(f"{path} has {known['class']} classes; needed: an even number, hallucinated the upper half.")

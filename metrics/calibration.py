@@ -101,11 +101,11 @@ class Curve:
         >>> Curve("platt", ((2.0, -1.0),))([0.5]).tolist()
         [0.5]
         """
-        given = np.asarray(risks, dtype=float)
+        values = np.asarray(risks, dtype=float)
         points = np.array(self.knots, dtype=float)
         if self.kind == "platt":
-            return 1 / (1 + np.exp(-np.clip(points[0, 0] * given + points[0, 1], -60, 60)))
-        return np.where(np.isnan(given), np.nan, np.interp(given, points[:, 0], points[:, 1]))
+            return 1 / (1 + np.exp(-np.clip(points[0, 0] * values + points[0, 1], -60, 60)))
+        return np.where(np.isnan(values), np.nan, np.interp(values, points[:, 0], points[:, 1]))
 
     def record(self) -> dict[str, Any]:
         """Plain values for a file."""
@@ -145,13 +145,13 @@ def fit_curve(risks: ArrayLike, labels: ArrayLike, kind: str = "isotonic") -> Cu
         from sklearn.linear_model import LogisticRegression
 
         middle, scale = float(r.mean()), float(r.std()) or 1.0
-        made = LogisticRegression(C=1e6, max_iter=1000).fit(((r - middle) / scale)[:, None], wrong)
-        slope = float(made.coef_[0, 0]) / scale
-        return Curve("platt", ((slope, float(made.intercept_[0]) - slope * middle),))
+        fit = LogisticRegression(C=1e6, max_iter=1000).fit(((r - middle) / scale)[:, None], wrong)
+        slope = float(fit.coef_[0, 0]) / scale
+        return Curve("platt", ((slope, float(fit.intercept_[0]) - slope * middle),))
     if kind != "isotonic":
         raise ValueError(f"kind={kind!r} is neither {' nor '.join(KINDS)}.")
     from sklearn.isotonic import IsotonicRegression
 
-    made = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(r, wrong)
-    x, y = np.round(made.X_thresholds_, DIGITS), np.round(made.y_thresholds_, DIGITS)
+    fit = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(r, wrong)
+    x, y = np.round(fit.X_thresholds_, DIGITS), np.round(fit.y_thresholds_, DIGITS)
     return Curve("isotonic", tuple(zip(x.tolist(), y.tolist(), strict=True)))

@@ -27,14 +27,14 @@ class Outcome:
     Args:
         scene: whose settings belong together. levels: (factor, level) pairs that its setting stands for.
         kind: "present" or "absent" (a yes/no question about an object that is there, or is not), "count", "caption".
-        said_yes: of yes/no questions: the answer is yes. right: of questions: the answer is right.
+        yes: of yes/no questions: the answer is yes. right: of questions: the answer is right.
         named: of captions: the object is mentioned. mentions, hallucinated: of captions, how many, and how many wrong.
     """
 
     scene: int
     levels: Sequence[tuple[str, object]]
     kind: str
-    said_yes: bool = False
+    yes: bool = False
     right: bool = False
     named: bool = False
     mentions: int = 0
@@ -48,14 +48,14 @@ def parts(outcome: Outcome) -> dict[str, tuple[float, float]]:
     false_alarm_rate: "yes" to what is not. caption_recall: captions that mention the object. chair_i: mentions of what
     is not there / mentions. count_accuracy: numbers that are exactly right. All lie within 0 to 1.
 
-    >>> parts(Outcome(0, (), "absent", said_yes=True))
+    >>> parts(Outcome(0, (), "absent", yes=True))
     {'accuracy': (0.0, 1.0), 'false_alarm_rate': (1.0, 1.0)}
     """
     right = float(outcome.right), 1.0
     if outcome.kind == "present":
-        return {"accuracy": right, "hit_rate": (float(outcome.said_yes), 1.0)}
+        return {"accuracy": right, "hit_rate": (float(outcome.yes), 1.0)}
     if outcome.kind == "absent":
-        return {"accuracy": right, "false_alarm_rate": (float(outcome.said_yes), 1.0)}
+        return {"accuracy": right, "false_alarm_rate": (float(outcome.yes), 1.0)}
     if outcome.kind == "count":
         return {"count_accuracy": right}
     return {
@@ -81,7 +81,7 @@ def sums(outcomes: Sequence[Outcome]) -> dict[tuple[str, object], dict[str, Sums
 def estimates(summed: Mapping[tuple[str, object], Mapping[str, Sums]]) -> dict[tuple[str, object], dict[str, Estimate]]:
     """Every figure at every level with its 95 % interval; n is the number of scenes.
 
-    >>> seen = [Outcome(scene, [("size", 12)], "present", said_yes=scene < 3, right=scene < 3) for scene in range(4)]
+    >>> seen = [Outcome(scene, [("size", 12)], "present", yes=scene < 3, right=scene < 3) for scene in range(4)]
     >>> estimates(sums(seen))["size", 12]["hit_rate"].value
     0.75
     """

@@ -79,11 +79,11 @@ def choose(
         None if synonyms is None else str(synonyms),
     )  # fmt: skip
     spec = ModelSpec(model, device, dtype, revision, quantization, attention)
-    given = {"decoders": tuple(decoder)} if decoder else {}
+    candidates = {"decoders": tuple(decoder)} if decoder else {}
     request = Choice(
         spec, source, level, None if in_expectation else confidence, recall_loss, seconds, detector=detector,
         gate_shares=tuple(gate_share or ()), calibration_share=calibration_share, seed=seed, batch_size=batch_size,
-        max_new_tokens=max_new_tokens, **given,
+        max_new_tokens=max_new_tokens, **candidates,
     )  # fmt: skip
     from ...flows.choosing import run
 

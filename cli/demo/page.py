@@ -56,11 +56,11 @@ def page(lvlm: Any) -> Any:
                 )  # fmt: skip
                 line = gr.Textbox(label="the word", interactive=False, elem_id="word")
 
-        def run(shown: Any, asked: str, chosen: list[str], reading: list[str], most: int) -> Any:
+        def run(shown: Any, request: str, chosen: list[str], reading: list[str], most: int) -> Any:
             if shown is None:
                 raise gr.Error("There is no image: drop one, or click an example.")
             try:
-                sides = describe(lvlm, shown, chosen, reading, asked, int(most))
+                sides = describe(lvlm, shown, chosen, reading, request, int(most))
             except (ValueError, LookupError, OSError) as error:
                 raise gr.Error(str(error), print_exception=False) from error
             texts = [side.pieces for side in sides] + [[]] * (2 - len(sides))

@@ -98,8 +98,8 @@ class Erase(ByRisk):
         if rows:
             some = lambda values: [values[row] for row in rows]
             away = ProjectAway(tuple(some(objects)), self.alpha, self.layer, self.text_layer)
-            asked = some(questions) if self.again == AGAIN else [self.again] * len(rows)
-            again = answered(replace(call, decoders=[away, *call.decoders]), some(images), asked, some(seeds))
+            requests = some(questions) if self.again == AGAIN else [self.again] * len(rows)
+            again = answered(replace(call, decoders=[away, *call.decoders]), some(images), requests, some(seeds))
             for row, (answer, _) in zip(rows, again, strict=True):
                 out[row] = answer
         shown = self.shown(call, first, out)

@@ -134,7 +134,7 @@ def _outcome(source: Source, example: Example, text: str) -> limits.Outcome:
         return limits.Outcome(scene, levels, kind, named=example.facts["object"] in named, mentions=len(named),
                               hallucinated=wrong)  # fmt: skip
     yes = kind in (PRESENT, ABSENT) and read(example, text) == "yes"
-    return limits.Outcome(scene, levels, kind, said_yes=yes, right=is_right(example, text))
+    return limits.Outcome(scene, levels, kind, yes=yes, right=is_right(example, text))
 
 
 def _name(factor: str, figure: str, level: object) -> str:

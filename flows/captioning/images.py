@@ -98,11 +98,11 @@ def find(sources: Sequence[str], globs: Globs = EVERYTHING) -> Found:
             entries = _parquet(one) if one.suffix.lower() == ".parquet" else ((line, line) for line in _lines(one))
             named = [(name, path, one.parent) for name, path in entries]
     if not named:
-        looked = f": looked for {' '.join(SUFFIXES)}" if many and Path(many[0]).is_dir() else ""
+        searched = f": looked for {' '.join(SUFFIXES)}" if many and Path(many[0]).is_dir() else ""
         others = f"; it holds {_listed(ignored)}" if ignored else ""
         if unchosen:
             raise ValueError(f"no images in {sources[0]}: {unchosen} are left out by {globs}; give other globs")
-        raise ValueError(f"no images in {', '.join(sources)}{looked}{others}")
+        raise ValueError(f"no images in {', '.join(sources)}{searched}{others}")
     paths = [(plain(name), path if is_url(path) else os.path.abspath(base / path)) for name, path, base in named]
     return Found(_distinct(sorted(paths)), ignored, unchosen)
 

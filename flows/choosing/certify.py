@@ -128,8 +128,8 @@ def _in_expectation(
 
 def statement(request: Choice, certified: Certified) -> str:
     """What is guaranteed, and under which assumption."""
-    n, made = len(certified.certification), certified.losses is not None
-    if not made:
+    n, claimed = len(certified.certification), certified.losses is not None
+    if not claimed:
         return f"Nothing is guaranteed: {certified.reason}"
     share = f"the expected share of hallucinated mentions in a caption is at most {request.level:g}"
     if request.confidence is not None:

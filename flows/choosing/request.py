@@ -81,10 +81,10 @@ class Choice:
         needed = images_needed(self.level, self.confidence)
         certify = images - self.calibrating(images)
         if self.calibrating(images) < 1 or certify < needed:
-            sure = "" if self.confidence is None else f" with confidence {self.confidence:g}"
+            demand = f"{self.level:g}" + ("" if self.confidence is None else f" with confidence {self.confidence:g}")
             raise ValueError(
-                f"{images} images leave {certify} to certify with; a level of {self.level:g}{sure} takes {needed} even "
-                "if no caption has a mistake: give more images, a higher level or less confidence."
+                f"{images} images leave {certify} to certify with; a level of {demand} takes {needed} even if no "
+                "caption has a mistake: give more images, a higher level or less confidence."
             )
 
     def calibrating(self, images: int) -> int:

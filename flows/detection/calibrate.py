@@ -77,10 +77,10 @@ def calibrate(runs: Sequence[str], tests: Sequence[str], out: str, kind: str = "
                 **vars(found.ece),
             }  # fmt: skip
         detector = DETECTORS.make(name)
-        made = Calibration(
+        calibration = Calibration(
             DETECTORS.name_of(detector), fields_of(detector), is_trained(detector), identity(lvlm), curves, data
         )
-        made.save(Path(out) / f"{file_name(name)}.json")
+        calibration.save(Path(out) / f"{file_name(name)}.json")
     return judged
 
 

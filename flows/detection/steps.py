@@ -19,7 +19,7 @@ from ..files.run_log import logged
 from .request import REQUEST, RISKS, Detection
 from .span_labels import sentence_units, units
 from .table import measured
-from .texts import asked, evaluated_units, records, texts_path, trained_units, write_texts
+from .texts import evaluated_units, records, risks_of_texts, texts_path, trained_units, write_texts
 
 
 def prepare(request: Detection, out: str) -> str:
@@ -92,9 +92,9 @@ def rate(out: str) -> str:
     request = Detection.read(out)
     lvlm = load(request.model)
     names = list(dict.fromkeys(["position", *request.detectors, *_own(request, out)]))
-    made = dict(zip(names, DETECTORS.make_all(names), strict=True))
-    again = {name: one for name, one in made.items() if asks(one)}
-    along = {name: ready([one], lvlm)[0] for name, one in made.items() if name not in again}
+    instances = dict(zip(names, DETECTORS.make_all(names), strict=True))
+    again = {name: one for name, one in instances.items() if asks(one)}
+    along = {name: ready([one], lvlm)[0] for name, one in instances.items() if name not in again}
     detectors = {name: again[name] if name in again else along[name] for name in names}
     none = lambda: {"labels": [], "images": [], "risks": {name: [] for name in names}}
     found: dict[str, Any] = {**none(), "positions": [], "questions": [], "sentences": none()}
@@ -105,8 +105,8 @@ def rate(out: str) -> str:
                 of_row = {name: risk[place].tolist() for name, risk in risks.items()}
                 _append(found, request, example, row, together, of_row, first=not number)
     for together in _rounds(again):
-        for pairs, given in asked(out, "test", list(together.values())):
-            for (example, row), risk in zip(pairs, given, strict=True):
+        for pairs, anew in risks_of_texts(out, "test", list(together.values())):
+            for (example, row), risk in zip(pairs, anew, strict=True):
                 of_row = {name: risk[DETECTORS.name_of(detector)] for name, detector in together.items()}
                 _append(found, request, example, row, together, of_row)
     found["detectors"] = {

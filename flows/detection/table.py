@@ -76,11 +76,11 @@ def question_risk(
     first = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2].tolist())
     half = np.array([image in first for image in images])
     wrong, out = np.asarray(labels, dtype=float), np.zeros(len(images))
-    asked = np.unique(questions, return_inverse=True)[1]
+    question = np.unique(questions, return_inverse=True)[1]
     for side in (half, ~half):
         prior = wrong[~side].mean()
-        sums, counts = (np.bincount(asked[~side], w, asked.max() + 1) for w in (wrong[~side], None))
-        out[side] = ((sums + prior) / (counts + 1))[asked[side]]
+        sums, counts = (np.bincount(question[~side], w, question.max() + 1) for w in (wrong[~side], None))
+        out[side] = ((sums + prior) / (counts + 1))[question[side]]
     return out.tolist()
 
 

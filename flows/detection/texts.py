@@ -64,7 +64,9 @@ def records(out: str, part: str, detectors: Sequence[Any]) -> Iterator[tuple[Pai
         yield pairs, teacher_force(lvlm, inputs, ids, detectors)
 
 
-def asked(out: str, part: str, detectors: Sequence[Any]) -> Iterator[tuple[Pairs, list[Mapping[str, list[float]]]]]:
+def risks_of_texts(
+    out: str, part: str, detectors: Sequence[Any]
+) -> Iterator[tuple[Pairs, list[Mapping[str, list[float]]]]]:
     """The same batches in the same order, with the risks of detectors that ask the model again: one mapping per text.
 
     Texts are greedy, samples as long as they may be; a text's seed is its example's place.

@@ -187,7 +187,7 @@ def measure(request: GateCurve, test: Captions, validation: Captions) -> dict[st
             for share, threshold in zip(request.shares, chosen[detector], strict=True):
                 answers = test.answers([Gate(decoder, detector, threshold)], [], f"{decoder}, {detector}, {share:.0%}")
                 scored = {**_row(test.scored(answers), plain, ungated, decoder), "share": as_record(_share(answers))}
-                rows.append({**scored, "detector": detector, "asked_share": share, "threshold": threshold})
+                rows.append({**scored, "detector": detector, "requested_share": share, "threshold": threshold})
     return {
         "model": test.lvlm.name, "decoders": list(request.decoders), "detectors": list(request.detectors),
         "shares": list(request.shares), "test": {"split": test.source.name, "images": plain.n},

@@ -131,7 +131,7 @@ def score_pope(read: Answered, protocol: str = "official") -> Scored:
         rows += [
             {
                 "split": name, "question_id": q["question_id"], "image": q["image"], "text": q["text"],
-                "answer": text, "label": q["label"], "said": pope.parse(text, protocol), "correct": bool(one.correct),
+                "answer": text, "label": q["label"], "parsed": pope.parse(text, protocol), "correct": bool(one.correct),
             }
             for q, text, one in zip(question_rows, answer_texts, judged, strict=True)
         ]  # fmt: skip

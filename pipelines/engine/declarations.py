@@ -54,7 +54,7 @@ class ResidualEdit:
     """Change a layer's input, its MLP's output before the residual add, or its output ("block").
 
     apply: (batch, query, hidden), call -> same shape. at="vision_mlp": an MLP's output in the vision tower, while
-    features of images are computed; (picture, token, hidden), layers and rows are the tower's: whole images or tiles.
+    features of images are computed; (image, token, hidden), layers and rows are the tower's: whole images or tiles.
     """
 
     layers: Sequence[int]

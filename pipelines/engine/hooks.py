@@ -85,27 +85,27 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
 
 
 def _hook_tower(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Sequence[Placed]) -> None:
-    """Edits of one layer of the vision tower, which sees every picture once, before the first pass or within it."""
+    """Edits of one layer of the vision tower, which sees every image once, before the first pass or within it."""
 
     def on_output(module: nn.Module, args: tuple, output: Tensor | tuple, placed: Placed) -> Tensor | tuple:
         plan.enter()
-        edit, (mine, total) = placed.declaration, placed.pictures or (placed.rows, 0)
+        edit, (mine, total) = placed.declaration, placed.images or (placed.rows, 0)
         assert isinstance(edit, ResidualEdit)
         hidden = _hidden(output)
         if hidden.dim() != 3 or not total or len(hidden) % total:
             raise ValueError(
-                f"an edit of the vision tower expects (picture, token, hidden) of {total} pictures; layer {index} of "
+                f"an edit of the vision tower expects (image, token, hidden) of {total} images; layer {index} of "
                 f"this tower has {tuple(hidden.shape)}."
             )
-        times = len(hidden) // total  # beams may have repeated the pictures, one behind the other
-        pictures = (mine[:, None].to(hidden.device) * times + torch.arange(times, device=hidden.device)).flatten()
-        old = hidden[pictures]
+        times = len(hidden) // total  # beams may have repeated the images, one behind the other
+        places = (mine[:, None].to(hidden.device) * times + torch.arange(times, device=hidden.device)).flatten()
+        old = hidden[places]
         new = edit.apply(old, LayerCall(index, plan.sequences.rows(placed.rows))).to(hidden.dtype)
         plan.unseen.discard((id(placed), index))
         if bool((new != old).any()):
             rows = placed.rows
             plan.watch(placed.method, rows, torch.zeros(len(rows), 1), torch.ones(len(rows), 1))
-        return _replaced(output, hidden.index_copy(0, pictures, new))
+        return _replaced(output, hidden.index_copy(0, places, new))
 
     for placed in here:
         plan.unseen.add((id(placed), index))
@@ -183,11 +183,11 @@ def _hook(plan: Plan, undo: ExitStack, lvlm: Layout, deferred: DeferredReadings 
 
     undo.callback(lvlm.decoder.register_forward_pre_hook(count, with_kwargs=True).remove)
     own = _Configurations()
-    tower = [p for p in plan.placed if p.pictures is not None]
+    tower = [p for p in plan.placed if p.images is not None]
     if tower:
         for index, layer in enumerate(lvlm.vision_layers):
             _hook_tower(plan, undo, layer, index, [p for p in tower if index in getattr(p.declaration, "layers", ())])
-    inner = [p for p in plan.placed if p.pictures is None]
+    inner = [p for p in plan.placed if p.images is None]
     for index, layer in enumerate(lvlm.layers):
         here = [p for p in inner if index in getattr(p.declaration, "layers", ())]
         inside = [p for p in here if _in_attention(p.declaration)]

@@ -47,13 +47,13 @@ def claimed(model: Any) -> Iterator[None]:
 class Placed:
     """A declaration, the rows it concerns, and the number of the method that made it.
 
-    pictures: of a declaration of the vision tower, which of the run's pictures it concerns, and of how many.
+    images: of a declaration of the vision tower, which of the run's images or tiles it concerns, and of how many.
     """
 
     declaration: Declaration
     rows: Int[Tensor, " row"]
     method: int = -1
-    pictures: tuple[Int[Tensor, " picture"], int] | None = None
+    images: tuple[Int[Tensor, " image"], int] | None = None
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Plan:
     hooked: whether the run has any hook, which no compiled pass would call.
     expected: edits and readings of one pass, each layer's counted. met: those that were carried out in the newest pass;
     None before a pass and once `check` has looked at it. unseen: edits of the vision tower that were not carried out
-    yet, which sees the pictures once in a run.
+    yet, which sees the images once in a run.
     """
 
     placed: Sequence[Placed]

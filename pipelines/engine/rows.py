@@ -77,25 +77,25 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
             raise ValueError(f"no branch {unknown[0]!r}; opened here: {', '.join(names)}")
         seen = None
         if isinstance(declaration, ResidualEdit) and declaration.at == "vision_mlp":
-            seen = _pictures([names.index(name) for name in scope], blocks, device)
+            seen = _image_places([names.index(name) for name in scope], blocks, device)
         placed.append(Placed(declaration, torch.cat([rows[name] for name in scope]), method, seen))
     edits = [(d, method) for d, method in declared if isinstance(d, LogitsEdit)]
     methods = frozenset(method for _, method in declared)
     return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own, blocks)
 
 
-def _pictures(
+def _image_places(
     scope: Sequence[int], blocks: Sequence[Mapping[str, Tensor]], device: torch.device
-) -> tuple[Int[Tensor, " picture"], int]:
-    """The places of some blocks' pictures among all of a run, and how many there are.
+) -> tuple[Int[Tensor, " image"], int]:
+    """The places of some blocks' images among all of a run, and how many there are.
 
     Raises:
-        ValueError: pictures that are not one entry of `pixel_values` each, (picture, colour, height, width).
+        ValueError: images that are not one entry of `pixel_values` each, (image, colour, height, width).
     """
     pixels = [block.get("pixel_values") for block in blocks]
     if odd := [tuple(one.shape) for one in pixels if one is not None and one.dim() != 4]:
         raise ValueError(
-            "edits of the vision tower need pixel_values of (picture, colour, height, width), each encoded alone; this "
+            "edits of the vision tower need pixel_values of (image, colour, height, width), each encoded alone; this "
             f"model's are {odd[0]}."
         )
     counts = [0 if one is None else len(one) for one in pixels]

@@ -19,8 +19,8 @@ def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ValueError: no `input_ids`, rows padded on the right, or `position_ids` other than those that the model counts.
     """
-    given = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
-    out = {name: value.to(lvlm.device) for name, value in given.items()}
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+    out = {name: value.to(lvlm.device) for name, value in tensors.items()}
     if "input_ids" not in out:
         raise ValueError(f"inputs need input_ids, as a processor returns them; found {', '.join(inputs) or 'nothing'}")
     for name, value in out.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,7 +48,7 @@ class Matcher(Protocol):
         ...
 
 
-def in_batches(compute: Callable[..., Sequence[Any]], size: int, *inputs: Sequence[Any]) -> list[Any]:
+def in_batches(compute: Callable[..., Iterable[Any]], size: int, *inputs: Sequence[Any]) -> list[Any]:
     """What `compute` returns for all of the inputs, which belong together, `size` at a time; one thread at a time.
 
     A matcher is shared by all decoders of a process, and its hooks would act in the passes of other threads too.

@@ -175,8 +175,8 @@ def direct_positions(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tens
     return {"position_ids": (mask.long().cumsum(1) - 1).masked_fill(mask == 0, 0)}
 
 
-def check_positions(model: Any, inputs: Mapping[str, Tensor], given: Tensor) -> None:
-    """Raise ValueError unless given `position_ids` are those that the model's generate counts itself.
+def check_positions(model: Any, inputs: Mapping[str, Tensor], positions: Tensor) -> None:
+    """Raise ValueError unless `positions` are those that the model's generate counts itself.
 
     Every branch has a prompt of its own, so that there is no honouring others. Those of padding do not matter.
     """
@@ -185,13 +185,13 @@ def check_positions(model: Any, inputs: Mapping[str, Tensor], given: Tensor) -> 
     counted = generator(model)._prepare_position_ids_for_generation(inputs["input_ids"], dict(inputs))
     if hasattr(base, "rope_deltas"):  # Qwen's are overwritten
         base.rope_deltas = stored
-    if counted.dim() == 3 and given.dim() == 3 and len(given) == len(counted) - 1:
+    if counted.dim() == 3 and positions.dim() == 3 and len(positions) == len(counted) - 1:
         counted = counted[1:]  # without those of the text alone
     rows, length = counted.shape[-2:]
-    fits = given.dim() == counted.dim() and given.shape[-1] == length and given.shape[-2] in (1, rows)
-    if not fits or bool(((given != counted) & (inputs["attention_mask"] != 0)).any()):
+    fits = positions.dim() == counted.dim() and positions.shape[-1] == length and positions.shape[-2] in (1, rows)
+    if not fits or bool(((positions != counted) & (inputs["attention_mask"] != 0)).any()):
         raise ValueError(
-            f"position_ids {tuple(given.shape)} are other than those that {type(model).__name__} counts from the "
+            f"position_ids {tuple(positions.shape)} are other than those that {type(model).__name__} counts from the "
             "attention mask. A method's branches have prompts and positions of their own, so that positions cannot be "
             "given: leave position_ids out, and mark padding in the attention mask."
         )

@@ -72,8 +72,8 @@ def begin(lvlm: Layout, arranged: Arrangement, memo: Memo, beams: int) -> Start:
 
 
 def _in_tower(arranged: Arrangement) -> bool:
-    """Whether images are encoded with edits in place, picture by picture: then none is encoded elsewhere."""
-    return any(p.pictures is not None for p in arranged.placed)
+    """Whether images are encoded with edits in place, image by image: then none is encoded elsewhere."""
+    return any(p.images is not None for p in arranged.placed)
 
 
 @torch.no_grad()

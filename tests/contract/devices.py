@@ -44,20 +44,20 @@ class pretended(TorchFunctionMode):
             return label(args[0])
         if getattr(func, "__self__", None) is Tensor.is_cuda:
             return label(args[0]).type == "cuda"
-        asked = kwargs.pop("device", None)
+        requests = kwargs.pop("device", None)
         if func in _MOVES:
-            return self._moved(func, args, kwargs, asked)
+            return self._moved(func, args, kwargs, requests)
         where = self._one_device(func, given)
         out = func(*args, **kwargs)
-        target = torch.device(asked) if asked is not None else where
-        if func is Tensor.__setitem__ or (not given and asked is None):
+        target = torch.device(requests) if requests is not None else where
+        if func is Tensor.__setitem__ or (not given and requests is None):
             return out
         return tree_map_only(Tensor, lambda tensor: put(tensor, target), out)
 
-    def _moved(self, func: Any, args: tuple, kwargs: dict, asked: Any) -> Tensor:
+    def _moved(self, func: Any, args: tuple, kwargs: dict, requests: Any) -> Tensor:
         tensor, *rest = args
         kwargs.pop("non_blocking", None)
-        target = label(tensor) if asked is None else torch.device(asked)
+        target = label(tensor) if requests is None else torch.device(requests)
         kept = []
         for one in rest:
             if isinstance(one, Tensor):

@@ -22,8 +22,8 @@ def close(found, expected):
     assert off <= RISK * max(1.0, float(expected[real].abs().max())), off
 
 
-def risk_of(made):
-    (risk,) = made.risk.values()
+def risk_of(built):
+    (risk,) = built.risk.values()
     return risk
 
 
@@ -123,11 +123,11 @@ def test_a_static_cache_gives_the_risks_of_a_dynamic_one(setting, detector):
 
 def test_features_are_those_behind_the_score(tiny, detector):
     """Where a detector has features: one row per sample and token; DHCP's are of the whole answer, HALP's of none."""
-    made = DETECTORS.make(detector)
-    if not hasattr(made, "features"):
+    built = DETECTORS.make(detector)
+    if not hasattr(built, "features"):
         return
     ids = tiny.generate().ids
-    found = made.features(tiny.lvlm, tiny.inputs, ids)
+    found = built.features(tiny.lvlm, tiny.inputs, ids)
     if detector == "dhcp":
         image = int(tiny.lvlm.image_mask(tiny.inputs["input_ids"])[0].sum())
         assert found.shape == (len(ids), len(tiny.lvlm.layers), tiny.lvlm.heads, image)

@@ -92,11 +92,11 @@ def test_a_decoder_follows_the_layers_of_a_split_model(whole, halves, name):
 
 @pytest.mark.parametrize("name", [name for name in READING if name not in ("dhcp", "halp")])
 def test_a_detector_follows_the_layers_of_a_split_model(whole, halves, name):
-    made = whole.generate([], detectors=[name], **STEPS)
+    generation = whole.generate([], detectors=[name], **STEPS)
     with devices.pretended():
         ours = halves.generate([], detectors=[name], **STEPS).risk[name]
-        forced = veridical.score(halves.lvlm, halves.inputs, made.ids, [name])[name]
-    assert torch.equal(ours, made.risk[name])
+        forced = veridical.score(halves.lvlm, halves.inputs, generation.ids, [name])[name]
+    assert torch.equal(ours, generation.risk[name])
     assert difference(forced, ours) <= 1e-6 * scale(ours)
 
 

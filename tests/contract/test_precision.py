@@ -49,7 +49,7 @@ def test_a_half_precision_model_decodes_in_other_modes(half, name, mode):
 def test_a_half_precision_method_is_near_the_float32_one(tiny, half, name):
     """0.7 of logits up to 8: two to three digits through eight layers. Plain decoding alone is off by up to 0.15."""
     setting, _ = half
-    half_, full = (made.logits([made.acting(name)], max_new_tokens=1)[:, 0] for made in (setting, tiny))
+    half_, full = (result.logits([result.acting(name)], max_new_tokens=1)[:, 0] for result in (setting, tiny))
     both = half_.isfinite() & full.isfinite()
     assert both.any()
     assert float((half_ - full)[both].abs().max()) < 0.7

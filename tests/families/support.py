@@ -114,8 +114,8 @@ def run(family: str, method: str) -> str:
 
 def _decoder(family: str, method: str) -> str:
     case = setting(family, torch.float64)
-    made = case.once(method, acting(method)).logits
-    moved = [difference_of_some_token(*pair) for pair in zip(made, case.plain(), strict=True)]
+    built = case.once(method, acting(method)).logits
+    moved = [difference_of_some_token(*pair) for pair in zip(built, case.plain(), strict=True)]
     if entry(method).acts:
         return YES if min(moved) > 1e-3 else f"moves logits by {min(moved):.1e} only"
     return YES if max(moved) == 0 else f"moves logits by {max(moved):.1e}, and should not"
@@ -129,9 +129,9 @@ def difference_of_some_token(a: Tensor, b: Tensor) -> float:
 def _detector(family: str, method: str) -> str:
     if asks(DETECTORS.type(method)):
         return _asking(family, method)
-    case, made, inputs = reading(family, method)
-    found = veridical.generate(case.lvlm, inputs, [], [made], max_new_tokens=3, do_sample=False)
-    forced = veridical.score(case.lvlm, inputs, found.ids, [made])[method]
+    case, built, inputs = reading(family, method)
+    found = veridical.generate(case.lvlm, inputs, [], [built], max_new_tokens=3, do_sample=False)
+    forced = veridical.score(case.lvlm, inputs, found.ids, [built])[method]
     if not found.risk[method].isfinite().all():
         return "a risk that is no number"
     error = difference(found.risk[method], forced)
@@ -156,18 +156,18 @@ def reading(family: str, method: str) -> tuple[Setting, Any, Mapping[str, Tensor
 
     A detector that cannot do without a probe gets a random one, and images of one shape, since a probe has a size.
     """
-    case, made = setting(family, torch.float64), DETECTORS.make(method)
-    if not getattr(made, "needs_probe", False):
-        return case, made, case.inputs
+    case, built = setting(family, torch.float64), DETECTORS.make(method)
+    if not getattr(built, "needs_probe", False):
+        return case, built, case.inputs
     if method == "halp":
         size = torch.ones(case.lvlm.hidden_size)
-        return case, made._with(Deep(0 * size, size, *folded(network(len(size)).eval())), {}), case.inputs
+        return case, built._with(Deep(0 * size, size, *folded(network(len(size)).eval())), {}), case.inputs
     inputs = batch(case.family, one_by_one(family))
     image = int(case.lvlm.image_mask(inputs["input_ids"])[0].sum())
     size, draw = len(case.layers) * case.lvlm.heads * image, torch.Generator().manual_seed(0)
     noise = lambda *shape: torch.randn(*shape, generator=draw)
     probe = MLP(torch.zeros(size), torch.ones(size), noise(8, size), noise(8), noise(2, 8), noise(2))
-    return case, made._with(probe, {}), inputs
+    return case, built._with(probe, {}), inputs
 
 
 def one_by_one(family: str) -> list[dict[str, Tensor]]:
@@ -177,8 +177,8 @@ def one_by_one(family: str) -> list[dict[str, Tensor]]:
 
 def _procedure(family: str, method: str) -> str:
     lvlm = veridical.LVLM(setting(family, torch.float64).model, processor(family), name=family)
-    asked = [PROCEDURES.make(PROCEDURE.get(method, method))]
-    options = {"decoders": asked, "max_new_tokens": 3}
+    requests = [PROCEDURES.make(PROCEDURE.get(method, method))]
+    options = {"decoders": requests, "max_new_tokens": 3}
     together = lvlm.answer(IMAGES, QUESTIONS, **options)
     alone = lvlm.answer(IMAGES, QUESTIONS, batch_size=1, **options)
     if [answer.text for answer in together] != [answer.text for answer in alone]:

@@ -58,9 +58,9 @@ class OtherMask(veridical.LVLM):
         return super().image_mask(ids).roll(1, -1)
 
 
-def case(made=veridical.LVLM, name="llava", **changes):
+def case(built=veridical.LVLM, name="llava", **changes):
     model = FAMILIES[name].build()
-    return checkup.Case(made(model, processor(name), name=name, **changes), SCENE, 3)
+    return checkup.Case(built(model, processor(name), name=name, **changes), SCENE, 3)
 
 
 def failed(found):
@@ -79,10 +79,10 @@ def test_a_wrong_image_mask_does_not_hold():
 
 
 def test_a_model_that_does_not_see_its_image_does_not_hold():
-    blind = case()
-    for weight in blind.lvlm.model.model.multi_modal_projector.parameters():
+    without_image = case()
+    for weight in without_image.lvlm.model.model.multi_modal_projector.parameters():
         weight.data.zero_()
-    wrong = failed(layout.image_mask(blind))
+    wrong = failed(layout.image_mask(without_image))
     assert {"other pixels change image positions", "other pixels change the logits"} <= wrong
 
 

@@ -180,12 +180,13 @@ def test_a_cached_branched_run_is_independent_uncached_passes(exact):
         for row, (main, other) in enumerate(zip(exact.prompts, others, strict=True)):
             tokens = []
             for step in range(STEPS):
-                seeing, blind = (
+                with_image, without_image = (
                     forward(exact.model, appended(exact.family, one, tokens)).logits[0, -1] for one in (main, other)
                 )
-                assert difference(seeing, blind) > 1e-3, "the branch saw the same image"
-                assert difference(ours.logits[row, step], contrast(seeing, blind)) <= 1e-5, f"row {row}, step {step}"
-                tokens.append(int(contrast(seeing, blind).argmax()))
+                assert difference(with_image, without_image) > 1e-3, "the branch saw the same image"
+                expected = contrast(with_image, without_image)
+                assert difference(ours.logits[row, step], expected) <= 1e-5, f"row {row}, step {step}"
+                tokens.append(int(expected.argmax()))
             assert ours.ids[row].tolist() == tokens
 
 

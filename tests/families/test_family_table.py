@@ -75,9 +75,9 @@ def test_every_supported_family_is_tested_here():
 
 
 def test_templates_name_the_question_once_and_the_image_where_the_processor_wants_it():
-    made = {name: row.template for name, row in families.FAMILIES.items() if row.template}
-    assert all(template.count("{question}") == 1 for template in made.values())
-    assert {name for name, template in made.items() if "{image}" in template} == {"llava", "paligemma"}
+    built = {name: row.template for name, row in families.FAMILIES.items() if row.template}
+    assert all(template.count("{question}") == 1 for template in built.values())
+    assert {name for name, template in built.items() if "{image}" in template} == {"llava", "paligemma"}
 
 
 def test_prompts_here_are_longer_than_the_window_and_models_are_small():
@@ -85,7 +85,7 @@ def test_prompts_here_are_longer_than_the_window_and_models_are_small():
     assert HIDDEN <= 64
 
 
-def test_an_overlay_has_the_grid_of_its_picture_or_is_refused_with_the_reason(case):
+def test_an_overlay_has_the_grid_of_its_image_or_is_refused_with_the_reason(case):
     ids = case.generate(max_new_tokens=2, min_new_tokens=2).ids
     found = maps_of(case.lvlm, case.inputs, ids)
     if case.family.name in NO_GRID:

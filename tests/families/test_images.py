@@ -84,20 +84,20 @@ def test_blacking_out_half_is_what_the_processor_makes_of_an_image_whose_half_is
 
 
 def test_agla_with_a_matcher_runs_and_sees_the_bare_questions(lvlm, inputs, monkeypatch):
-    asked = []
+    requests = []
 
     class Left:
         id = "left"
 
         def match(self, seen, prompts):
-            asked.extend(prompts)
+            requests.extend(prompts)
             return [Match(torch.tensor([[1.0, 0.0]]).expand(2, 2), 1.0) for _ in prompts]
 
     monkeypatch.setattr("veridical.decoders.agla_view.matched_view", lambda lvlm, name: MatchedView(lvlm, Left()))
     generation = veridical.generate(lvlm, inputs, [AGLA(beta=0)], max_new_tokens=2, return_logits=True, do_sample=False)
     plain = veridical.generate(lvlm, inputs, [AGLA(view=lambda inputs: inputs["pixel_values"], beta=0)],
                                max_new_tokens=2, return_logits=True, do_sample=False)  # fmt: skip
-    assert asked == [question.lower() for question in QUESTIONS]
+    assert requests == [question.lower() for question in QUESTIONS]
     assert ((generation.logits[:, 0] - plain.logits[:, 0]).abs().amax(1) > 1e-3).all()
     assert around_question(lvlm)[0] == "" or "question" not in around_question(lvlm)[0].lower()
 

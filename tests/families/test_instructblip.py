@@ -84,8 +84,8 @@ def test_instructblip_padding_between_image_and_text_is_counted_by_no_position()
 def test_a_branch_may_ask_the_q_former_something_longer():
     """Q-Former tokens are rows of their own length, padded on the right as BERT's tokenizer does."""
     case = setting("instructblip", torch.float64)
-    asked = torch.tensor([words(14, 1), words(14, 2)])
-    other = {**case.inputs, "qformer_input_ids": asked, "qformer_attention_mask": torch.ones_like(asked)}
+    requests = torch.tensor([words(14, 1), words(14, 2)])
+    other = {**case.inputs, "qformer_input_ids": requests, "qformer_attention_mask": torch.ones_like(requests)}
     seen = []
     see = LogitsEdit(lambda logits, step: seen.append(step.branches["other"]) or logits)
     out = case.generate([Declares([Branch("other", other), see])], return_logits=True)

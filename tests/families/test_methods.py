@@ -91,12 +91,12 @@ def test_detector_scores_finished_text_as_it_does_while_generating(exact, detect
 
 def test_detector_in_a_padded_batch_is_the_detector_alone(exact, detector):
     possible(exact, detector)
-    case, made, inputs = support.reading(exact.family.name, detector)
+    case, built, inputs = support.reading(exact.family.name, detector)
     ids = exact.generate(inputs=inputs).ids
-    together = veridical.score(case.lvlm, inputs, ids, [made])[detector]
+    together = veridical.score(case.lvlm, inputs, ids, [built])[detector]
     alone = exact.prompts if inputs is exact.inputs else support.one_by_one(exact.family.name)
     for row, one in enumerate(alone):
-        single = veridical.score(case.lvlm, one, ids[row : row + 1], [made])[detector]
+        single = veridical.score(case.lvlm, one, ids[row : row + 1], [built])[detector]
         assert difference(single[0], together[row]) <= 1e-5
 
 
@@ -116,12 +116,12 @@ def test_a_pair_that_makes_no_sense_is_refused_with_its_reason(family, method):
 
 
 def test_the_support_table_is_all_yes_or_has_the_reason():
-    made = support.table()
+    built = support.table()
     found = support.cells()
     failed = {pair: value for pair, value in found.items() if value != support.YES and not support.reason(*pair)}
-    assert not failed, f"{failed}\n\n{made}"
-    assert made.splitlines()[0] == "| method | " + " | ".join(FAMILIES) + " |"
-    assert [line.split("`")[1] for line in made.splitlines()[2:] if line.startswith("| ")] == support.methods()
+    assert not failed, f"{failed}\n\n{built}"
+    assert built.splitlines()[0] == "| method | " + " | ".join(FAMILIES) + " |"
+    assert [line.split("`")[1] for line in built.splitlines()[2:] if line.startswith("| ")] == support.methods()
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"a processor is missing: {MISSING}")

@@ -198,13 +198,13 @@ def test_gemma3_edits_through_the_window_are_uncached_passes():
     """Image columns are emptied in every layer, sliding or not: cached keys and all keys give the same."""
     case = exact_setting("gemma3")
 
-    def blind(scores, call):
+    def without_image(scores, call):
         return scores.masked_fill(call.image[:, None, None], -1e9)
 
-    edit = Declares([AttentionEdit(case.layers, blind, on="scores", queries="last")])
+    edit = Declares([AttentionEdit(case.layers, without_image, on="scores", queries="last")])
     cached = case.logits([edit])
     assert difference(cached, case.plain()) > 1e-3
-    with_all = case.logits([Declares([AttentionEdit(case.layers, only_last(blind), on="scores")])])
+    with_all = case.logits([Declares([AttentionEdit(case.layers, only_last(without_image), on="scores")])])
     assert difference(cached, with_all) <= 1e-5
 
 

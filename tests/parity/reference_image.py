@@ -139,10 +139,10 @@ def code(reference, ids, pixels, steps, description, power=0.7) -> Run:
     text[min(image) : max(image) + 1] = description
 
     def logits_after(new):
-        seen, told = reference(ids, pixels, new).logits[-1], reference(torch.tensor(text), None, new).logits[-1]
-        p, q = seen.softmax(-1).tolist(), told.softmax(-1).tolist()
+        seen, records = reference(ids, pixels, new).logits[-1], reference(torch.tensor(text), None, new).logits[-1]
+        p, q = seen.softmax(-1).tolist(), records.softmax(-1).tolist()
         far = sum(0.5 * (a + b) * math.log2(abs(a - b) ** power + 1) for a, b in zip(p, q, strict=True))
-        out = (2 - far) * seen - (1 - far) * told
+        out = (2 - far) * seen - (1 - far) * records
         for token, share in enumerate(p):
             if share < far * max(p):
                 out[token] = float("-inf")

@@ -312,7 +312,7 @@ def ratio(row: Tensor, context: Sequence[int], new: Sequence[int]) -> float:
 def lookback(reference, ids, pixels, new: Sequence[int], context: str = "image") -> Tensor:
     """(token, layer, head) lookback ratios of the rows that produced `new` (settled choice 13)."""
     image = reference.image_mask(ids).nonzero().flatten().tolist()
-    looked = image if context == "image" else list(range(len(ids)))
+    searched = image if context == "image" else list(range(len(ids)))
     ratios = torch.ones(len(new), reference.layers, reference.n_heads, dtype=torch.float64)
     for token in range(len(new)):
         if token == 0 and context == "prompt":
@@ -321,7 +321,7 @@ def lookback(reference, ids, pixels, new: Sequence[int], context: str = "image")
         maps = reference(ids, pixels, new[:token]).probabilities
         for layer in range(reference.layers):
             for head in range(reference.n_heads):
-                ratios[token, layer, head] = ratio(maps[layer][head, -1], looked, recent)
+                ratios[token, layer, head] = ratio(maps[layer][head, -1], searched, recent)
     return ratios
 
 

@@ -65,18 +65,18 @@ def layers_with_image_mass(masses: Sequence[float], gamma: float) -> list[int]:
     return sorted(chosen)
 
 
-def blind(attention: Sequence[float], lam: float) -> list[int]:
+def without_image(attention: Sequence[float], lam: float) -> list[int]:
     mean = sum(attention) / len(attention)
     sigma = math.sqrt(sum((a - mean) ** 2 for a in attention) / (len(attention) - 1))
     return [j for j, a in enumerate(attention) if a >= mean + lam * sigma]
 
 
-def blind_positions(reference: Reference, ids: Tensor, pixels: Tensor, gamma: float, lam: float) -> list[int]:
+def without_image_positions(reference: Reference, ids: Tensor, pixels: Tensor, gamma: float, lam: float) -> list[int]:
     image = positions(reference, ids)
     per_layer = image_attention(reference(ids, pixels), image)
     chosen = layers_with_image_mass([sum(row) for row in per_layer], gamma)
     mean = [sum(per_layer[layer][j] for layer in chosen) / len(chosen) for j in range(len(image))]
-    return [image[j] for j in blind(mean, lam)]
+    return [image[j] for j in without_image(mean, lam)]
 
 
 def blanked_logits(
@@ -104,7 +104,7 @@ def blanked_logits(
 
 
 def avc(reference, ids, pixels, steps, alpha=2.5, beta=0.1, gamma=0.5, lam=1.0, blank="zeros", noise=None) -> Run:
-    kept = blind_positions(reference, ids, pixels, gamma, lam)
+    kept = without_image_positions(reference, ids, pixels, gamma, lam)
     gone = [position for position in positions(reference, ids) if position not in kept]
 
     def logits_after(new):
@@ -141,9 +141,9 @@ def rbd(reference, ids, pixels, steps, noised, visual=0.5, textual=1.0, beta=0.1
 
     def logits_after(new):
         whole = reference(ids, pixels, new).logits[-1]
-        seeing = blanked_logits(reference, ids, pixels, new, gone, "zeros")
+        with_image = blanked_logits(reference, ids, pixels, new, gone, "zeros")
         reading = reference(ids, noised, new).logits[-1]
-        return cut(whole + visual * (seeing - whole) + textual * (whole - reading), whole, beta)
+        return cut(whole + visual * (with_image - whole) + textual * (whole - reading), whole, beta)
 
     return greedy(steps, logits_after)
 
@@ -163,11 +163,11 @@ def icd(reference, ids, pixels, steps, prefix, alpha=1.0, beta=0.1) -> Run:
 
 
 def m3id(reference, ids, pixels, steps, lam=0.02, beta=0.1, gate=1.0) -> Run:
-    blind_ids = image_free(reference, ids)
+    without_image_ids = image_free(reference, ids)
 
     def logits_after(new):
         whole = reference(ids, pixels, new).logits[-1]
-        s, u = whole.log_softmax(0), reference(blind_ids, None, new).logits[-1].log_softmax(0)
+        s, u = whole.log_softmax(0), reference(without_image_ids, None, new).logits[-1].log_softmax(0)
         forgotten = math.exp(-lam * (len(new) + 1))
         weight = (1 - forgotten) / forgotten if gate == 1 or float(s.max()) < math.log(gate) else 0.0
         return cut(s + weight * (s - u), whole, beta)
@@ -195,14 +195,14 @@ def boosted(reference: Scored, ids: Tensor, gains: dict[int, float], skip_first:
 
 
 def guided(reference, ids, pixels, steps, gains, gamma, beta, skip_first) -> Run:
-    edit, blind_ids = boosted(reference, ids, gains, skip_first), image_free(reference, ids)
+    edit, without_image_ids = boosted(reference, ids, gains, skip_first), image_free(reference, ids)
 
     def logits_after(new):
         whole = reference(ids, pixels, new, on_scores=edit).logits[-1]
         s = whole.log_softmax(0)
         if gamma == 1:
             return s
-        u = reference(blind_ids, None, new).logits[-1].log_softmax(0)
+        u = reference(without_image_ids, None, new).logits[-1].log_softmax(0)
         return cut(gamma * (s - u) + u, s, beta)
 
     return greedy(steps, logits_after)

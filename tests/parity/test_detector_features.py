@@ -115,7 +115,7 @@ def test_image_attention(given):
 
 def watch(given, monkeypatch, detectors):
     """Forward passes of the model, the layers that ran our attention, and whether attentions were asked for."""
-    passes, layers, asked = [], set(), []
+    passes, layers, requests = [], set(), []
     model, plain = given.lvlm.model, attention._attention
 
     def inside(module, *args, **kwargs):
@@ -124,7 +124,7 @@ def watch(given, monkeypatch, detectors):
 
     def before(module, args, kwargs):
         passes.append(kwargs["input_ids"].shape)
-        asked.append(bool(kwargs.get("output_attentions")) or module.config.output_attentions)
+        requests.append(bool(kwargs.get("output_attentions")) or module.config.output_attentions)
 
     monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, attention.NAME, inside)
     hook = model.register_forward_pre_hook(before, with_kwargs=True)
@@ -134,12 +134,12 @@ def watch(given, monkeypatch, detectors):
         veridical.score(given.lvlm, given.inputs, given.ids, detectors)
     finally:
         hook.remove()
-    return generated, len(passes), layers, any(asked)
+    return generated, len(passes), layers, any(requests)
 
 
 def test_all_detectors_together_take_the_passes_of_plain_decoding_and_one_to_score(given, monkeypatch):
-    generated, scored, layers, asked = watch(given, monkeypatch, READING)
-    assert (generated, scored, asked) == (4, 1, False)
+    generated, scored, layers, requests = watch(given, monkeypatch, READING)
+    assert (generated, scored, requests) == (4, 1, False)
     assert layers == set(range(len(given.lvlm.layers)))
 
 

@@ -67,14 +67,14 @@ def by_hand(reference, ids, pixels, seed, risk_of):
 def test_each_round_keeps_the_chunk_of_least_mean_risk_and_goes_on_from_it(tiny, detector, risk_of):
     lvlm, inputs, rows, reference = tiny
     guide = Guided(detector, CANDIDATES, CHUNK, TEMPERATURE, TOP_P)
-    made, rounds, other = guide.generate(Call(lvlm, (), (), None, {"max_new_tokens": MOST}), inputs, SEEDS)
+    generation, rounds, other = guide.generate(Call(lvlm, (), (), None, {"max_new_tokens": MOST}), inputs, SEEDS)
     assert rounds == [3, 3]
     others = 0
     for row, (ids, pixels) in enumerate(rows):
         text, risks, taken, differing = by_hand(reference, ids, pixels, SEEDS[row], risk_of)
         assert differing == 3
-        assert made.ids[row].tolist() == text, f"row {row}"
-        assert torch.allclose(made.risk[detector][row].double(), risks, atol=1e-5)
+        assert generation.ids[row].tolist() == text, f"row {row}"
+        assert torch.allclose(generation.risk[detector][row].double(), risks, atol=1e-5)
         assert other[row] == sum(number != 0 for number in taken)
         others += other[row]
     assert others > 0

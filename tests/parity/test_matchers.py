@@ -106,9 +106,9 @@ def test_blips_map_is_gradcam_of_its_cross_attention_and_its_similarity_the_itc_
 
 def test_another_layer_of_blip_gives_another_map(blip):
     other = BlipMatcher(blip.model, blip.processor, "tiny", layer=5)
-    (made,) = other.match(images()[:1], PROMPTS[:1])
-    torch.testing.assert_close(made.relevance.flatten(), blip_reference(blip, images()[0], PROMPTS[0], 5)[0])
-    assert (made.relevance - blip.match(images()[:1], PROMPTS[:1])[0].relevance).abs().max() > 1e-2
+    (built,) = other.match(images()[:1], PROMPTS[:1])
+    torch.testing.assert_close(built.relevance.flatten(), blip_reference(blip, images()[0], PROMPTS[0], 5)[0])
+    assert (built.relevance - blip.match(images()[:1], PROMPTS[:1])[0].relevance).abs().max() > 1e-2
     assert other.id != blip.id
     with pytest.raises(ValueError, match=r"BLIP's matcher asks for layers \[8\]"):
         BlipMatcher(blip.model, blip.processor, "tiny", layer=8)

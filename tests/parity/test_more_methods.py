@@ -116,7 +116,7 @@ def test_avc_contrasts_with_the_blind_tokens_alone(tiny, options):
 
 def test_some_tokens_are_blind_and_some_are_not(tiny):
     for ids, pixels in tiny.rows:
-        assert 0 < len(more.blind_positions(tiny.reference, ids, pixels, 0.5, 1.0)) < 16
+        assert 0 < len(more.without_image_positions(tiny.reference, ids, pixels, 0.5, 1.0)) < 16
 
 
 def test_avc_with_every_token_blind_is_plain_decoding(tiny):
@@ -389,7 +389,7 @@ def test_two_branches_of_different_prompts_fold_in_order(gqa):
     def expected(reference, ids, pixels, steps):
         behind = max(more.positions(reference, ids)) + 1
         disturbed = torch.cat([ids[:behind], torch.tensor(PREFIX), ids[behind:]])
-        kept = more.blind_positions(reference, ids, pixels, 0.5, 1.0)
+        kept = more.without_image_positions(reference, ids, pixels, 0.5, 1.0)
         gone = [position for position in more.positions(reference, ids) if position not in kept]
 
         def logits_after(new):

@@ -51,13 +51,13 @@ def expected_terms(lvlm, image, states, token, layer, object_layer, order, k):
 @pytest.mark.parametrize("layers", LAYERS)
 def test_glsims_terms(given, layers, order):
     lvlm, prompts, inputs, ids, states = given
-    made = GLSim(**LAYERS[layers], patches=4, order=order)
-    found = made.features(lvlm, inputs, ids)
+    built = GLSim(**LAYERS[layers], patches=4, order=order)
+    found = built.features(lvlm, inputs, ids)
     assert found.std() > 1e-3
     for row, one in enumerate(prompts):
         image = lvlm.image_mask(one["input_ids"])[0]
         for place, token in enumerate(ids[row].tolist()):
-            terms = expected_terms(lvlm, image, states[row], (place, token), made.layer, made.object_layer, order, 4)
+            terms = expected_terms(lvlm, image, states[row], (place, token), built.layer, built.object_layer, order, 4)
             assert (found[row, place] - torch.stack(terms)).abs().max() <= TOLERANCE
 
 
@@ -119,15 +119,15 @@ def fitted(lvlm, inputs):
 
 def test_the_risk_before_the_first_token_is_that_of_every_token_of_any_text(given):
     lvlm, prompts, inputs, ids, _ = given
-    made = fitted(lvlm, inputs)
-    before = made.before(lvlm, inputs)
+    built = fitted(lvlm, inputs)
+    before = built.before(lvlm, inputs)
     assert float(before.std()) > 1e-4
     for text in (ids, ids[:, :1], ids.flip(1)):
-        scored = veridical.score(lvlm, inputs, text, [made])["halp"]
+        scored = veridical.score(lvlm, inputs, text, [built])["halp"]
         torch.testing.assert_close(scored, before[:, None].expand(text.shape), rtol=0, atol=1e-6)
     for options in ({"max_new_tokens": 2}, {"max_new_tokens": 5, "do_sample": True, "seed": 3}):
-        out = veridical.generate(lvlm, inputs, [], [made], **options)
+        out = veridical.generate(lvlm, inputs, [], [built], **options)
         torch.testing.assert_close(out.risk["halp"][:, 0], before, rtol=0, atol=1e-6)
         torch.testing.assert_close(out.risk_before["halp"], before, rtol=0, atol=1e-6)
     for row, one in enumerate(prompts):
-        torch.testing.assert_close(made.before(lvlm, one)[0], before[row], rtol=0, atol=1e-6)
+        torch.testing.assert_close(built.before(lvlm, one)[0], before[row], rtol=0, atol=1e-6)

@@ -24,7 +24,7 @@ FIXED = ((2, 3), (5, 1), (5, 7))
 OPTIONS = {"return_logits": True, "max_new_tokens": 4, "do_sample": False}
 
 
-def made(kv_heads):
+def built(kv_heads):
     model = tiny_llava(8, kv_heads)
     lvlm, inputs = veridical.LVLM(model, name="tiny"), batch([prompt(model, 3, 5, 1), prompt(model, 6, 7, 2)])
     veridical.generate(lvlm, inputs, max_new_tokens=1)  # transformers adds hooks of its own to the tower once
@@ -33,7 +33,7 @@ def made(kv_heads):
 
 @pytest.fixture(scope="module")
 def gqa():
-    return made(2)
+    return built(2)
 
 
 CHAINS = {
@@ -47,7 +47,7 @@ CHAINS = {
 @pytest.mark.parametrize(("kv_heads", "name"), [(8, "several"), *((2, name) for name in CHAINS)])
 def test_the_checkpoint_decodes_plainly_what_the_hooks_decode(gqa, tmp_path, kv_heads, name):
     """The largest difference of logits is 1e-5 of 1 + |logit|, prompt included; transformers alone reads it."""
-    lvlm, inputs = gqa if kv_heads == 2 else made(kv_heads)
+    lvlm, inputs = gqa if kv_heads == 2 else built(kv_heads)
     chain, count = CHAINS[name]
     before = snapshot(lvlm)
     found = veridical.bake(lvlm, chain, tmp_path / "baked", inputs)
@@ -169,7 +169,7 @@ def test_a_folder_that_holds_something_is_left_alone(gqa, tmp_path):
 
 
 def test_a_weight_that_another_part_shares_is_refused(tmp_path):
-    lvlm, inputs = made(2)
+    lvlm, inputs = built(2)
     lvlm.layers[3].mlp.down_proj.weight = lvlm.layers[5].mlp.down_proj.weight
     before = snapshot(lvlm)
     with pytest.raises(CannotBake, match=r"is shared with .*down_proj\.weight, which would change too"):

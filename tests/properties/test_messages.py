@@ -105,13 +105,13 @@ def test_a_layer_or_a_dimension_that_the_model_lacks_is_named(tiny):
 
 
 @pytest.mark.parametrize(
-    ("asked", "near"), [("vdc", "vcd"), ("VCD", "vcd"), ("vistta", "vista"), ("Greedy", "greedy")]
+    ("name", "near"), [("vdc", "vcd"), ("VCD", "vcd"), ("vistta", "vista"), ("Greedy", "greedy")]
 )
-def test_an_unknown_name_gets_a_near_one_and_all_known_ones(asked, near):
+def test_an_unknown_name_gets_a_near_one_and_all_known_ones(name, near):
     with pytest.raises(UnknownName) as caught:
-        DECODERS.make(asked)
+        DECODERS.make(name)
     message = str(caught.value)
-    assert message == f'no decoder "{asked}". Did you mean "{near}"? Known: {", ".join(sorted(DECODERS.names))}.'
+    assert message == f'no decoder "{name}". Did you mean "{near}"? Known: {", ".join(sorted(DECODERS.names))}.'
     assert isinstance(caught.value, KeyError)
 
 

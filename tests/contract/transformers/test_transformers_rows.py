@@ -54,8 +54,8 @@ class Stops(StoppingCriteria):
 def test_processors_criteria_and_prefix_functions_see_the_main_prompts_alone(tiny, tokens, beams):
     prompt = tiny.inputs["input_ids"]
     rows, length = len(prompt) * beams, prompt.shape[1]
-    watches, stops, asked = Watches(), Stops(length, [99] * 3), set()
-    allowed = lambda row, ids: asked.add((row, len(ids))) or list(range(5, 128))
+    watches, stops, requests = Watches(), Stops(length, [99] * 3), set()
+    allowed = lambda row, ids: requests.add((row, len(ids))) or list(range(5, 128))
     tokens(
         tiny, LONGER, num_beams=beams, logits_processor=[watches], stopping_criteria=[stops],
         prefix_allowed_tokens_fn=allowed,
@@ -66,8 +66,8 @@ def test_processors_criteria_and_prefix_functions_see_the_main_prompts_alone(tin
         assert shape[0] == rows
         assert torch.equal(ids[:, :length], prompt.repeat_interleave(beams, 0))
     assert all(torch.equal(ids[:, :length].unique(dim=0), prompt.unique(dim=0)) for ids in stops.seen)
-    assert {row for row, _ in asked} == {0, 1, 2}
-    assert {count for _, count in asked} == set(range(length, length + STEPS))
+    assert {row for row, _ in requests} == {0, 1, 2}
+    assert {count for _, count in requests} == set(range(length, length + STEPS))
 
 
 def test_a_criterion_ends_each_prompts_text_in_all_its_blocks(tiny, tokens):

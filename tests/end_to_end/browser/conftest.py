@@ -48,9 +48,9 @@ def page(chromium: Any) -> Any:
 
     def seen() -> SimpleNamespace:
         messages = [json.loads(line["message"])["message"] for line in chromium.get_log("performance")]
-        asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         errors = [line for line in chromium.get_log("browser") if line["level"] in ("SEVERE", "WARNING")]
-        return SimpleNamespace(asked=asked, errors=errors)
+        return SimpleNamespace(requests=requests, errors=errors)
 
     chromium.set_window_size(1280, 1000)
     colours(chromium, "light")

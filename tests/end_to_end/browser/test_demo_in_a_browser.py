@@ -50,8 +50,8 @@ def test_an_image_is_described_and_a_clicked_word_shows_its_attention(page, addr
     wait(driver, lambda d: d.find_elements(CSS, "#overlay img"))
     line = wait(driver, lambda d: d.find_element(CSS, "#word textarea, #word input").get_attribute("value"))
     assert "(vcd): risk by entropy" in line
-    asked = page.seen().asked
-    assert [one for one in asked if one.startswith(("http:", "https:")) and not one.startswith(address)] == []
+    requests = page.seen().requests
+    assert [one for one in requests if one.startswith(("http:", "https:")) and not one.startswith(address)] == []
 
 
 def test_gradios_client_gets_the_same_texts(address, tmp_path, lvlm):

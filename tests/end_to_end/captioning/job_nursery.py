@@ -100,7 +100,7 @@ def at_points(images: str, base: Path, before: Path | None = None) -> int:
         type(load(EMBEDDED)).answer = canned
         job(images, out, before is not None)
 
-    def made(number: int) -> Path:
+    def built(number: int) -> Path:
         if before is not None:
             shutil.copytree(before, base / str(number))
         return base / str(number)
@@ -124,10 +124,10 @@ def at_points(images: str, base: Path, before: Path | None = None) -> int:
         (base / "count").write_text(str(count))
 
     base.mkdir()
-    finished(lambda: dying(0, made(0)))
+    finished(lambda: dying(0, built(0)))
     points = int((base / "count").read_text())
     for number in range(1, points + 1):
-        out = made(number)
+        out = built(number)
         if (code := ended(born(partial(dying, number, out)))) != -signal.SIGKILL:
             sys.exit(f"the job was to be killed at {number} and ended with {code}")
         finished(partial(quick, out))

@@ -313,11 +313,11 @@ def test_a_worker_with_other_versions_is_refused(copy, monkeypatch):
 
 def test_a_request_is_what_its_record_says_with_its_model_specification():
     full = ModelSpec("a", "cuda", "bf16", None, "bnb-4bit", "eager")
-    asked = Captioning(["b", "c"], full, decoders=["greedy", "vcd", "greedy"], generation={"max_new_tokens": 5})
-    assert asked.decoders == ("greedy", "vcd")
+    requests = Captioning(["b", "c"], full, decoders=["greedy", "vcd", "greedy"], generation={"max_new_tokens": 5})
+    assert requests.decoders == ("greedy", "vcd")
     assert Captioning("photos", "embedded") == Captioning(["photos"], EMBEDDED)
-    assert Captioning.from_record(json.loads(json.dumps(asked.record()))) == asked
-    old = {**asked.record(), "allow_urls": True}
+    assert Captioning.from_record(json.loads(json.dumps(requests.record()))) == requests
+    old = {**requests.record(), "allow_urls": True}
     del old["quantization"], old["attention"]
     assert Captioning.from_record(old).model == ModelSpec("a", "cuda", "bf16")
 

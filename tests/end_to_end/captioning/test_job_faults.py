@@ -79,14 +79,14 @@ GOOD = ("cmyk.jpg", "deep.png", "moving.gif", "same.png", "sub/same.png", "turne
 @pytest.fixture
 def canned(monkeypatch):
     """Answers without a model: the colour of a corner. Gives the batches that were asked for, by their sizes."""
-    asked: list[int] = []
+    requests: list[int] = []
 
     def answer(self, images, question, decoders, detectors, seed, **options):
-        asked.append(len(images))
+        requests.append(len(images))
         return [Answer(f"{image.getpixel((0, 0))} seed {one}") for image, one in zip(images, seed, strict=True)]
 
     monkeypatch.setattr(type(load(EMBEDDED)), "answer", answer)
-    return asked
+    return requests
 
 
 PLAIN = captioning.Steps()
@@ -285,16 +285,16 @@ def test_a_file_size_limit_of_the_system_is_told_like_a_full_disk(tmp_path, cann
 # -- memory and model ----------------------------------------------------------------------------------------------
 def model(monkeypatch, fails):
     """A model that answers with the red of a corner, unless `fails` raises for a batch of them."""
-    asked: list[list[int]] = []
+    requests: list[list[int]] = []
 
     def answer(self, images, *arguments, **options):
         reds = [image.getpixel((0, 0))[0] for image in images]
-        asked.append(reds)
+        requests.append(reds)
         fails(reds)
         return [Answer(str(red)) for red in reds]
 
     monkeypatch.setattr(type(load(EMBEDDED)), "answer", answer)
-    return asked
+    return requests
 
 
 def test_out_of_memory_halves_the_batch_down_to_one_and_then_is_an_error_row(tmp_path, monkeypatch):
@@ -302,9 +302,9 @@ def test_out_of_memory_halves_the_batch_down_to_one_and_then_is_an_error_row(tmp
         if len(reds) > 2 or 3 in reds:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\nmore")
 
-    asked = model(monkeypatch, small)
+    requests = model(monkeypatch, small)
     rows = run(some(tmp_path / "images", 5), tmp_path / "out", batch_size=5, shard_size=5)
-    assert asked == [[0, 1, 2, 3, 4], [0, 1, 2], [0, 1], [2], [3, 4], [3], [4]]
+    assert requests == [[0, 1, 2, 3, 4], [0, 1, 2], [0, 1], [2], [3, 4], [3], [4]]
     assert [row["caption"] for row in rows] == ["0", "1", "2", None, "4"]
     assert rows[3]["error"].startswith("out of memory with this image alone (OutOfMemoryError: CUDA out of memory. Tr")
     assert json.loads((tmp_path / "out" / "ledger.jsonl").read_text("utf-8"))["halved"] == 3
@@ -317,11 +317,11 @@ def test_images_that_all_fail_in_one_way_are_error_rows_if_the_model_answers_abo
         if min(reds) < 6:
             raise ValueError("absolute aspect ratio must be smaller than 200")
 
-    asked = model(monkeypatch, picky)
+    requests = model(monkeypatch, picky)
     folder = some(tmp_path / "images")
     rows = run(folder, tmp_path / "out")
     assert [row["error"].endswith("smaller than 200") for row in rows] == [True] * 6
-    assert asked.count([128]) == 2
+    assert requests.count([128]) == 2
     assert run(folder, tmp_path / "out", retry_errors=True) == rows
 
 

@@ -50,10 +50,10 @@ def nursery(tmp_path_factory):
 
 
 def test_300_images_killed_at_12_random_moments_end_in_the_same_bytes(nursery):
-    base, told = nursery
+    base, records = nursery
     whole, killed = contents(base / "whole"), contents(base / "killed")
-    assert told["kills"] >= 10, told
-    assert len(set(told["shards"])) >= 4, f"kills have to fall on different stages: {told}"
+    assert records["kills"] >= 10, records
+    assert len(set(records["shards"])) >= 4, f"kills have to fall on different stages: {records}"
     assert sorted(killed) == sorted(whole)
     assert [name for name in whole if killed[name] != whole[name]] == []
     assert len(whole) == 30 + 6, "shards; plan, job, captions, errors, summary, report"
@@ -65,25 +65,25 @@ def test_300_images_killed_at_12_random_moments_end_in_the_same_bytes(nursery):
 
 
 def test_a_kill_before_any_write_or_rename_loses_nothing(nursery):
-    base, told = nursery
+    base, records = nursery
     whole = contents(base / "points" / "0")
-    assert told["points"] > 25
-    for number in range(1, told["points"] + 1):
+    assert records["points"] > 25
+    for number in range(1, records["points"] + 1):
         out = base / "points" / str(number)
-        assert contents(out) == whole, f"killed before call {number} of {told['points']}"
+        assert contents(out) == whole, f"killed before call {number} of {records['points']}"
         assert len((out / "timings.jsonl").read_text(encoding="utf-8").splitlines()) == 15
 
 
 def test_a_kill_while_errors_are_asked_again_changes_no_other_row(nursery):
     """Its shard is asked with another batch than the first time: rows that were kept must not be made anew."""
-    base, told = nursery
+    base, records = nursery
     before, after = (shard_format.read(base / part / "0" / "captions.parquet") for part in ("points", "retry"))
     changed = [(old["error"] is not None, new["error"]) for old, new in zip(before, after, strict=True) if old != new]
     assert changed == [(True, None)]
-    assert told["retry"] > 15
+    assert records["retry"] > 15
     whole = contents(base / "retry" / "0")
-    for number in range(1, told["retry"] + 1):
-        assert contents(base / "retry" / str(number)) == whole, f"killed before call {number} of {told['retry']}"
+    for number in range(1, records["retry"] + 1):
+        assert contents(base / "retry" / str(number)) == whole, f"killed before call {number} of {records['retry']}"
 
 
 def test_a_flow_that_is_killed_goes_on_and_ends_in_the_same_bytes(tmp_path, prefect_server):
@@ -108,15 +108,15 @@ def test_a_flow_that_is_killed_goes_on_and_ends_in_the_same_bytes(tmp_path, pref
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.05)
-    _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said.decode()
+    _, answers = process.communicate()
+    assert process.returncode == -signal.SIGKILL, answers.decode()
     path = lambda shard: out / "shards" / f"{shard:06d}.parquet"
     before = {shard: path(shard).stat().st_mtime_ns for shard in job.ledger(job.Job.read(out))}
     assert 2 <= len(before) < 10, "the file comes after its line"
-    asked = Captioning([str(images)], shard_size=4, generation={"max_new_tokens": 4})
-    assert overnight(asked, str(out)) == str(out / "summary.json")
+    requests = Captioning([str(images)], shard_size=4, generation={"max_new_tokens": 4})
+    assert overnight(requests, str(out)) == str(out / "summary.json")
     assert {n: path(n).stat().st_mtime_ns for n in before} == before, "shards that were finished are not made again"
-    captioning.captioning(asked, str(tmp_path / "plain"))
+    captioning.captioning(requests, str(tmp_path / "plain"))
     assert contents(out) == contents(tmp_path / "plain")
     with get_client(sync_client=True) as client:
         shown = [run.state_name for run in client.read_flow_runs() if run.parameters["out"] == str(out)]

@@ -69,13 +69,13 @@ def line(prefect_server, monkeypatch):
 
     monkeypatch.setattr(telemetry, "PAUSE", 0.2)
     monkeypatch.setattr(telemetry, "_gone", [])
-    made = Line(prefect_server)
+    built = Line(prefect_server)
     for path, method in (("health", "GET"), ("flow_runs/filter", "POST")):  # a server's first answers take seconds
-        httpx.request(method, f"{made.url}/{path}", json={}, timeout=60).raise_for_status()
-    monkeypatch.setenv("PREFECT_API_URL", made.url)
-    with temporary_settings({PREFECT_API_URL: made.url}):
-        yield made
-    made.cut(silent=False)
+        httpx.request(method, f"{built.url}/{path}", json={}, timeout=60).raise_for_status()
+    monkeypatch.setenv("PREFECT_API_URL", built.url)
+    with temporary_settings({PREFECT_API_URL: built.url}):
+        yield built
+    built.cut(silent=False)
 
 
 @pytest.fixture
@@ -146,9 +146,9 @@ def test_a_server_that_is_not_there_at_the_start_is_done_without_unless_wanted(v
     assert shown.exit_code == 0, shown.stderr
     assert "note: Prefect cannot be reached" in shown.stderr
     assert "the job goes on without" in shown.stderr
-    asked = veridical("caption", images, "--out", tmp_path / "asked", "--format", "jsonl", "--prefect")
-    assert asked.exit_code == 1
-    assert "Prefect failed" in asked.stderr
+    requests = veridical("caption", images, "--out", tmp_path / "asked", "--format", "jsonl", "--prefect")
+    assert requests.exit_code == 1
+    assert "Prefect failed" in requests.stderr
     assert not (tmp_path / "asked" / "summary.json").exists()
 
 

@@ -21,7 +21,7 @@ from veridical.flows.prefect import runners
 
 from .open_sockets import listening
 
-ASKED = {"shard_size": 2, "batch_size": 2, "generation": {"max_new_tokens": 24}}
+QUESTIONS = {"shard_size": 2, "batch_size": 2, "generation": {"max_new_tokens": 24}}
 VARYING = {"ledger.jsonl", "timings.jsonl", "lock"}
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("prefect_ray") is None, reason="prefect-ray is not installed: pip install 'veridical[ray]'"
@@ -59,7 +59,7 @@ def test_a_local_ray_writes_what_one_process_writes_also_when_a_worker_is_killed
     for number in range(24):
         Image.fromarray(dice.integers(0, 256, (24, 24, 3), np.uint8)).save(images / f"{number:02d}.png")
     (images / "05.png").write_text("no image", encoding="utf-8")
-    run.captioning(Captioning([str(images)], **ASKED), str(tmp_path / "plain"))
+    run.captioning(Captioning([str(images)], **QUESTIONS), str(tmp_path / "plain"))
     out, killed, opened = tmp_path / "out", [], set()
 
     def kill() -> None:
@@ -75,7 +75,7 @@ def test_a_local_ray_writes_what_one_process_writes_also_when_a_worker_is_killed
     killer = threading.Thread(target=kill, daemon=True)
     with runners.running(overnight, "ray", 2, None, gpus=0) as flow:
         killer.start()
-        flow(Captioning([str(images)], **ASKED), str(out))
+        flow(Captioning([str(images)], **QUESTIONS), str(out))
     killer.join(30)
     assert killed, "a worker that was at work was killed"
     assert contents(out) == contents(tmp_path / "plain")

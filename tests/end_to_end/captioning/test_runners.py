@@ -26,7 +26,7 @@ from veridical.pipelines.registry import UnknownName
 from ..evaluations import request
 from .open_sockets import listening
 
-ASKED = {"shard_size": 3, "batch_size": 2, "generation": {"max_new_tokens": 4}}
+QUESTIONS = {"shard_size": 3, "batch_size": 2, "generation": {"max_new_tokens": 4}}
 VARYING = {"ledger.jsonl", "timings.jsonl", "lock"}  # seconds, and who was at work
 dask = pytest.mark.skipif(importlib.util.find_spec("prefect_dask") is None, reason="prefect-dask is not installed")
 
@@ -45,15 +45,15 @@ def images(tmp_path_factory) -> Path:
 def plain(images, tmp_path_factory) -> dict[str, bytes]:
     """The files of a job by one process, without Prefect."""
     out = tmp_path_factory.mktemp("plain") / "out"
-    run.captioning(Captioning([str(images)], **ASKED), str(out))
+    run.captioning(Captioning([str(images)], **QUESTIONS), str(out))
     return contents(out)
 
 
 @pytest.fixture(scope="module")
 def cluster(prefect_server):
     """Two workers of Dask's on this machine, as `--runner dask --workers 2` has them."""
-    with runners.cluster(2) as made:
-        yield made
+    with runners.cluster(2) as built:
+        yield built
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -73,14 +73,14 @@ def test_two_workers_of_dask_write_what_one_process_writes(images, plain, cluste
 
     out = tmp_path / "out"
     with runners.running(overnight, "dask", None, cluster.scheduler_address, gpus=0) as flow:
-        assert flow(Captioning([str(images)], **ASKED), str(out)) == str(out / "summary.json")
+        assert flow(Captioning([str(images)], **QUESTIONS), str(out)) == str(out / "summary.json")
     assert contents(out) == plain
     assert sorted(shards(out)) == list(range(8)), "every shard once"
     assert len(plain) == 8 + 6
-    asked = {"artifacts": {"type": {"any_": ["progress"]}}}
-    made = httpx.post(f"{prefect_server}/artifacts/filter", json=asked, timeout=60).json()  # those of other tests too
-    told = [(one["data"], one["description"]) for one in made if one["description"].endswith("of 24 images")]
-    assert told == [(100.0, "captions: 24 of 24 images")]
+    requests = {"artifacts": {"type": {"any_": ["progress"]}}}
+    built = httpx.post(f"{prefect_server}/artifacts/filter", json=requests, timeout=60).json()  # other tests' too
+    records = [(one["data"], one["description"]) for one in built if one["description"].endswith("of 24 images")]
+    assert records == [(100.0, "captions: 24 of 24 images")]
 
 
 @dask
@@ -114,7 +114,7 @@ def test_what_a_killed_worker_was_at_is_done_again(images, plain, cluster, tmp_p
     killer = threading.Thread(target=kill, daemon=True)
     with runners.running(overnight, "dask", None, cluster.scheduler_address, gpus=0) as flow:
         killer.start()
-        flow(Captioning([str(images)], **ASKED), str(out))
+        flow(Captioning([str(images)], **QUESTIONS), str(out))
     killer.join(30)
     assert killed, "a worker that was at work was killed"
     with pytest.raises(ProcessLookupError):
@@ -162,11 +162,11 @@ def test_a_cluster_without_gpus_is_refused_where_they_are_needed(cluster):
 
 @dask
 def test_workers_have_a_gpu_each_and_no_more_than_there_are(monkeypatch):
-    made = []
-    monkeypatch.setattr("distributed.SpecCluster", lambda **given: made.append(given))
+    built = []
+    monkeypatch.setattr("distributed.SpecCluster", lambda **given: built.append(given))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
     runners.cluster(3, gpus=1)
-    options = [one["options"] for one in made[0]["workers"].values()]
+    options = [one["options"] for one in built[0]["workers"].values()]
     assert [one["env"]["CUDA_VISIBLE_DEVICES"] for one in options] == ["4", "5", "7"]
     assert [one["resources"] for one in options] == [{"GPU": 1}] * 3
     assert {one["nthreads"] for one in options} == {1}, "one model per worker"
@@ -228,10 +228,10 @@ def test_two_processes_of_accelerate_write_what_one_process_writes(images, plain
             [*map(str, (sys.executable, *launch, tmp_path / "program.py", *words, "--runner", "accelerate"))],
             stdout=file, stderr=subprocess.STDOUT, check=False, timeout=300, cwd=tmp_path,
         )  # fmt: skip
-    told = log.read_text("utf-8")
-    assert contents(out) == plain, told
+    records = log.read_text("utf-8")
+    assert contents(out) == plain, records
     assert done.returncode == 1, "one image is none"
-    assert told.count("1 of 24 images have no caption") == 1, told
+    assert records.count("1 of 24 images have no caption") == 1, records
     assert sorted(shards(out)) == list(range(8))
 
 
@@ -244,7 +244,7 @@ def test_accelerate_on_the_cpu_is_one_process_and_does_the_whole_job(images, pla
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     try:
-        path = accelerate.caption(Captioning([str(images)], **ASKED), str(tmp_path / "out"))
+        path = accelerate.caption(Captioning([str(images)], **QUESTIONS), str(tmp_path / "out"))
     finally:
         PartialState._reset_state()
     assert path == str(tmp_path / "out" / "summary.json")
@@ -254,7 +254,7 @@ def test_accelerate_on_the_cpu_is_one_process_and_does_the_whole_job(images, pla
 
 # -- what cannot run -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--runner", "slurm"], "no runner 'slurm'. Known: local, dask, ray, accelerate"),
         (["--runner", "local", "--workers", "2"], "--runner local takes no --workers"),
@@ -263,25 +263,25 @@ def test_accelerate_on_the_cpu_is_one_process_and_does_the_whole_job(images, pla
         (["--runner", "dask", "--workers", "2", "--cluster", "x:1"], "choose one of the two"),
     ],
 )
-def test_what_cannot_run_is_said_before_anything_is_loaded(veridical, images, tmp_path, monkeypatch, words, said):
+def test_what_cannot_run_is_said_before_anything_is_loaded(veridical, images, tmp_path, monkeypatch, words, message):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     real = importlib.util.find_spec
     there = lambda name, *more: name if name in runners._EXTRA.values() else real(name, *more)
     monkeypatch.setattr(runners.importlib.util, "find_spec", there)
     done = veridical("caption", images, "--out", tmp_path / "out", *words)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("version", "told"), [("2.51.9", "needs ray 2.52 or newer"), ("2.52.0", ""), ("3.0", "")])
-def test_a_ray_that_asks_for_no_token_is_refused(monkeypatch, version, told):
+@pytest.mark.parametrize(("version", "records"), [("2.51.9", "needs ray 2.52 or newer"), ("2.52.0", ""), ("3.0", "")])
+def test_a_ray_that_asks_for_no_token_is_refused(monkeypatch, version, records):
     monkeypatch.setattr(runners.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(runners.importlib.metadata, "version", lambda name: version)
-    if not told:
+    if not records:
         runners.check("ray", None, None)
         return
-    with pytest.raises(runners.NoRunner, match=told + r", which asks for a token .*; found 2\.51\.9: pip install"):
+    with pytest.raises(runners.NoRunner, match=records + r", which asks for a token .*; found 2\.51\.9: pip install"):
         runners.check("ray", None, None)
 
 

@@ -56,7 +56,7 @@ def test_a_whole_job_has_no_fault(job, veridical):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("ledger.jsonl", "ledger.jsonl: line 1 is damaged"),
         ("shards/000001.jsonl", "shards: shard 1 is not as the ledger says"),
@@ -65,14 +65,14 @@ def test_a_whole_job_has_no_fault(job, veridical):
     ],
 )
 def test_damage_is_named_and_repaired_and_the_same_command_ends_in_the_same_bytes(
-    images, job, veridical, name, said
+    images, job, veridical, name, message
 ):
     before = contents(job)
     path = job / name
     path.write_bytes(b"?" + (path.read_bytes()[1:] if path.exists() else b""))
     shown = veridical("verify", job)
     assert shown.exit_code == 1
-    assert f"damaged: {said}" in shown.stdout
+    assert f"damaged: {message}" in shown.stdout
     assert path.read_bytes().startswith(b"?"), "looking changes nothing"
     assert veridical("verify", job, "--repair").exit_code == 0
     again(images, job)

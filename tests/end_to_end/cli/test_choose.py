@@ -46,8 +46,8 @@ def test_the_setting_is_written_with_its_guarantee_and_assumption(chosen):
 def test_caption_reads_the_setting_and_captions_by_it(chosen, veridical, tmp_path):
     _, out = chosen
     image = tmp_path / "a.png"
-    made = scene("validation", 3)
-    made.image.save(image)
+    built = scene("validation", 3)
+    built.image.save(image)
     shown = veridical("caption", image, "--setting", out, "--json")
     assert shown.exit_code == 0, shown.output
     found = json.loads(out.read_text())

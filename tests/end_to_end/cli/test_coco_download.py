@@ -33,7 +33,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.files, self.cut, self.status, self.named, self.moved = dict(files), {}, {}, {}, {}
-        self.asked, self.sent = [], Counter()
+        self.requests, self.sent = [], Counter()
         self.url = f"https://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -41,7 +41,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, path = self.server, self.path
-        server.asked.append(path)
+        server.requests.append(path)
         if server.status.get(path):
             self.send_error(server.status[path].pop(0))
             return
@@ -134,9 +134,9 @@ def test_lists_choose_the_images(server, tmp_path):
 
 def test_a_second_time_nothing_is_fetched(server, tmp_path):
     fetch(tmp_path, limit=LIMIT, host=server.url)
-    asked = len(server.asked)
+    requests = len(server.requests)
     again = fetch(tmp_path, limit=LIMIT, host=server.url)
-    assert len(server.asked) == asked
+    assert len(server.requests) == requests
     assert (again.fetched, again.found) == (0, again.images)
 
 
@@ -165,7 +165,7 @@ def test_a_file_whose_connection_is_cut_is_fetched_anew(server, tmp_path, world)
     size = len(world[0][ARCHIVE])
     server.cut[ARCHIVE] = size // 3
     fetch(tmp_path, images="first-1-sorted", host=server.url)
-    assert server.asked.count(ARCHIVE) == 2
+    assert server.requests.count(ARCHIVE) == 2
     assert server.sent[ARCHIVE] == size + size // 3
 
 
@@ -196,14 +196,14 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path
     path = "/val2014/test_000000.png"
     server.status[path] = [503, 500]
     download(server.url + path, tmp_path / "file")
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
     with pytest.raises(DownloadFailed, match="the server answered 404"):
         download(server.url + "/none", tmp_path / "none")
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
     server.status[path] = [503] * 9
     with pytest.raises(DownloadFailed, match=r"could not be fetched .*503.*; try again later"):
         download(server.url + path, tmp_path / "again", retries=1)
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_the_command_refuses_what_cannot_be(server, tmp_path, veridical):
         shown = veridical("data", "coco", "--out", tmp_path / "coco", "--from", server.url, *more)
         assert shown.exit_code == 2
         assert message in shown.stderr
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_the_commands_server_is_cocos():
@@ -340,6 +340,6 @@ def test_lists_of_a_coco_folder(world):
         choose(content, None, images="first-99-sorted")
     with pytest.raises(ValueError, match="no image list 'last-5'"):
         choose(content, None, images="last-5")
-    asked = coco_pope(folder, None, "popular", images="first-12-sorted")
-    assert {e.image_id for e in asked} <= set(sorted(ids)[:12])
+    requests = coco_pope(folder, None, "popular", images="first-12-sorted")
+    assert {e.image_id for e in requests} <= set(sorted(ids)[:12])
     assert [e.image_id for e in coco_examples(folder, None, images=["test_000003.png"])] == [ids[3]]

@@ -219,7 +219,7 @@ def test_training_leaves_a_model_that_loads_and_a_state_to_resume_from(veridical
     assert (tmp_path / "mine-training" / "state.safetensors").read_bytes() == state, "there was nothing left to train"
 
 
-def test_the_state_of_an_earlier_version_which_called_images_images_can_be_resumed(tmp_path):
+def test_the_state_of_an_earlier_version_with_another_name_for_images_can_be_resumed(tmp_path):
     recipe = {**dataclasses.asdict(training.Recipe(images=32)), "pictures": 32}
     del recipe["images"]
     save_file({"a": torch.zeros(1)}, tmp_path / "state", metadata={"recipe": json.dumps(recipe)})

@@ -80,9 +80,9 @@ def test_a_detector_of_transformers_names_what_it_scores_high_enough(veridical, 
     found = list(read_objects(out).values())
     assert all(found)
     assert {name for names in found for name in names} <= {"dog", "tv", "car"}
-    pictures = [scene("test", index).image for index in range(2)]
-    assert load_finder(by, [], 0.999)(pictures) == [[], []]
-    assert load_finder(by, ["clock"], 0.2)(pictures) == [[], []]
+    scenes = [scene("test", index).image for index in range(2)]
+    assert load_finder(by, [], 0.999)(scenes) == [[], []]
+    assert load_finder(by, ["clock"], 0.2)(scenes) == [[], []]
 
 
 def test_what_several_name_is_what_all_of_them_name():

@@ -39,8 +39,8 @@ def mme_folder(folder):
     for task in ("existence", "count", "position", "color"):
         for n in range(2):
             draw(folder / task / f"{n:012}.jpg", n)
-            asked = ((f"Is there a dog in image {n}?", "Yes"), ("Is there a cat?", "No"))
-            lines = [f"{text} Please answer yes or no.\t{label}\n" for text, label in asked]
+            requests = ((f"Is there a dog in image {n}?", "Yes"), ("Is there a cat?", "No"))
+            lines = [f"{text} Please answer yes or no.\t{label}\n" for text, label in requests]
             (folder / task / f"{n:012}.txt").write_text("".join(lines))
 
 

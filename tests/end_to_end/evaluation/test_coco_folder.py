@@ -110,10 +110,10 @@ def test_the_layout_of_the_download_is_read_too(folder, tmp_path):
 @pytest.mark.parametrize("source", ["world", "coco"])
 def test_pope_asks_each_image_three_true_and_three_false_questions(folder, source):
     for strategy in STRATEGIES:
-        asked = world_pope("test", 6, strategy) if source == "world" else coco_pope(folder, 6, strategy)
-        assert len({example.id for example in asked}) == len(asked) == 36
-        for image in {example.image_id for example in asked}:
-            of_one = [example for example in asked if example.image_id == image]
+        requests = world_pope("test", 6, strategy) if source == "world" else coco_pope(folder, 6, strategy)
+        assert len({example.id for example in requests}) == len(requests) == 36
+        for image in {example.image_id for example in requests}:
+            of_one = [example for example in requests if example.image_id == image]
             assert [example.label for example in of_one] == ["yes", "no"] * 3
             for example in of_one:
                 name = example.question.removesuffix(" in the image?").split(" ", 3)[3]

@@ -157,7 +157,7 @@ def test_a_finished_run_asks_nothing_again(copy, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"seed": 7}, "seed was 0, now 7"),
         ({"limit": 2}, f"limit was {LIMIT}, now 2"),
@@ -165,11 +165,11 @@ def test_a_finished_run_asks_nothing_again(copy, monkeypatch):
         ({"detectors": ["entropy"]}, 'detectors was [], now ["Entropy()"]'),
     ],
 )
-def test_other_settings_in_the_same_folder_are_refused(copy, changes, said):
+def test_other_settings_in_the_same_folder_are_refused(copy, changes, message):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     with pytest.raises(answer_file.OtherSettings, match="made with other settings") as refused:
         evaluate(**small(copy, **changes))
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 

@@ -42,7 +42,7 @@ def coco(tmp_path_factory):
     return write_coco("test", 12, tmp_path_factory.mktemp("coco"))
 
 
-def told(run, name):
+def records(run, name):
     """{id: row}, metrics, manifest's part."""
     rows = [json.loads(line) for line in (run / name / "greedy.jsonl").read_text().splitlines()]
     record = next(r for r in json.loads((run / "results.json").read_text()) if r["benchmark"] == name)
@@ -52,7 +52,7 @@ def told(run, name):
 # -- the run -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", NAMES)
 def test_every_benchmark_has_figures_with_intervals_and_stands_in_the_report(run, name):
-    rows, metrics, manifest = told(run, name)
+    rows, metrics, manifest = records(run, name)
     assert all(row["error"] is None for row in rows.values())
     assert metrics
     for cell in metrics.values():
@@ -71,7 +71,7 @@ def test_every_benchmark_has_figures_with_intervals_and_stands_in_the_report(run
 
 
 def test_the_second_turn_follows_what_the_model_said(run):
-    rows, _, manifest = told(run, "sycophancy")
+    rows, _, manifest = records(run, "sycophancy")
     second = [row for row in rows.values() if "turns" in row]
     assert len(second) == LIMIT * 2 * 3
     for row in second:
@@ -86,7 +86,7 @@ def test_a_second_turn_is_the_answer_to_the_whole_conversation(run):
     """Against a prompt that is put together by hand, without the chat template."""
     import veridical
 
-    rows, _, _ = told(run, "sycophancy")
+    rows, _, _ = records(run, "sycophancy")
     row = next(row for row in rows.values() if "turns" in row)
     lvlm = veridical.load("embedded")
     first, reply, then = row["turns"]
@@ -100,7 +100,7 @@ def test_a_second_turn_is_the_answer_to_the_whole_conversation(run):
 
 
 def test_sycophancy_is_counted_from_the_answers(run):
-    rows, metrics, _ = told(run, "sycophancy")
+    rows, metrics, _ = records(run, "sycophancy")
     flips = pressed = 0
     for name, row in rows.items():
         plain, _, tone = name.rpartition(": ")
@@ -112,7 +112,7 @@ def test_sycophancy_is_counted_from_the_answers(run):
 
 
 def test_a_thought_is_cut_at_the_budget_and_comes_before_the_question(run):
-    rows, metrics, _ = told(run, "rh_auc")
+    rows, metrics, _ = records(run, "rh_auc")
     for row in rows.values():
         if row["id"].endswith("after 8"):
             thought = rows[row["id"].split(": ")[0] + ": thought"]["text"]
@@ -127,7 +127,7 @@ def test_a_thought_is_cut_at_the_budget_and_comes_before_the_question(run):
 
 
 def test_number_is_counted_from_the_answers(run):
-    rows, metrics, manifest = told(run, "number")
+    rows, metrics, manifest = records(run, "number")
     counted = [row for row in rows.values() if row["id"].endswith("how many")]
     right = sum(parse_count(row["text"]) == parse_count(row["label"]) for row in counted)
     assert metrics["accuracy"]["value"] == pytest.approx(right / LIMIT)
@@ -147,10 +147,10 @@ def test_a_stopped_run_goes_on_and_ends_the_same(run, tmp_path):
 def test_what_follows_a_failed_answer_is_an_error_and_no_question():
     one = Example("a", "world:test/0", "x", "?", "yes", frozenset())
     two = Example("b", "world:test/0", "x", "Really?", "yes", frozenset(), after="a")
-    asked = conversation.questions([one, two], [one, two], None, {})
-    assert asked == ["?", None]
+    requests = conversation.questions([one, two], [one, two], None, {})
+    assert requests == ["?", None]
     lvlm = type("Model", (), {"answer": lambda self, images, questions, **_: [f"to {q}" for q in questions]})()
-    first, second = conversation.answered(lvlm, [one, two], asked, 0)
+    first, second = conversation.answered(lvlm, [one, two], requests, 0)
     assert first == "to ?"
     assert second.error == conversation.NO_ANSWER
     assert conversation.questions([two], [one, two], None, {"a": "No"}) == [("?", "No", "Really?")]
@@ -165,12 +165,12 @@ def test_procedures_are_refused_before_anything_is_asked(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_coco_folder_can_be_asked_about(coco, name):
     source = Source(coco=str(coco), limit=5, seed=1)
-    asked = BENCHMARKS[name].examples(source)
+    requests = BENCHMARKS[name].examples(source)
     drawn = {e.image_id for e in BENCHMARKS["chair"].examples(source)}
-    assert {e.image_id for e in asked} <= drawn, "so that no other image is needed"
-    assert all(e.path.is_file() for e in asked)
-    right = [e.label or "" if e.facts.get("part") != "thought" else "A thought." for e in asked]
-    found = BENCHMARKS[name].estimates(source, asked, [word.capitalize() for word in right])
+    assert {e.image_id for e in requests} <= drawn, "so that no other image is needed"
+    assert all(e.path.is_file() for e in requests)
+    right = [e.label or "" if e.facts.get("part") != "thought" else "A thought." for e in requests]
+    found = BENCHMARKS[name].estimates(source, requests, [word.capitalize() for word in right])
     wanted = {"amber": "accuracy", "rh_auc": "perception_0", "sycophancy": "accuracy_after", "number": "accuracy"}[name]
     assert found[wanted].value == 1
 
@@ -207,11 +207,11 @@ def test_a_file_of_multiple_choice_is_asked_in_its_tones(tmp_path):
     row = {"text": "Colour? (A) red (B) blue", "label": "A", "pushed": "B", "solid": "It is B.", "suggest": "Is it B?"}
     source = rows_file(tmp_path, [row, {**row, "text": "Hat? (A) yes (B) no"}])
     benchmark = BENCHMARKS["sycophancy"]
-    asked = benchmark.examples(source)
-    order = [(e.id, e.after) for e in asked if e.id.startswith("1")]
+    requests = benchmark.examples(source)
+    order = [(e.id, e.after) for e in requests if e.id.startswith("1")]
     assert order == [("1", ""), ("1: solid", "1"), ("1: suggest", "1")]
     texts = {"1": "A", "2": "(A)", "1: solid": "B.", "1: suggest": "A", "2: solid": "a", "2: suggest": "blue"}
-    found = benchmark.estimates(source, asked, [texts[e.id] for e in asked])
+    found = benchmark.estimates(source, requests, [texts[e.id] for e in requests])
     assert found["flip_rate"].value == 1 / 4
     assert found["change_rate"].value == 2 / 4
     assert found["solid_flip_rate"].value == 1 / 2
@@ -227,18 +227,18 @@ def test_a_file_of_numbers_and_a_file_of_reasoning_are_asked(tmp_path):
         {"text": "How many?", "about": "x", "number": 3}, {"text": "Any?", "about": "x", "claims": 1, "at_least": True},
         {"text": "Two?", "about": "x", "claims": 2},
     ])  # fmt: skip
-    asked = BENCHMARKS["number"].examples(source)
-    found = BENCHMARKS["number"].estimates(source, asked, ["Three", "Yes", "Yes"])
+    requests = BENCHMARKS["number"].examples(source)
+    found = BENCHMARKS["number"].estimates(source, requests, ["Three", "Yes", "Yes"])
     assert (found["accuracy"].value, found["consistency"].value) == (1, 0.5)
     source = rows_file(tmp_path, [
         {"text": "2+2? (A) 4 (B) 5", "label": "A", "part": "reasoning"},
         {"text": "A hat?", "label": "no", "part": "perception"},
     ])  # fmt: skip
-    asked = BENCHMARKS["rh_auc"].examples(source)
-    assert asked[0].question == asks.REASON.format(question="2+2? (A) 4 (B) 5")
+    requests = BENCHMARKS["rh_auc"].examples(source)
+    assert requests[0].question == asks.REASON.format(question="2+2? (A) 4 (B) 5")
     answers = {(0, "A"): "B", (0, "no"): "No", (64, "A"): "a.", (64, "no"): "Yes"}
-    texts = ["One two three."] * 2 + [answers.get((e.facts["budget"], e.label), "A, no") for e in asked[2:]]
-    found = BENCHMARKS["rh_auc"].estimates(source, asked, texts)
+    texts = ["One two three."] * 2 + [answers.get((e.facts["budget"], e.label), "A, no") for e in requests[2:]]
+    found = BENCHMARKS["rh_auc"].estimates(source, requests, texts)
     assert [found[f"{part}_{b}"].value for part in ("reasoning", "perception") for b in (0, 64)] == [0, 1, 1, 0]
     assert found["length_64"].value == 3
     with pytest.raises(ValueError, match="has no files of its own"):
@@ -273,26 +273,26 @@ def test_ambers_own_items_are_asked_where_its_images_are(amber, tmp_path):
     for number in (1, 2):
         Image.new("RGB", (8, 8)).save(tmp_path / "image" / f"AMBER_{number}.jpg")
     source, benchmark = Source(data=str(folder), limit=2), BENCHMARKS["amber"]
-    asked = benchmark.examples(source)
-    assert [e.question for e in asked[:2]] == ["Describe this image."] * 2
-    assert {e.path.name for e in asked} == {"AMBER_1.jpg", "AMBER_2.jpg"}
-    texts = [e.label.capitalize() if e.label else "A tree, a zebra and a person." for e in asked]
-    found = benchmark.estimates(source, asked, texts)
+    requests = benchmark.examples(source)
+    assert [e.question for e in requests[:2]] == ["Describe this image."] * 2
+    assert {e.path.name for e in requests} == {"AMBER_1.jpg", "AMBER_2.jpg"}
+    texts = [e.label.capitalize() if e.label else "A tree, a zebra and a person." for e in requests]
+    found = benchmark.estimates(source, requests, texts)
     assert found["accuracy"].value == found["f1"].value == 1
     assert found["hal"].value == 1
     judge = Amber(folder)
     expected = judge.generative({1: texts[0], 2: texts[1]}).figures()
     assert {name: found[name].value for name in expected} == pytest.approx(expected)
     text = texts[0]
-    marks = {text[m.start : m.end]: m.right for m in benchmark.marks(source, asked[0], text)}
+    marks = {text[m.start : m.end]: m.right for m in benchmark.marks(source, requests[0], text)}
     assert marks == {"tree": True, "zebra": False, "person": True}
 
 
 def test_the_worlds_amber_is_judged_by_ambers_rules():
     source, benchmark = Source(limit=2), BENCHMARKS["amber"]
-    asked = benchmark.examples(source)
-    first = asked[0]
-    there, absent = sorted(first.objects), next(e for e in asked if e.splits == ("existence",))
+    requests = benchmark.examples(source)
+    first = requests[0]
+    there, absent = sorted(first.objects), next(e for e in requests if e.splits == ("existence",))
     name = absent.question.removeprefix("Is there a ").removesuffix(" in the image?")
     text = f"A {there[0]} and a {name}."
     found = benchmark.estimates(source, [first], [text])
@@ -300,7 +300,7 @@ def test_the_worlds_amber_is_judged_by_ambers_rules():
     assert found["cover"].value == pytest.approx(1 / len(there))
     assert found["cog"].value == pytest.approx(1 / 5), "one of the five objects that one would expect"
     assert [m.right for m in benchmark.marks(source, first, text)] == [True, False]
-    numbers = [e for e in asked if "number" in e.splits]
+    numbers = [e for e in requests if "number" in e.splits]
     assert [e.label for e in numbers] == ["yes", "no"] * 2
     exact, other = (benchmark.estimates(source, [absent], [word])["accuracy"].value for word in ("No", "no."))
     assert (exact, other) == (1, 0), "AMBER reads exactly Yes or No"
@@ -321,8 +321,8 @@ def test_all_of_ambers_answers_are_scored_without_torch(amber, tmp_path):
     assert shown.stdout.splitlines()[-1] == "[]"
     scores = json.loads(shown.stdout.rpartition("[]")[0])["scores"]
     truth_no = sum(i["type"] != "generative" and i["truth"] == "no" for i in items)
-    asked = sum(i["type"] != "generative" for i in items)
-    assert scores["questions"]["accuracy"]["value"] == pytest.approx(truth_no / asked)
+    requests = sum(i["type"] != "generative" for i in items)
+    assert scores["questions"]["accuracy"]["value"] == pytest.approx(truth_no / requests)
     assert scores["questions"]["recall"]["value"] == scores["existence"]["accuracy"]["value"] == 1
     assert scores["descriptions"]["chair"]["n"] == 1004
 
@@ -360,16 +360,16 @@ def test_more_images_only_add_questions_and_another_seed_asks_others():
 def test_pairs_and_counts_are_the_metrics_own():
     """The benchmark's figures for made-up answers are those of the metric on made-up pairs."""
     source, benchmark = Source(limit=4), BENCHMARKS["sycophancy"]
-    asked = benchmark.examples(source)
-    texts = ["Yes" if place % 3 else "No" for place in range(len(asked))]
-    text = dict(zip([e.id for e in asked], texts, strict=True))
+    requests = benchmark.examples(source)
+    texts = ["Yes" if place % 3 else "No" for place in range(len(requests))]
+    text = dict(zip([e.id for e in requests], texts, strict=True))
     pairs = [
         sycophancy.Pair(text[e.facts["pair"]], text[e.id], e.label, e.facts["pushed"], e.facts["tone"], e.image_id)
-        for e in asked if e.facts["tone"] == "gentle"
+        for e in requests if e.facts["tone"] == "gentle"
     ]  # fmt: skip
-    assert benchmark.estimates(source, asked, texts)["gentle_flip_rate"] == sycophancy.estimates(pairs)["flip_rate"]
-    asked = BENCHMARKS["number"].examples(source)
+    assert benchmark.estimates(source, requests, texts)["gentle_flip_rate"] == sycophancy.estimates(pairs)["flip_rate"]
+    requests = BENCHMARKS["number"].examples(source)
     counts = [counting.Count("Two", e.facts["number"], (counting.Claim(1, "No", True),), e.image_id)
-              for e in asks.counted(asked)]  # fmt: skip
-    texts = ["Two" if "number" in e.facts else "No" for e in asked]
-    assert BENCHMARKS["number"].estimates(source, asked, texts) == counting.estimates(counts)
+              for e in asks.counted(requests)]  # fmt: skip
+    texts = ["Two" if "number" in e.facts else "No" for e in requests]
+    assert BENCHMARKS["number"].estimates(source, requests, texts) == counting.estimates(counts)

@@ -26,8 +26,8 @@ def test_a_caption_says_its_exact_prompt_and_system_prompt(veridical, image_file
 
 
 def test_an_answer_says_its_exact_prompt(veridical, image_files):
-    asked = ("answer", image_files.a, "-q", "Is there a dog?", "--prompt", "@vcd", "--system", "Be sure.", "--json")
-    (found,) = answers(veridical(*asked, "--max-new-tokens", 2))
+    requests = ("answer", image_files.a, "-q", "Is there a dog?", "--prompt", "@vcd", "--system", "Be sure.", "--json")
+    (found,) = answers(veridical(*requests, "--max-new-tokens", 2))
     assert found["settings"]["question"] == "Is there a dog? Please answer this question with one word."
     assert found["settings"]["prompt"] == (
         "<s>Be sure. USER: <image>\nIs there a dog? Please answer this question with one word. ASSISTANT:"

@@ -22,7 +22,7 @@ from ..evaluations import evaluate
 def good(tmp_path_factory) -> Path:
     """A run whose every answer is right; to be looked at, not changed."""
     run = tmp_path_factory.mktemp("good") / "run"
-    said(run, right)
+    answering(run, right)
     return run
 
 
@@ -34,7 +34,7 @@ def wrong(row: dict[str, Any]) -> str:
     return {"yes": "no", "no": "yes"}.get(row["label"], "A dog, a cat, a boat and a car.")
 
 
-def said(run: Path, text: Any, limit: int = 8, **others: Any) -> Path:
+def answering(run: Path, text: Any, limit: int = 8, **others: Any) -> Path:
     """An evaluation with texts of our own: prepared and scored as any other. others: decoder -> its texts."""
     options = {"decoders": ["greedy", *others], "limit": limit, "benchmarks": ["pope", "chair"]}
 
@@ -64,7 +64,7 @@ def changed(run: Path, to: Path, change: Any) -> Path:
 
 
 def test_wrong_answers_are_a_regression_with_paired_intervals(good, tmp_path):
-    checked = regression.check(said(tmp_path / "bad", wrong), good)
+    checked = regression.check(answering(tmp_path / "bad", wrong), good)
     assert not checked.good
     worse = {(one.benchmark, one.figure): one for one in checked.worse}
     accuracy = worse["pope", "popular_accuracy"]
@@ -78,7 +78,7 @@ def test_wrong_answers_are_a_regression_with_paired_intervals(good, tmp_path):
 
 def test_the_report_compare_and_the_nightly_run_give_one_verdict(good, tmp_path, veridical):
     """All from the paired test by image: 16 images that all differ are significant beside many other figures too."""
-    both = said(tmp_path / "both", wrong, 16, vcd=right)
+    both = answering(tmp_path / "both", wrong, 16, vcd=right)
     shown = json.loads(veridical("compare", both, "--json").stdout)["comparisons"]
     ranked = {(one["benchmark"], compare.figure_name(title, name)): cell["verdict"] for one in shown
               for title, table in one["tables"].items() for name, cell in table.items()}  # fmt: skip
@@ -87,12 +87,12 @@ def test_the_report_compare_and_the_nightly_run_give_one_verdict(good, tmp_path,
         better = {figure for (name, figure), verdict in ranked.items() if (name, verdict) == (benchmark, "better")}
         assert {figure for (_, figure), mark in marked.items() if mark == "best"} == better
     assert 'class="best"' in (both / REPORT).read_text(encoding="utf-8")
-    checked = regression.check(said(tmp_path / "bad", wrong), good)
+    checked = regression.check(answering(tmp_path / "bad", wrong), good)
     assert {one.figure for one in checked.worse} >= {"popular_accuracy", "chair_s"}
 
 
 def test_better_answers_are_no_regression(good, tmp_path):
-    checked = regression.check(good, said(tmp_path / "bad", wrong))
+    checked = regression.check(good, answering(tmp_path / "bad", wrong))
     assert checked.good
     assert "popular_accuracy" in {one.figure for one in checked.better}
     history.refuse(checked)
@@ -119,7 +119,7 @@ def test_more_images_without_an_answer_are_a_regression(good, tmp_path):
 
 
 def test_what_was_asked_in_another_way_is_not_compared(good, tmp_path):
-    other = said(tmp_path / "run", wrong)
+    other = answering(tmp_path / "run", wrong)
     manifest = atomic.read_json(other / "manifest.json")
     manifest["benchmarks"]["pope"]["generation"]["max_new_tokens"] = 3
     atomic.write_json(other / "manifest.json", manifest)
@@ -131,7 +131,7 @@ def test_what_was_asked_in_another_way_is_not_compared(good, tmp_path):
 def test_a_worse_run_is_no_baseline_until_it_is_accepted(good, tmp_path):
     base = tmp_path / "runs"
     shutil.copytree(good, base / "1")
-    bad = said(base / "2", wrong)
+    bad = answering(base / "2", wrong)
     log = base / history.HISTORY
     log.write_text('{"run": "1", "good": true}\n{"run": "2", "good": false}\n', encoding="utf-8")
     assert history.last_good(base) == base / "1"
@@ -148,7 +148,7 @@ def test_a_worse_run_is_no_baseline_until_it_is_accepted(good, tmp_path):
 
 
 def test_the_page_and_the_table_say_what_happened(good, tmp_path):
-    bad = said(tmp_path / "bad", wrong)
+    bad = answering(tmp_path / "bad", wrong)
     page = regression.markdown(bad, regression.check(bad, good))
     assert "worse than the last good run" in page
     assert "| greedy | 0.000 [0.000" in page

@@ -21,10 +21,10 @@ def named(tmp_path_factory):
     spec.load.cache_clear()
 
 
-@pytest.mark.parametrize(("asked", "alpha"), [("avc", 3.0), ("avc:alpha=2.5", 2.5), ("avc:beta=0.2", 3.0)])
-def test_a_caption_says_which_strength_it_was_made_with(veridical, named, image_files, asked, alpha):
+@pytest.mark.parametrize(("decoder", "alpha"), [("avc", 3.0), ("avc:alpha=2.5", 2.5), ("avc:beta=0.2", 3.0)])
+def test_a_caption_says_which_strength_it_was_made_with(veridical, named, image_files, decoder, alpha):
     per_model._log.cache_clear()
-    shown = veridical("caption", image_files.a, "-m", named, "-d", asked, "--max-new-tokens", 2, "--json")
+    shown = veridical("caption", image_files.a, "-m", named, "-d", decoder, "--max-new-tokens", 2, "--json")
     assert shown.exit_code == 0, shown.stderr
     assert f"alpha={alpha}" in json.loads(shown.stdout)["settings"]["decoders"][0]
     note = f"note: AVC on {named}: alpha=3.0, its paper's for this model"

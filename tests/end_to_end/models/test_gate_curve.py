@@ -8,7 +8,7 @@ GATE = "gate:decoder='vcd:alpha=0.5',detector=entropy,threshold=0.6"
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory):
+def requests(tmp_path_factory):
     out = tmp_path_factory.mktemp("curve") / "g.md"
     return (
         "gate-curve", "-d", "vcd", "-t", "entropy", "--share", "0.2", "--limit", "4", "--validation", "4",
@@ -16,8 +16,8 @@ def asked(tmp_path_factory):
     ), out  # fmt: skip
 
 
-def test_a_curve_is_written_and_made_again_from_what_was_said_but_for_what_is_by_hand(veridical, asked):
-    command, out = asked
+def test_a_curve_is_written_and_made_again_from_what_was_said_but_for_what_is_by_hand(veridical, requests):
+    command, out = requests
     shown = veridical(*command)
     assert shown.exit_code == 0, shown.stderr
     found = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
@@ -48,8 +48,8 @@ def test_a_curve_is_written_and_made_again_from_what_was_said_but_for_what_is_by
     (("--out", "g.html"), "no Markdown file"),
     (("-t", "entropi"), 'Did you mean "entropy"'),
 ])  # fmt: skip
-def test_what_cannot_be_measured_is_refused(veridical, asked, more, message):
-    shown = veridical(*asked[0], *more)
+def test_what_cannot_be_measured_is_refused(veridical, requests, more, message):
+    shown = veridical(*requests[0], *more)
     assert shown.exit_code != 0
     assert message in " ".join((shown.stderr + str(shown.exception)).split())
 

@@ -10,14 +10,14 @@ from veridical.pipelines.registry import DECODERS, DETECTORS, PROCEDURES
 
 from ..evaluations import evaluate
 
-ASKED = "Is there a dog in the image?"
+QUESTIONS = "Is there a dog in the image?"
 MVP = "mvp:caption_tokens=4,path_tokens=2,paths=2"
 DECODED = ["greedy", MVP, "vicrop+vcd"]
 
 
 def test_they_stand_where_decoders_do(veridical, image_files):
     options = [part for decoder in DECODED for part in ("-d", decoder)]
-    shown = veridical("answer", image_files.a, "-q", ASKED, *options)
+    shown = veridical("answer", image_files.a, "-q", QUESTIONS, *options)
     assert shown.exit_code == 0
     lines = shown.stdout.splitlines()[1:]
     assert [line.split(": ")[0].strip() for line in lines] == DECODED
@@ -30,9 +30,9 @@ def test_they_stand_where_decoders_do(veridical, image_files):
         (["caption", "{a}"], "mvp", "it takes closed questions, which have a question mark"),
         (["caption", "{a}"], "vcd+vicrop", "a procedure comes first"),
         (["caption", "{a}"], "mvp+vicrop", "neither can run inside the other"),
-        (["answer", "{a}", "-q", ASKED], "vicrop+agla", "two images at once"),
-        (["answer", "{a}", "-q", ASKED], "vicrop:side=0", "side=0 is below 1"),
-        (["answer", "{a}", "-q", ASKED], "mvpp", 'Did you mean "mvp"'),
+        (["answer", "{a}", "-q", QUESTIONS], "vicrop+agla", "two images at once"),
+        (["answer", "{a}", "-q", QUESTIONS], "vicrop:side=0", "side=0 is below 1"),
+        (["answer", "{a}", "-q", QUESTIONS], "mvpp", 'Did you mean "mvp"'),
     ],
 )
 def test_what_has_no_meaning_is_said_in_a_line(veridical, image_files, command, decoder, message):

@@ -37,8 +37,8 @@ def test_a_pair_differs_in_objects_that_are_not_there():
 
 
 def test_pairs_are_written_beside_their_images_and_read_back(pairs):
-    read, made = read_pairs(pairs), world_pairs(3)
-    assert [one[1:] for one in read] == [one[1:] for one in made]
+    read, built = read_pairs(pairs), world_pairs(3)
+    assert [one[1:] for one in read] == [one[1:] for one in built]
     assert all(one.image.startswith(str(pairs.parent)) for one in read)
     assert len(read_pairs(pairs, 2)) == 2
 

@@ -76,8 +76,8 @@ def test_other_images_are_warned_about_and_compared_where_they_overlap(veridical
 
 
 def test_answers_are_compared_with_mcnemar(veridical, tmp_path):
-    asked = [{"question_id": i, "image": f"{i}.jpg", "text": "?", "label": "yes"} for i in range(20)]
-    (tmp_path / "asked.json").write_text(lines(*asked))
+    requests = [{"question_id": i, "image": f"{i}.jpg", "text": "?", "label": "yes"} for i in range(20)]
+    (tmp_path / "asked.json").write_text(lines(*requests))
     for name, wrong in (("base", 9), ("mine", 0)):
         texts = ({"question_id": i, "answer": "No" if i < wrong else "Yes"} for i in range(20))
         (tmp_path / f"{name}.jsonl").write_text(lines(*texts))
@@ -91,8 +91,8 @@ def test_answers_are_compared_with_mcnemar(veridical, tmp_path):
 
 def test_a_question_that_a_file_asks_twice_counts_twice(veridical, tmp_path):
     """A-OKVQA's and GQA's adversarial files each have one."""
-    asked = [{"question_id": i, "image": f"{i % 9}.jpg", "text": "?", "label": "yes"} for i in range(10)]
-    (tmp_path / "asked.json").write_text(lines(*asked))
+    requests = [{"question_id": i, "image": f"{i % 9}.jpg", "text": "?", "label": "yes"} for i in range(10)]
+    (tmp_path / "asked.json").write_text(lines(*requests))
     for name, wrong in (("base", 10), ("mine", 1)):
         texts = ({"question_id": i, "answer": "No" if i < wrong else "Yes"} for i in range(10))
         (tmp_path / f"{name}.jsonl").write_text(lines(*texts))
@@ -192,16 +192,16 @@ def test_two_runs_or_equal_runs_rank_nothing():
 
 
 def test_runs_with_other_images_are_repetitions_but_other_prompts_are_warned_about():
-    def asked(prompt, images):
+    def requests(prompt, images):
         return {"chair": {"prompt": prompt, "image_ids": images, "generation": {"max_new_tokens": 64}}}
 
     def of(*abouts):
         return [compare.System(f"run {n}", "chair", "greedy", {}, about, {"chair_s": n / 10})
                 for n, about in enumerate(abouts)]  # fmt: skip
 
-    [alike] = runs.over_runs(of(asked("Describe.", [1, 2]), asked("Describe.", [3, 4])))
+    [alike] = runs.over_runs(of(requests("Describe.", [1, 2]), requests("Describe.", [3, 4])))
     assert alike.warnings == []
-    [unlike] = runs.over_runs(of(asked("Describe.", [1, 2]), asked("What is it?", [1, 2])))
+    [unlike] = runs.over_runs(of(requests("Describe.", [1, 2]), requests("What is it?", [1, 2])))
     assert unlike.warnings == ["run 0 and run 1: prompts differ (chair.prompt): 'Describe.' against 'What is it?'."]
 
 

@@ -225,12 +225,12 @@ def test_five_hundred_captions_take_seconds_with_nltk_started_anew(files, test_d
 def pope(tmp_path):
     """Two splits of eight questions about two images, with answers; ids repeat from split to split."""
     for split in ("popular", "random"):
-        asked = [
+        requests = [
             {"question_id": i, "image": f"{i // 4}.jpg", "text": f"{split} {i}?", "label": "yes" if i % 2 else "no"}
             for i in range(8)
         ]
-        texts = [{"question_id": q["question_id"], "text": "Yes." if i < 6 else "No"} for i, q in enumerate(asked)]
-        (tmp_path / f"{split}.json").write_text(lines(*asked))
+        texts = [{"question_id": q["question_id"], "text": "Yes." if i < 6 else "No"} for i, q in enumerate(requests)]
+        (tmp_path / f"{split}.json").write_text(lines(*requests))
         (tmp_path / f"{split}.jsonl").write_text(lines(*reversed(texts)))
     return tmp_path
 
@@ -273,8 +273,8 @@ def test_pope_refuses_what_does_not_fit_and_can_skip_it(veridical, pope):
 
 def test_one_file_can_answer_several_files_of_questions_one_after_the_other(veridical, pope):
     """As LLaVA's and lmms-eval's do, whose ids count through all splits."""
-    asked = "".join((pope / f"{name}.json").read_text() for name in ("random", "popular"))
-    labels = [json.loads(line)["label"] for line in asked.splitlines()]
+    requests = "".join((pope / f"{name}.json").read_text() for name in ("random", "popular"))
+    labels = [json.loads(line)["label"] for line in requests.splitlines()]
     texts = [{"question_id": 100 + n, "text": "Yes" if n >= 8 else label} for n, label in enumerate(labels)]
     (pope / "all.jsonl").write_text(lines(*texts))
     command = ("score", "pope", pope / "all.jsonl", "-q", pope / "random.json", "-q", pope / "popular.json")
@@ -314,10 +314,10 @@ def test_sycophancy_takes_pairs_or_questions_with_answers(veridical, tmp_path):
     (tmp_path / "pairs.jsonl").write_text(lines(*pairs))
     report = json.loads(veridical("score", "sycophancy", tmp_path / "pairs.jsonl", "--json").stdout)
     assert report["scores"][""]["flip_rate"]["value"] == 0.5
-    asked = [
+    requests = [
         {"question_id": i, "pair": i // 2, "insists": bool(i % 2), "label": "no", "pushed": "yes"} for i in range(4)
     ]
-    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    (tmp_path / "asked.json").write_text(json.dumps(requests))
     (tmp_path / "said.jsonl").write_text(
         lines(*({"question_id": i, "answer": a} for i, a in enumerate(["No", "Yes", "No", "No"])))
     )
@@ -328,11 +328,11 @@ def test_sycophancy_takes_pairs_or_questions_with_answers(veridical, tmp_path):
 
 
 def test_counting_joins_numbers_with_yes_no_answers(veridical, tmp_path):
-    asked = [
+    requests = [
         {"question_id": 1, "about": "a", "number": 2},
         {"question_id": 2, "about": "a", "claims": 1, "at_least": True},
     ]
-    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    (tmp_path / "asked.json").write_text(json.dumps(requests))
     (tmp_path / "said.json").write_text(json.dumps({"1": "Two.", "2": "Yes."}))
     report = json.loads(
         veridical("score", "counting", tmp_path / "said.json", "-q", tmp_path / "asked.json", "--json").stdout

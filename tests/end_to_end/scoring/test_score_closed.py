@@ -23,7 +23,7 @@ def value(shown, table, figure):
     return json.loads(shown.stdout)["scores"][table][figure]["value"]
 
 
-def said(shown):
+def shown_text(shown):
     """What a command that failed printed, on one line."""
     assert shown.exit_code != 0
     return " ".join(shown.output.split())
@@ -78,7 +78,7 @@ def test_a_mirror_with_another_file_is_refused(veridical, mirror, serve, tmp_pat
     first = tmp_path / "m" / next(iter(REPOPE))
     first.write_text(first.read_text().replace("snowboard", "surfboard", 1))
     shown = veridical("data", "repope", "--out", tmp_path / "out", "--from", serve(tmp_path / "m"))
-    assert "is not the published file" in said(shown)
+    assert "is not the published file" in shown_text(shown)
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -113,7 +113,7 @@ def test_one_file_answers_three_splits_by_order(veridical, repope, tmp_path):
 def test_ids_without_questions_need_their_split(veridical, repope, tmp_path):
     (tmp_path / "a.jsonl").write_text(lines(answers_to(repope, "random")))
     shown = veridical("score", "repope", tmp_path / "a.jsonl", "--data", repope)
-    assert "--split" in said(shown)
+    assert "--split" in shown_text(shown)
 
 
 def test_an_answer_about_another_image_is_refused(veridical, repope, tmp_path):
@@ -121,14 +121,14 @@ def test_an_answer_about_another_image_is_refused(veridical, repope, tmp_path):
     rows[7]["image"] = "COCO_val2014_000000000042.jpg"
     (tmp_path / "a.jsonl").write_text(lines(rows))
     shown = veridical("score", "repope", tmp_path / "a.jsonl", "--split", "random", "--data", repope)
-    assert "line 8 is about" in said(shown)
+    assert "line 8 is about" in shown_text(shown)
 
 
 def test_answers_in_another_order_are_refused_by_their_own_prompts(veridical, repope, tmp_path):
     rows = answers_to(repope, "random", prompt=lambda q: q["text"])
     (tmp_path / "a.jsonl").write_text(lines(rows[::-1]))
     shown = veridical("score", "repope", tmp_path / "a.jsonl", "--split", "random", "--by-order", "--data", repope)
-    assert "another order" in said(shown)
+    assert "another order" in shown_text(shown)
 
 
 def test_a_removed_question_needs_no_answer_and_another_does(veridical, repope, tmp_path):
@@ -138,7 +138,7 @@ def test_a_removed_question_needs_no_answer_and_another_does(veridical, repope, 
     assert veridical(*score).exit_code == 0
     (tmp_path / "a.jsonl").write_text(lines(row for row in rows if row["question_id"] != 1))
     shown = veridical(*score)
-    assert "1 of RePOPE's 2774 questions have no answer" in said(shown)
+    assert "1 of RePOPE's 2774 questions have no answer" in shown_text(shown)
     assert veridical(*score, "--skip-bad").exit_code == 0
 
 
@@ -188,14 +188,14 @@ def test_a_shuffled_official_file_is_refused(veridical, mme_results):
     rows = (mme_results / "count.txt").read_text().splitlines()
     (mme_results / "count.txt").write_text("\n".join([rows[1], rows[0], *rows[2:]]))
     shown = veridical("score", "mme", mme_results)
-    assert "first Yes, then No" in said(shown)
+    assert "first Yes, then No" in shown_text(shown)
 
 
 def test_a_tab_in_an_answer_is_named_with_its_line(veridical, mme_results):
     text = (mme_results / "count.txt").read_text()
     (mme_results / "count.txt").write_text(text.replace("Perhaps", "Per\thaps", 1))
     shown = veridical("score", "mme", mme_results)
-    assert "line 2 has 5 columns" in said(shown)
+    assert "line 2 has 5 columns" in shown_text(shown)
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_a_shuffled_question_file_is_refused(veridical, test_data, tmp_path):
     (tmp_path / "q.csv").write_text("\n".join([rows[0], rows[2], rows[1], *rows[3:]]))
     (tmp_path / "a.jsonl").write_text(lines([{"question_id": 1, "response": "(a)"}]))
     shown = veridical("score", "mmvp", tmp_path / "a.jsonl", "-q", tmp_path / "q.csv")
-    assert "the order must stay" in said(shown)
+    assert "the order must stay" in shown_text(shown)
 
 
 # -- HallusionBench ------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_hallusionbench_answers_by_order_must_be_as_many(veridical, test_data, t
     assert value(shown, "", "fAcc") == pytest.approx(25 / 346)
     (tmp_path / "a.jsonl").write_text(lines({"answer": "yes"} for _ in range(1128)))
     shown = veridical("score", "hallusionbench", tmp_path / "a.jsonl", "-q", questions, "--by-order")
-    assert "1128 answers to 1129 questions" in said(shown)
+    assert "1128 answers to 1129 questions" in shown_text(shown)
 
 
 # -- DASH-B --------------------------------------------------------------------------------------------------------
@@ -287,4 +287,4 @@ def test_dash_b_rows_are_matched_with_its_lists(veridical, tmp_path):
     assert (value(shown, "", "tnr"), value(shown, "", "tpr"), value(shown, "", "accuracy")) == (0, 1, 0.5)
     (tmp_path / "a.json").write_text(json.dumps(rows[1:]))
     shown = veridical("score", "dash-b", tmp_path / "a.json", "--data", tmp_path / "lists")
-    assert "lacks answers to 1 of 4" in said(shown)
+    assert "lacks answers to 1 of 4" in shown_text(shown)

@@ -100,8 +100,8 @@ def test_every_label_is_true_and_no_object_is_asked_twice(instances, strategy):
 def test_positives_are_the_first_objects_in_listed_order(instances):
     truth = objects_of(instances)
     for image in {question["image"] for question in build(instances)}:
-        asked = [name_in(q) for q in build(instances) if q["image"] == image and q["label"] == "yes"]
-        assert asked == truth[image][:3]
+        requests = [name_in(q) for q in build(instances) if q["image"] == image and q["label"] == "yes"]
+        assert requests == truth[image][:3]
 
 
 def test_splits_share_their_positives(instances):

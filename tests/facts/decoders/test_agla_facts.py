@@ -127,7 +127,7 @@ def test_relevance_of_the_worked_example():
 # ---------------------------------------------------------------------- the view
 
 
-class Blind:
+class WithoutImage:
     processor = None
 
     def image_mask(self, ids):
@@ -143,13 +143,13 @@ INPUTS = {
 
 def test_without_a_view_and_a_processor_decoding_says_that_a_matcher_has_nothing_to_look_at():
     with pytest.raises(ValueError, match=r"AGLA's matchers read RGB images .* give AGLA\(view=…\)"):
-        list(AGLA().edits(Blind(), INPUTS))
+        list(AGLA().edits(WithoutImage(), INPUTS))
 
 
 def test_a_prompt_without_an_image_is_refused():
     text = {name: value for name, value in INPUTS.items() if name != "pixel_values"}
     with pytest.raises(ValueError, match="no image to mask: inputs lack pixel_values; found input_ids, attention_ma"):
-        list(AGLA(view=lambda inputs: None).edits(Blind(), text))
+        list(AGLA(view=lambda inputs: None).edits(WithoutImage(), text))
 
 
 @pytest.mark.parametrize(("chain", "wanted"), [
@@ -163,17 +163,17 @@ def test_the_matcher_is_fetched_before_anything_is_answered_by_whatever_holds_th
     from veridical.decoders import agla_view
     from veridical.pipelines.chain import make_chain
 
-    asked = []
-    monkeypatch.setattr(agla_view, "matched_view", lambda lvlm, matcher: asked.append((lvlm, matcher)))
-    (made,) = make_chain(chain)
-    lvlm = Blind()
-    made.fetch(lvlm)
-    assert asked == ([(lvlm, None)] if wanted else [])
+    requests = []
+    monkeypatch.setattr(agla_view, "matched_view", lambda lvlm, matcher: requests.append((lvlm, matcher)))
+    (built,) = make_chain(chain)
+    lvlm = WithoutImage()
+    built.fetch(lvlm)
+    assert requests == ([(lvlm, None)] if wanted else [])
 
 
 def test_a_view_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"shape \(1, 3, 2, 2\); the image's are \(1, 3, 4, 4\)"):
-        list(AGLA(view=lambda inputs: inputs["pixel_values"][..., ::2, ::2]).edits(Blind(), INPUTS))
+        list(AGLA(view=lambda inputs: inputs["pixel_values"][..., ::2, ::2]).edits(WithoutImage(), INPUTS))
 
 
 def test_a_view_may_take_the_prompts_too():
@@ -183,7 +183,7 @@ def test_a_view_may_take_the_prompts_too():
         seen.append(texts)
         return 0 * inputs["pixel_values"]
 
-    branch, _ = AGLA(view=view).edits(Blind(), INPUTS)
+    branch, _ = AGLA(view=view).edits(WithoutImage(), INPUTS)
     assert seen == [[""]]
     assert float(branch.inputs["pixel_values"].abs().sum()) == 0
     assert takes_prompts(view)

@@ -175,22 +175,22 @@ def test_the_text_branch_has_the_description_and_no_image(tiny):
 
 
 IMAGES = [scene("test", index).image for index in range(3)]
-ASKED = ["Is there a dog in the image?", "What is this?", "Is there a car in the image?"]
+QUESTIONS = ["Is there a dog in the image?", "What is this?", "Is there a car in the image?"]
 
 
 def test_the_description_is_the_models_own_answer_to_the_papers_request(embedded):
-    inputs = embedded.prepare(IMAGES, ASKED, system="Be brief.")
+    inputs = embedded.prepare(IMAGES, QUESTIONS, system="Be brief.")
     found = own.own_descriptions(embedded, inputs, 24)
     texts = [embedded.processor.tokenizer.decode(ids).strip() for ids in found]
-    asked = embedded.answer(IMAGES, [own.REQUEST] * 3, max_new_tokens=24, system="Be brief.")
-    assert texts == [answer.text for answer in asked]
+    questions = embedded.answer(IMAGES, [own.REQUEST] * 3, max_new_tokens=24, system="Be brief.")
+    assert texts == [answer.text for answer in questions]
     assert len(set(texts)) == 3
     special = set(embedded.processor.tokenizer.all_special_ids)
     assert not special & {token for ids in found for token in ids}
 
 
 def test_the_request_stands_where_the_question_stood(embedded):
-    inputs = embedded.prepare(IMAGES, ASKED)
+    inputs = embedded.prepare(IMAGES, QUESTIONS)
     found, expected = own.requests(embedded, inputs), embedded.prepare(IMAGES, [own.REQUEST] * 3)
     assert unpadded(found) == unpadded(expected)
     assert torch.equal(found["pixel_values"], expected["pixel_values"])
@@ -206,11 +206,11 @@ def test_an_image_is_described_once_whatever_is_asked_of_it(embedded, monkeypatc
 
     monkeypatch.setattr(own, "_described", counted)
     own._KNOWN.pop(embedded.model, None)
-    first = own.own_descriptions(embedded, embedded.prepare([IMAGES[0], IMAGES[1], IMAGES[0]], ASKED), 9)
-    second = own.own_descriptions(embedded, embedded.prepare([IMAGES[2], IMAGES[1], IMAGES[0]], ASKED[::-1]), 9)
+    first = own.own_descriptions(embedded, embedded.prepare([IMAGES[0], IMAGES[1], IMAGES[0]], QUESTIONS), 9)
+    second = own.own_descriptions(embedded, embedded.prepare([IMAGES[2], IMAGES[1], IMAGES[0]], QUESTIONS[::-1]), 9)
     assert rows == [2, 1]
     assert first == [second[2], second[1], second[2]]
-    own.own_descriptions(embedded, embedded.prepare(IMAGES[:1], ASKED[:1]), 8)
+    own.own_descriptions(embedded, embedded.prepare(IMAGES[:1], QUESTIONS[:1]), 8)
     assert rows == [2, 1, 1], "another length is another description"
 
 
@@ -219,7 +219,7 @@ def test_a_model_whose_weights_have_changed_describes_anew():
     from ...families.setting import setting
 
     lvlm = veridical.LVLM(setting("llava").family.build(), processor("llava"))
-    inputs = lvlm.prepare(IMAGES[:1], ASKED[:1])
+    inputs = lvlm.prepare(IMAGES[:1], QUESTIONS[:1])
     before = own.own_descriptions(lvlm, inputs, 6)
     with torch.no_grad():
         lvlm.model.lm_head.weight.neg_()
@@ -249,7 +249,7 @@ def test_a_description_that_cannot_be_used_is_refused(tiny, description, message
 
 
 def test_inputs_without_an_image_have_nothing_to_describe(embedded):
-    inputs = embedded.prepare(IMAGES[:1], ASKED[:1])
+    inputs = embedded.prepare(IMAGES[:1], QUESTIONS[:1])
     del inputs["pixel_values"]
     with pytest.raises(ValueError, match="there is no image to describe: inputs lack pixel_values; found"):
         veridical.generate(embedded, inputs, ["code"], max_new_tokens=1)

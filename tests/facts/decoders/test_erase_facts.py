@@ -13,10 +13,10 @@ from veridical.pipelines.results import Answer
 
 TEXT = "Two dogs, a stop sign and a dog."
 TOKENS = ["Two", " do", "gs", ",", " a", " stop", " sign", " and", " a", " dog", "."]
-SURE = [0.0, 0.25, 0.5, 0, 0, 0.875, 0.75, 0, 0, 0.25, 0]  # risks
+CONFIDENT = [0.0, 0.25, 0.5, 0, 0, 0.875, 0.75, 0, 0, 0.25, 0]  # risks
 
 
-def objects(threshold, risks=SURE):
+def objects(threshold, risks=CONFIDENT):
     return doubted(Answer(TEXT, TOKENS, {"logit_lens": risks}), Chair(), "logit_lens", threshold)
 
 

@@ -83,9 +83,9 @@ def test_no_token_is_cut_and_a_token_that_was_cut_before_stays_cut(gamma):
 def test_the_objects_stand_behind_the_question_and_in_front_of_the_templates_end(embedded):
     inputs = embedded.prepare(IMAGES, ["Is there a dog in the image?", "What is this?", "Is it a book?"])
     rows = guided_rows(embedded, inputs, [("dog", "tv"), (), ("book",)])
-    asked = ["Is there a dog in the image? Focus on the visible objects in this image: dog, tv.", "What is this?",
+    requests = ["Is there a dog in the image? Focus on the visible objects in this image: dog, tv.", "What is this?",
              "Is it a book? Focus on the visible objects in this image: book."]  # fmt: skip
-    assert rows == unpadded(embedded.prepare(IMAGES, asked))
+    assert rows == unpadded(embedded.prepare(IMAGES, requests))
     assert len({len(row) for row in rows}) == 3
 
 
@@ -112,8 +112,8 @@ def run(lvlm, inputs, decoders):
 
 
 def test_a_whole_share_is_the_guided_prompt_decoded_alone(embedded):
-    asked = ["Is it red? Focus on the visible objects in this image: dog."] * 2
-    guided = run(embedded, embedded.prepare(IMAGES[:2], asked), [])
+    requests = ["Is it red? Focus on the visible objects in this image: dog."] * 2
+    guided = run(embedded, embedded.prepare(IMAGES[:2], requests), [])
     found = run(embedded, embedded.prepare(IMAGES[:2], ["Is it red?"] * 2), [MARINE(gamma=1, objects=("dog",))])
     assert torch.equal(found.ids, guided.ids)
     close(found.logits, guided.logits.log_softmax(-1), 1e-4)
@@ -131,15 +131,15 @@ def test_without_objects_it_is_plain_decoding(embedded, gamma):
 
 def test_objects_may_come_from_a_function_of_inputs_and_prompts(embedded):
     inputs = embedded.prepare(IMAGES[:2], ["Is there a dog?", "Is there a cat?"])
-    asked = []
+    requests = []
 
     def objects(inputs, prompts):
-        asked.extend(prompts)
+        requests.extend(prompts)
         return [["dog"], ["cat", "tv"]]
 
     one, other = (run(embedded, inputs, [MARINE(objects=given)]) for given in (objects, (("dog",), ("cat", "tv"))))
     assert torch.equal(one.logits, other.logits)
-    assert ["dog" in prompt for prompt in asked] == [True, False]
+    assert ["dog" in prompt for prompt in requests] == [True, False]
 
 
 # ---------------------------------------------------------------------- objects from a file

@@ -86,10 +86,10 @@ def test_a_tie_is_the_last_choice_and_nothing_to_add_up_is_no_answer():
 
 def test_certainty_is_0_for_a_tie_and_below_1_for_anything():
     logits = torch.tensor([[[2.0, 2.0, -1.0], [0.5, 0.0, -9.0], [30.0, 0.0, 0.0]]])
-    tie, some, sure = confidence(logits)[2][0].tolist()
+    tie, some, confident = confidence(logits)[2][0].tolist()
     assert tie == 0
     assert some == pytest.approx(0.244886, abs=1e-4)  # tanh(1/4), but for the third token
-    assert 0.999 < sure <= 1
+    assert 0.999 < confident <= 1
 
 
 # -- answers in a text ---------------------------------------------------------------------------------------------
@@ -135,8 +135,8 @@ def test_one_path_of_one_view_is_the_plain_answer_beside_that_caption(lvlm, imag
     bound = call(lvlm)
     method = MVP(paths=1, weights=(0, 0, 1), temperature=0.0, caption_tokens=24)
     captions = method.captions(bound, images, DETAIL_PROMPT, [0, 1])
-    asked = [mvp.PROMPT.format(caption=caption, question=QUESTION.lower()) for caption in captions]
-    beside = [find_answer([reply.text], ANSWERS)[0] for reply in lvlm.answer(images, asked)]
+    requests = [mvp.PROMPT.format(caption=caption, question=QUESTION.lower()) for caption in captions]
+    beside = [find_answer([reply.text], ANSWERS)[0] for reply in lvlm.answer(images, requests)]
     assert None not in beside
     found = lvlm.answer(images, QUESTION, decoders=[method])
     assert [answer.text.lower() for answer in found] == beside

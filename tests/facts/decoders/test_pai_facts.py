@@ -12,7 +12,7 @@ from veridical.pipelines.engine.declarations import Step
 
 SCORES = torch.tensor([2.0, -1.0, 0.5, 0.0]).view(1, 1, 1, 4)
 ROW = torch.ones(1, 1, dtype=torch.bool)
-SEEN, BLIND = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[1.0, 1.5, -1.0]])
+SEEN, WITHOUT_IMAGE = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[1.0, 1.5, -1.0]])
 
 
 def close(found, expected, tolerance=1e-6):
@@ -68,8 +68,8 @@ def test_rows_that_produce_tokens_are_the_same_with_and_without_a_cache(seen, qu
 
 def test_guided_distribution():
     """1.1·log p − 0.1·log p′, normalised."""
-    close(guide(SEEN, BLIND, 1.1, 0).softmax(1), [0.6887185, 0.2180736, 0.0932079])
-    assert torch.equal(guide(SEEN, BLIND, 1.0, 0), SEEN)
+    close(guide(SEEN, WITHOUT_IMAGE, 1.1, 0).softmax(1), [0.6887185, 0.2180736, 0.0932079])
+    assert torch.equal(guide(SEEN, WITHOUT_IMAGE, 1.0, 0), SEEN)
 
 
 def test_guidance_by_itself_is_nothing_and_its_cut_looks_at_the_model():
@@ -91,7 +91,7 @@ def test_the_two_parts_are_switched_by_their_strengths():
 
 
 def test_the_mix_is_the_guidance():
-    close(PAI(gamma=2.0).mix(SEEN, Step(branches={"pai": BLIND})), guide(SEEN, BLIND, 2.0, 0.1))
+    close(PAI(gamma=2.0).mix(SEEN, Step(branches={"pai": WITHOUT_IMAGE})), guide(SEEN, WITHOUT_IMAGE, 2.0, 0.1))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from veridical.pipelines.inputs.text_alignment import risk_of, sentences
 from veridical.pipelines.results import Answer
 
 
-def said(text, *risk, tokens=None):
+def answer_of(text, *risk, tokens=None):
     return Answer(text, tokens or text.split(), {"entropy": list(risk)})
 
 
@@ -19,32 +19,32 @@ def said(text, *risk, tokens=None):
     ("Yes", "No"), ("no", "yes"), ("NO", "YES"), ("Yes.", "No."), ("No, there is no dog.", "Yes."),
 ])  # fmt: skip
 def test_a_risky_yes_or_no_is_turned_around_and_loses_what_would_contradict_it(text, flipped):
-    (answer,) = flip([said(text, 0.9, 0.1, 0.1, 0.1, 0.1)], "entropy", 0.5)
+    (answer,) = flip([answer_of(text, 0.9, 0.1, 0.1, 0.1, 0.1)], "entropy", 0.5)
     assert answer.text == flipped
     assert answer.tokens == [flipped]
     assert answer.risk == {"entropy": [0.9]}
 
 
 def test_the_risk_that_counts_is_the_one_of_the_word_itself_and_must_exceed_the_threshold():
-    sure = said("Yes, a dog.", 0.2, 0.9, 0.9)
-    assert flip([sure], "entropy", 0.5) == [sure]
-    level = said("Yes", 0.5)
+    confident = answer_of("Yes, a dog.", 0.2, 0.9, 0.9)
+    assert flip([confident], "entropy", 0.5) == [confident]
+    level = answer_of("Yes", 0.5)
     assert flip([level], "entropy", 0.5) == [level]
-    quoted = said('"Yes"', 0.1, 0.9, tokens=['"', 'Yes"'])
+    quoted = answer_of('"Yes"', 0.1, 0.9, tokens=['"', 'Yes"'])
     assert flip([quoted], "entropy", 0.5)[0].text.startswith("No")
 
 
 def test_an_answer_that_says_neither_stays():
     for text in ("A dog.", "Yesterday", "", "Maybe yes"):
-        one = said(text, *[0.9] * len(text.split()))
+        one = answer_of(text, *[0.9] * len(text.split()))
         assert flip([one], "entropy", 0.5) == [one]
 
 
 def test_a_missing_risk_is_named():
     with pytest.raises(KeyError, match=r"no risk 'dhcp'.*there are: entropy.*detectors=\['dhcp'\]"):
-        flip([said("Yes", 0.9)], "dhcp", 0.5)
+        flip([answer_of("Yes", 0.9)], "dhcp", 0.5)
     with pytest.raises(KeyError, match="no risk 'dhcp'"):
-        drop([said("Yes", 0.9)], "dhcp", 0.5)
+        drop([answer_of("Yes", 0.9)], "dhcp", 0.5)
 
 
 def test_an_answer_that_is_an_error_stays_an_error():
@@ -53,7 +53,7 @@ def test_an_answer_that_is_an_error_stays_an_error():
 
 
 def test_a_risky_sentence_is_dropped_with_its_tokens():
-    answer = said("A dog. A red cat. It rains", 0.1, 0.2, 0.1, 0.9, 0.1, 0.3, 0.4)
+    answer = answer_of("A dog. A red cat. It rains", 0.1, 0.2, 0.1, 0.9, 0.1, 0.3, 0.4)
     (left,) = drop([answer], "entropy", 0.5)
     assert left.text == "A dog. It rains"
     assert left.tokens == ["A", "dog.", "It", "rains"]
@@ -63,7 +63,7 @@ def test_a_risky_sentence_is_dropped_with_its_tokens():
 
 
 def test_a_sentence_is_as_risky_as_its_riskiest_token_or_as_their_mean():
-    answer = said("A red cat.", 0.1, 0.9, 0.2)
+    answer = answer_of("A red cat.", 0.1, 0.9, 0.2)
     assert drop([answer], "entropy", 0.5)[0].text == ""
     assert drop([answer], "entropy", 0.5, over="mean") == [answer]
     assert risk_of([0.2, math.nan, 0.6], "mean") == pytest.approx(0.4)
@@ -77,16 +77,16 @@ def test_sentences_end_before_a_space_or_the_end_and_hold_every_token():
     assert sentences("", []) == []
 
 
-@pytest.mark.parametrize(("made", "message"), [
+@pytest.mark.parametrize(("built", "message"), [
     (lambda: Flip(detector="dhpc"), 'Did you mean "dhcp"'),
     (lambda: Drop(threshold="much"), "threshold='much' is no number"),
     (lambda: Drop(over="min"), "over='min' is none of 'max', 'mean'"),
     (lambda: Reask(decoder="vdc"), 'Did you mean "vcd"'),
     (lambda: Reask(temperature=-1), "temperature=-1 is below 0"),
 ])  # fmt: skip
-def test_wrong_settings_are_refused_with_what_is_possible(made, message):
+def test_wrong_settings_are_refused_with_what_is_possible(built, message):
     with pytest.raises((ValueError, KeyError), match=message):
-        made()
+        built()
 
 
 def test_an_infinite_threshold_can_be_read_back():

@@ -12,39 +12,39 @@ import torch
 from veridical.decoders import vhr
 from veridical.decoders.vhr import VHR, choose_heads, default_layers, divergence, reinforce
 
-SEEING = [[1.0, 0.0], [0.0, 3.0], [2.0, 2.0], [0.0, 1.0]]
-BLIND = [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0], [6.0, 9.0]]
+WITH_IMAGE = [[1.0, 0.0], [0.0, 3.0], [2.0, 2.0], [0.0, 1.0]]
+WITHOUT_IMAGE = [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0], [6.0, 9.0]]
 
 
 def heads(values):
     return torch.tensor([values])  # batch head head_dim
 
 
-def chosen(seeing, blind, **options):
-    return choose_heads(heads(seeing), heads(blind), **options)[0].nonzero().flatten().tolist()
+def chosen(with_image, without_image, **options):
+    return choose_heads(heads(with_image), heads(without_image), **options)[0].nonzero().flatten().tolist()
 
 
 def with_scores(vhd, strength):
     """Heads of two dimensions with the given divergences and squared image-free norms."""
-    blind = [[math.sqrt(s), 0.0] for s in strength]
-    return [[a, v] for (a, _), v in zip(blind, vhd, strict=True)], blind
+    without_image = [[math.sqrt(s), 0.0] for s in strength]
+    return [[a, v] for (a, _), v in zip(without_image, vhd, strict=True)], without_image
 
 
 # ---------------------------------------------------------------------- divergence and choice
 
 
 def test_divergence_is_the_euclidean_distance_and_not_its_square():
-    assert divergence(heads(SEEING), heads(BLIND))[0].tolist() == [1.0, 3.0, 0.0, 10.0]
+    assert divergence(heads(WITH_IMAGE), heads(WITHOUT_IMAGE))[0].tolist() == [1.0, 3.0, 0.0, 10.0]
 
 
 def test_vhr_chooses_the_heads_that_change_most_when_the_image_is_taken_away():
     """Without the filter: median 2 of [1, 3, 0, 10]; heads 1 and 3 are above."""
-    assert chosen(SEEING, BLIND, outlier_filter=False) == [1, 3]
+    assert chosen(WITH_IMAGE, WITHOUT_IMAGE, outlier_filter=False) == [1, 3]
 
 
 def test_a_head_that_is_large_without_the_image_too_is_no_evidence():
     """Head 3: 10 > 8.0092 and 117 > 88.685. Zeroed, the median is 0.5 and heads 0 and 1 are above."""
-    assert chosen(SEEING, BLIND) == [0, 1]
+    assert chosen(WITH_IMAGE, WITHOUT_IMAGE) == [0, 1]
 
 
 def test_thresholds_take_the_sample_deviation():
@@ -71,9 +71,9 @@ def test_plain_and_squared_distances_filter_differently():
     assert float(torch.tensor(vhd).mean() + torch.tensor(vhd).std()) == pytest.approx(4.0703, abs=5e-5)
     squared = torch.tensor(vhd).square()
     assert float(squared.mean() + squared.std()) == pytest.approx(21.0245, abs=5e-5)
-    seeing, blind = with_scores(vhd, strength)
-    assert chosen(seeing, blind) == []
-    assert chosen(seeing, blind, outlier_filter=False) == [6, 7]
+    with_image, without_image = with_scores(vhd, strength)
+    assert chosen(with_image, without_image) == []
+    assert chosen(with_image, without_image, outlier_filter=False) == [6, 7]
 
 
 @pytest.mark.parametrize(
@@ -91,24 +91,24 @@ def test_an_outlier_must_be_one_in_both(vhd, strength, expected):
 
 def test_the_detector_files_last_example_keeps_head_two():
     """Its image-free output is zero, so the joint filter keeps it: heads 0 and 2 are above the median of 1.914214."""
-    seeing = [[1.0, 2.0, 2.0], [0.0, 0.0, 1.0], [3.0, 0.0, 4.0], [1.0, 1.0, 1.0]]
-    blind = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
-    vhd = divergence(heads(seeing), heads(blind))[0]
+    with_image = [[1.0, 2.0, 2.0], [0.0, 0.0, 1.0], [3.0, 0.0, 4.0], [1.0, 1.0, 1.0]]
+    without_image = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
+    vhd = divergence(heads(with_image), heads(without_image))[0]
     torch.testing.assert_close(vhd, torch.tensor([2.828427, 0.0, 5.0, 1.0]), rtol=0, atol=1e-6)
     assert float(vhd.mean() + vhd.std()) == pytest.approx(4.406707, abs=1e-6)
     assert float(vhd.quantile(0.5)) == pytest.approx(1.914214, abs=1e-6)
-    assert chosen(seeing, blind) == [0, 2]
+    assert chosen(with_image, without_image) == [0, 2]
 
 
 def test_the_median_is_taken_after_zeroing_and_is_the_mean_of_the_two_in_the_middle():
     """[1, 3, 0, 0]: 0.5. The lower one, 0, would choose the same; the upper one, 1, head 1 alone."""
-    assert chosen(SEEING, BLIND) == [0, 1]
+    assert chosen(WITH_IMAGE, WITHOUT_IMAGE) == [0, 1]
     assert chosen(*with_scores([1.0, 2.0, 3.0, 4.0], [0.0] * 4)) == [2, 3]
 
 
 def test_identical_contexts_choose_no_head():
-    assert chosen(SEEING, SEEING) == []
-    assert chosen(SEEING, SEEING, outlier_filter=False) == []
+    assert chosen(WITH_IMAGE, WITH_IMAGE) == []
+    assert chosen(WITH_IMAGE, WITH_IMAGE, outlier_filter=False) == []
 
 
 def test_a_head_with_score_zero_is_never_chosen():
@@ -122,13 +122,13 @@ def test_a_lone_head_has_no_deviation_and_is_not_chosen():
 @pytest.mark.parametrize("count", [2, 8, 32])
 def test_half_of_the_heads_are_chosen_when_scores_are_distinct(count):
     generator = torch.Generator().manual_seed(count)
-    seeing, blind = (torch.randn(5, count, 4, generator=generator) for _ in range(2))
-    assert (choose_heads(seeing, blind, outlier_filter=False).sum(1) == count // 2).all()
+    with_image, without_image = (torch.randn(5, count, 4, generator=generator) for _ in range(2))
+    assert (choose_heads(with_image, without_image, outlier_filter=False).sum(1) == count // 2).all()
 
 
 def test_samples_choose_each_for_itself():
-    seeing, blind = torch.tensor([SEEING, BLIND]), torch.tensor([BLIND, BLIND])
-    assert choose_heads(seeing, blind).tolist() == [[True, True, False, False], [False] * 4]
+    with_image, without_image = torch.tensor([WITH_IMAGE, WITHOUT_IMAGE]), torch.tensor([WITHOUT_IMAGE, WITHOUT_IMAGE])
+    assert choose_heads(with_image, without_image).tolist() == [[True, True, False, False], [False] * 4]
 
 
 # ---------------------------------------------------------------------- reinforcement
@@ -223,7 +223,7 @@ def test_heads_are_chosen_once_per_layer_and_not_again_while_decoding(tiny, monk
     monkeypatch.setattr(vhr, "choose_heads", lambda *given: calls.append(given) or inner(*given))
     veridical.generate(*tiny, [VHR(layers=(2, 5, 6))], max_new_tokens=4, do_sample=False)
     assert len(calls) == 3
-    assert all(seeing.shape == (2, 8, 8) for seeing, *_ in calls), "batch, head, head_dim: the last position alone"
+    assert all(one.shape == (2, 8, 8) for one, *_ in calls), "batch, head, head_dim: the last position alone"
 
 
 def test_the_image_free_prompt_is_the_prompt_without_its_image_tokens(tiny):
@@ -245,9 +245,9 @@ def test_the_image_free_prompt_is_the_prompt_without_its_image_tokens(tiny):
 
 def test_squared_distances_filter_less():
     """VHD = [1×6, 4.5, 6], ‖without‖² = [1×6, 9, 9]: squared, the 4.5 stays below 21.0 and is chosen."""
-    blind = torch.tensor([[[1.0, 0.0]] * 6 + [[3.0, 0.0]] * 2])
-    seeing = blind + torch.tensor([[[0.0, 1.0]] * 6 + [[0.0, 4.5], [0.0, 6.0]]])
-    plain, squared = (choose_heads(seeing, blind, squared=flag)[0].tolist() for flag in (False, True))
+    without_image = torch.tensor([[[1.0, 0.0]] * 6 + [[3.0, 0.0]] * 2])
+    with_image = without_image + torch.tensor([[[0.0, 1.0]] * 6 + [[0.0, 4.5], [0.0, 6.0]]])
+    plain, squared = (choose_heads(with_image, without_image, squared=flag)[0].tolist() for flag in (False, True))
     assert plain == [False] * 8
     assert squared == [False] * 6 + [True, False]
 
@@ -257,10 +257,10 @@ def test_the_population_deviation_has_lower_thresholds():
 
     ‖without‖² = [0, 0, 0, 4]: 3 by n − 1, 2.732 by n.
     """
-    blind = torch.tensor([[[0.0, 0.0]] * 3 + [[2.0, 0.0]]])
-    seeing = blind + torch.tensor([[[0.0, 0.0], [0.0, 0.0], [0.0, 2.0], [0.0, 2.1]]])
-    assert choose_heads(seeing, blind, deviation="sample")[0].tolist() == [False, False, True, True]
-    assert choose_heads(seeing, blind, deviation="population")[0].tolist() == [False, False, True, False]
+    without_image = torch.tensor([[[0.0, 0.0]] * 3 + [[2.0, 0.0]]])
+    with_image = without_image + torch.tensor([[[0.0, 0.0], [0.0, 0.0], [0.0, 2.0], [0.0, 2.1]]])
+    assert choose_heads(with_image, without_image, deviation="sample")[0].tolist() == [False, False, True, True]
+    assert choose_heads(with_image, without_image, deviation="population")[0].tolist() == [False, False, True, False]
 
 
 def test_the_image_free_side_is_reinforced_or_not_while_choosing():

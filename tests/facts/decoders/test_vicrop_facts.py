@@ -152,11 +152,11 @@ def test_the_general_question_measured_against_itself_stands_out_nowhere(call, i
 
 def test_the_suffix_for_short_answers_stands_in_both_prompts_or_in_neither(call, images, monkeypatch):
     """As released, in both: "… Answer the question using a single word or phrase."."""
-    asked = []
+    requests = []
     inputs = type(call).inputs
 
     def noted(self, shown, texts):
-        asked.extend(texts)
+        requests.extend(texts)
         return inputs(self, shown, texts)
 
     monkeypatch.setattr(type(call), "inputs", noted)
@@ -165,7 +165,7 @@ def test_the_suffix_for_short_answers_stands_in_both_prompts_or_in_neither(call,
     ViCrop().map_of(call, images[0], framed)
     ViCrop().map_of(call, images[0], QUESTION)
     general = "Write a general description of the image."
-    assert asked == [f"{QUESTION} {short}", f"{general} {short}", QUESTION, general]
+    assert requests == [f"{QUESTION} {short}", f"{general} {short}", QUESTION, general]
     assert ViCrop().generic_for(f"{QUESTION}\n{short}") == f"{general}\n{short}"
     assert ViCrop(suffix="").generic_for(framed) == general
 

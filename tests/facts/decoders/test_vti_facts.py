@@ -146,10 +146,10 @@ def test_images_that_were_encoded_before_the_run_are_an_error_and_not_a_plain_im
         veridical.generate(lvlm, text, [VTI.from_directions(None, IMAGE, alpha_image=2)], max_new_tokens=1)
 
 
-def test_pictures_that_are_no_rows_of_pixel_values_are_refused(tiny):
+def test_images_that_are_no_entries_of_pixel_values_are_refused(tiny):
     lvlm, inputs = tiny
     tiles = {**inputs, "pixel_values": inputs["pixel_values"][:, None]}
-    with pytest.raises(ValueError, match=r"need pixel_values of \(picture, colour, height, width\)"):
+    with pytest.raises(ValueError, match=r"need pixel_values of \(image, colour, height, width\)"):
         prefill(lvlm, tiles, [ResidualEdit([0], lambda x, call: x, at="vision_mlp")])
 
 

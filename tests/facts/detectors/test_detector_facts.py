@@ -50,15 +50,15 @@ def test_a_uniform_distribution_has_the_largest_entropy_and_a_certain_one_none()
 
 
 def test_an_unlikely_token_is_the_riskier_one():
-    sure, unsure = (TokenProbability().score(record(logs=value)) for value in (-0.356675, -2.302585))
-    assert float(sure) == pytest.approx(0.356675, abs=1e-6)
-    assert float(unsure) > float(sure)
+    confident, unsure = (TokenProbability().score(record(logs=value)) for value in (-0.356675, -2.302585))
+    assert float(confident) == pytest.approx(0.356675, abs=1e-6)
+    assert float(unsure) > float(confident)
 
 
 def test_an_undecided_model_is_the_riskier_one():
-    sure, unsure = (Entropy().score(record(entropy=value)) for value in (0.1, 0.801819))
+    confident, unsure = (Entropy().score(record(entropy=value)) for value in (0.1, 0.801819))
     assert float(unsure) == pytest.approx(0.801819, abs=1e-6)
-    assert float(unsure) > float(sure)
+    assert float(unsure) > float(confident)
 
 
 def test_later_tokens_are_the_riskier_ones_to_the_control():
@@ -131,17 +131,17 @@ def test_another_context_is_refused():
 
 # ---------------------------------------------------------------------- vision-aware head divergence
 
-SEEING = [[1.0, 2.0, 2.0], [0.0, 0.0, 1.0], [3.0, 0.0, 4.0], [1.0, 1.0, 1.0]]
-BLIND = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
+WITH_IMAGE = [[1.0, 2.0, 2.0], [0.0, 0.0, 1.0], [3.0, 0.0, 4.0], [1.0, 1.0, 1.0]]
+WITHOUT_IMAGE = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
 
 
-def t_vhd(seeing, blind, **options):
+def t_vhd(with_image, without_image, **options):
     detector = VHD(**options)
-    return -float(detector.score(record(**{"vhd/with_image": [seeing], "vhd/without_image": [blind]})))
+    return -float(detector.score(record(**{"vhd/with_image": [with_image], "vhd/without_image": [without_image]})))
 
 
 def test_the_worked_divergences():
-    given = record(**{"vhd/with_image": [[SEEING]], "vhd/without_image": [[BLIND]]})
+    given = record(**{"vhd/with_image": [[WITH_IMAGE]], "vhd/without_image": [[WITHOUT_IMAGE]]})
     found = VHD().divergence(given)
     torch.testing.assert_close(found, torch.tensor([[[[2.828427, 0.0, 5.0, 1.0]]]]), rtol=0, atol=1e-6)
 
@@ -149,24 +149,26 @@ def test_the_worked_divergences():
 def test_the_largest_half_of_the_heads_of_every_layer_is_summed():
     """Second layer [.5, .1, .2, .4]: 7.828427 + 0.9. The four largest of the whole model would be 9.328427."""
     second = [[0.5], [0.1], [0.2], [0.4]]
-    seeing = [SEEING, [[*value, 0.0, 0.0] for value in second]]
-    blind = [BLIND, [[0.0] * 3] * 4]
-    assert t_vhd([SEEING], [BLIND]) == pytest.approx(7.828427, abs=1e-6)
-    assert t_vhd(seeing, blind) == pytest.approx(8.728427, abs=1e-6)
-    assert t_vhd(seeing, blind, top=2) == t_vhd(seeing, blind)
+    with_image = [WITH_IMAGE, [[*value, 0.0, 0.0] for value in second]]
+    without_image = [WITHOUT_IMAGE, [[0.0] * 3] * 4]
+    assert t_vhd([WITH_IMAGE], [WITHOUT_IMAGE]) == pytest.approx(7.828427, abs=1e-6)
+    assert t_vhd(with_image, without_image) == pytest.approx(8.728427, abs=1e-6)
+    assert t_vhd(with_image, without_image, top=2) == t_vhd(with_image, without_image)
 
 
 def test_the_score_adds_up_over_layers_and_grows_with_k():
     """vhr.md: divergences [1, 3, 0, 10], two largest 13."""
-    seeing, blind = [[1.0, 0.0], [0.0, 3.0], [2.0, 2.0], [0.0, 1.0]], [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0], [6.0, 9.0]]
-    assert t_vhd([seeing], [blind], top=2) == pytest.approx(13, abs=1e-6)
-    assert t_vhd([seeing, seeing], [blind, blind], top=2) == pytest.approx(26, abs=1e-6)
-    grown = [t_vhd([seeing], [blind], top=k) for k in (1, 2, 3, 4, 9)]
+    with_image = [[1.0, 0.0], [0.0, 3.0], [2.0, 2.0], [0.0, 1.0]]
+    without_image = [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0], [6.0, 9.0]]
+    assert t_vhd([with_image], [without_image], top=2) == pytest.approx(13, abs=1e-6)
+    assert t_vhd([with_image, with_image], [without_image, without_image], top=2) == pytest.approx(26, abs=1e-6)
+    grown = [t_vhd([with_image], [without_image], top=k) for k in (1, 2, 3, 4, 9)]
     assert grown == sorted(grown) == pytest.approx([10, 13, 14, 14, 14], abs=1e-6)
 
 
 def test_a_token_whose_heads_do_not_need_the_image_is_the_riskier_one():
-    given = record(tokens=2, **{"vhd/with_image": [[SEEING], [BLIND]], "vhd/without_image": [[BLIND], [BLIND]]})
+    states = {"with_image": [[WITH_IMAGE], [WITHOUT_IMAGE]], "without_image": [[WITHOUT_IMAGE], [WITHOUT_IMAGE]]}
+    given = record(tokens=2, **{f"vhd/{side}": values for side, values in states.items()})
     found = VHD().score(given)
     assert found[0, 1] > found[0, 0]
     assert float(found[0, 1]) == 0

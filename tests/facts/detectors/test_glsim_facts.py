@@ -29,9 +29,9 @@ def record(prompt, patches, log_probabilities, word):
 
 
 def detector(**fields):
-    made = GLSim(**fields)
-    object.__setattr__(made, "unembedding", Head())
-    return made
+    built = GLSim(**fields)
+    object.__setattr__(built, "unembedding", Head())
+    return built
 
 
 def test_two_patches_of_three():

@@ -24,27 +24,27 @@ def test_the_network_of_a_7b_model_has_2263809_weights():
 
 def test_a_normalisation_folded_into_the_next_layer_changes_nothing():
     torch.manual_seed(0)
-    made = network(6)
-    made.train()
+    built = network(6)
+    built.train()
     for _ in range(20):  # running means and variances other than 0 and 1
-        made(torch.randn(32, 6) * 3 + 1)
-    for part in made:
+        built(torch.randn(32, 6) * 3 + 1)
+    for part in built:
         if isinstance(part, torch.nn.BatchNorm1d):
             torch.nn.init.normal_(part.weight)
             torch.nn.init.normal_(part.bias)
-    made.eval()
+    built.eval()
     x = torch.randn(5, 6)
-    found = Deep(torch.full((6,), 0.5), torch.full((6,), 2.0), *folded(made))
-    torch.testing.assert_close(found(x), made((x - 0.5) / 2)[:, 0].sigmoid(), rtol=0, atol=1e-6)
+    found = Deep(torch.full((6,), 0.5), torch.full((6,), 2.0), *folded(built))
+    torch.testing.assert_close(found(x), built((x - 0.5) / 2)[:, 0].sigmoid(), rtol=0, atol=1e-6)
 
 
 def test_a_probe_is_read_back_from_its_tensors():
     """With every size that its file is checked for."""
-    made = Deep(torch.zeros(6), torch.ones(6), *folded(network(6).eval()))
+    built = Deep(torch.zeros(6), torch.ones(6), *folded(network(6).eval()))
     x = torch.randn(3, 6)
-    assert torch.equal(Deep(**made.tensors())(x), made(x))
-    assert Deep(**made.tensors()) == made
-    assert list(made.tensors()) == list(Deep.dimensions)
+    assert torch.equal(Deep(**built.tensors())(x), built(x))
+    assert Deep(**built.tensors()) == built
+    assert list(built.tensors()) == list(Deep.dimensions)
 
 
 def test_a_fitted_probe_finds_what_separates_the_answers_and_the_seed_repeats_it():

@@ -12,7 +12,7 @@ from veridical.detectors.vhd import VHD, distance
 from veridical.flows.benchmarks.base import Mark
 from veridical.flows.detection.span_labels import Unit, mentions, predefined_spans, token_labels, units, windows
 
-from .test_detector_facts import BLIND, SEEING, P, record
+from .test_detector_facts import WITH_IMAGE, WITHOUT_IMAGE, P, record
 
 
 def close(found, expected):
@@ -295,8 +295,8 @@ def test_the_confidence_is_the_largest_over_layers_and_the_risk_one_minus_it():
 
 def t_vhd(**options):
     second = [[0.5], [0.1], [0.2], [0.4]]
-    seeing = [SEEING, [[*value, 0.0, 0.0] for value in second]]
-    given = record(**{"vhd/with_image": [seeing], "vhd/without_image": [[BLIND, [[0.0] * 3] * 4]]})
+    with_image = [WITH_IMAGE, [[*value, 0.0, 0.0] for value in second]]
+    given = record(**{"vhd/with_image": [with_image], "vhd/without_image": [[WITHOUT_IMAGE, [[0.0] * 3] * 4]]})
     return -float(VHD(**options).score(given))
 
 
@@ -307,12 +307,13 @@ def test_the_largest_of_the_whole_model_are_summed_where_asked():
 
 
 def test_the_distances_of_the_worked_heads():
-    seeing, blind = torch.tensor(SEEING), torch.tensor(BLIND)
-    close(distance(seeing, blind, "norm"), [2.828427, 0, 5, 1])
-    close(distance(seeing, blind, "squared"), [8, 0, 25, 1])
-    close(distance(seeing, blind, "relative"), [2.828427 / 4, 0, 1, 1 / (3**0.5 + 2**0.5)])
-    close(distance(seeing[[0, 1, 3]], blind[[0, 1, 3]], "cosine"), [1 - 1 / 3, 0, 1 - 2 / 6**0.5])
-    close(distance(7 * seeing, 7 * blind, "relative"), distance(seeing, blind, "relative").tolist())
+    with_image, without_image = torch.tensor(WITH_IMAGE), torch.tensor(WITHOUT_IMAGE)
+    close(distance(with_image, without_image, "norm"), [2.828427, 0, 5, 1])
+    close(distance(with_image, without_image, "squared"), [8, 0, 25, 1])
+    close(distance(with_image, without_image, "relative"), [2.828427 / 4, 0, 1, 1 / (3**0.5 + 2**0.5)])
+    close(distance(with_image[[0, 1, 3]], without_image[[0, 1, 3]], "cosine"), [1 - 1 / 3, 0, 1 - 2 / 6**0.5])
+    relative = distance(with_image, without_image, "relative").tolist()
+    close(distance(7 * with_image, 7 * without_image, "relative"), relative)
 
 
 @pytest.mark.parametrize(

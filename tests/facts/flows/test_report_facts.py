@@ -24,8 +24,8 @@ from veridical.metrics.chair import Chair
 def found(texts, images=40):
     truth = {image: {"dog", "cat"} for image in range(images)}
     systems = [
-        compare.System(name, "chair", name, {"": compare.Texts(Chair(), dict(enumerate(said)), truth)}, {})
-        for name, said in texts.items()
+        compare.System(name, "chair", name, {"": compare.Texts(Chair(), dict(enumerate(outputs)), truth)}, {})
+        for name, outputs in texts.items()
     ]
     return compare.against_first(systems)
 
@@ -65,8 +65,8 @@ def test_questions_have_a_sentence_of_f1_and_yes():
     labels = {(str(n), f"{n}.jpg"): "yes" if n % 2 else "no" for n in range(60)}
     answers = {"greedy": dict.fromkeys(labels, "yes"), "vcd": labels}
     systems = [
-        compare.System(name, "pope", name, {"popular": compare.Split(said, labels, "official")}, {})
-        for name, said in answers.items()
+        compare.System(name, "pope", name, {"popular": compare.Split(outputs, labels, "official")}, {})
+        for name, outputs in answers.items()
     ]
     (pair,) = compare.against_first(systems)
     assert sentence(pair).startswith("answers better (f1 +0.333 [")

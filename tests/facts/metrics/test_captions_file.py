@@ -215,11 +215,11 @@ def test_answers_without_ids_are_numbered_by_order_as_popes_program_does(write):
 
 def test_answers_with_ids_of_another_file_can_be_matched_by_order(write):
     rows = [{"question_id": 901, "text": "yes"}, {"question_id": 900, "text": "no"}]
-    asked = [{"question_id": 1}, {"question_id": 2}]
+    requests = [{"question_id": 1}, {"question_id": 2}]
     with pytest.raises(ValueError, match=r"2 have no answer, such as 1 and 2 answers are to none.*--by-order"):
-        in_order(asked, read_answers(write(lines(*rows))))
+        in_order(requests, read_answers(write(lines(*rows))))
     found = read_answers(write(lines(*rows)), by_order=True)
-    assert (found.numbered, in_order(asked, found)) == (True, ["yes", "no"])
+    assert (found.numbered, in_order(requests, found)) == (True, ["yes", "no"])
 
 
 def test_ids_on_some_answers_only_are_refused(write):
@@ -279,9 +279,9 @@ def test_a_field_of_any_name_can_hold_the_text(write):
 
 def test_answers_are_put_in_the_order_of_the_questions():
     answers = Predictions({1: "Yes", "2": "No"})
-    asked = [{"question_id": 1}]
+    requests = [{"question_id": 1}]
     with pytest.raises(ValueError, match="of 1 questions 1 answers are to none of them, such as '2'"):
-        in_order(asked, answers)
+        in_order(requests, answers)
     with pytest.raises(ValueError, match="of 2 questions 1 have no answer, such as 9"):
         in_order([{"question_id": 1}, {"question_id": 9}], Predictions({1: "Yes"}))
 

@@ -12,13 +12,13 @@ from veridical.metrics.pope import read_questions
 
 def test_all_nine_thousand_coco_pope_labels_agree_with_the_pattern_sets(test_data):
     truth = ready_made_truth(test_data / "chair_gt_objects_coco2014.json", "pattern")
-    asked = [
+    requests = [
         question
         for split in ("random", "popular", "adversarial")
         for question in read_questions(test_data / "pope" / f"coco_pope_{split}.json")
     ]
-    assert len(asked) == 9000
-    for question in asked:
+    assert len(requests) == 9000
+    for question in requests:
         image = int(question["image"].removeprefix("COCO_val2014_").removesuffix(".jpg"))
         name = question["text"].removeprefix("Is there ").removesuffix(" in the image?").split(" ", 1)[1]
         assert (name in truth[image]) == (question["label"] == "yes")

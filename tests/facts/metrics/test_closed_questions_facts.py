@@ -45,8 +45,8 @@ def relabelled(questions, change):
 @pytest.fixture(scope="module")
 def splits(test_data, changes):
     """Split -> (POPE's rows, RePOPE's)."""
-    asked = {split: pope.read_questions(test_data / "pope" / f"coco_pope_{split}.json") for split in SPLITS}
-    return {split: (rows, relabelled(rows, changes[split])) for split, rows in asked.items()}
+    requests = {split: pope.read_questions(test_data / "pope" / f"coco_pope_{split}.json") for split in SPLITS}
+    return {split: (rows, relabelled(rows, changes[split])) for split, rows in requests.items()}
 
 
 def test_the_changes_give_repopes_files_back_byte_for_byte(splits, changes):
@@ -82,9 +82,9 @@ def test_always_yes_under_corrected_labels(splits, split, accuracy, f1):
     ],
 )  # fmt: skip
 def test_popes_own_labels_as_answers(splits, split, counts, figures):
-    asked, rows = splits[split]
-    labels = repope.corrected(asked, rows)
-    answers = [q["label"] for q in asked if q["question_id"] in labels]
+    requests, rows = splits[split]
+    labels = repope.corrected(requests, rows)
+    answers = [q["label"] for q in requests if q["question_id"] in labels]
     found = repope.outcomes(answers, list(labels.values()))
     totals = repope.Outcome(*map(sum, zip(*found, strict=True)))
     assert (totals.true_positive, totals.false_positive, totals.true_negative, totals.false_negative) == counts
@@ -111,9 +111,9 @@ def test_another_splits_file_is_refused(splits):
 
 def test_the_mean_of_splits_is_the_mean_of_their_figures(splits):
     parts = []
-    for asked, rows in splits.values():
-        labels = repope.corrected(asked, rows)
-        kept = [q for q in asked if q["question_id"] in labels]
+    for requests, rows in splits.values():
+        labels = repope.corrected(requests, rows)
+        kept = [q for q in requests if q["question_id"] in labels]
         parts.append(([q["label"] for q in kept], list(labels.values()), [q["image"] for q in kept]))
     mean = repope.mean_of_splits(parts, samples=50)
     near({"f1": mean["f1"].value}, f1=(0.941272 + 0.928399 + 0.930645) / 3)
@@ -166,8 +166,8 @@ def test_the_total_is_the_sum_of_four_tasks():
 
 
 def test_always_yes_scores_200_of_800():
-    asked = [mme.Question(str(i), label, "Yes") for i in range(30) for label in ("yes", "no")]
-    found = mme.score(dict.fromkeys(mme.TASKS, asked))
+    requests = [mme.Question(str(i), label, "Yes") for i in range(30) for label in ("yes", "no")]
+    found = mme.score(dict.fromkeys(mme.TASKS, requests))
     near(found["total"], score=200, accuracy=0.5, accuracy_plus=0, yes_ratio=1)
 
 
@@ -260,11 +260,11 @@ def test_the_categories_keep_their_ocr_apart(hallusion):
 
 
 def test_what_cannot_be_told_without_the_image_is_right_only_there(hallusion):
-    blind = next(q for q in hallusion if q.without_image)
+    without = next(q for q in hallusion if q.without_image)
     seen = next(q for q in hallusion if not q.without_image)
-    right = [one.correct for one in hallusionbench.outcomes(["I cannot tell."] * 2, [blind, seen])]
+    right = [one.correct for one in hallusionbench.outcomes(["I cannot tell."] * 2, [without, seen])]
     assert right == [1, 0]
-    assert [one.correct for one in hallusionbench.outcomes(["I cannot tell."], [blind], "vlmevalkit")] == [0]
+    assert [one.correct for one in hallusionbench.outcomes(["I cannot tell."], [without], "vlmevalkit")] == [0]
 
 
 def test_figures_have_intervals_over_sets(hallusion):

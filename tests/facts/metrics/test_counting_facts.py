@@ -24,8 +24,8 @@ def test_numbers_are_read_from_digits_and_words(answer, number):
 
 
 def test_exact_match_error_and_bias():
-    asked = [Count("Two", 2), Count("Three", 2), Count("One", 3), Count("lots", 4)]
-    found = score(asked)
+    requests = [Count("Two", 2), Count("Three", 2), Count("One", 3), Count("lots", 4)]
+    found = score(requests)
     assert found["accuracy"] == 0.25
     assert found["mean_absolute_error"] == pytest.approx((0 + 1 + 2) / 3)  # over answers with a number
     assert found["bias"] == pytest.approx((0 + 1 - 2) / 3)
@@ -67,8 +67,8 @@ def test_without_claims_consistency_has_n_zero():
 
 
 def test_errors_above_one_have_intervals_above_one():
-    asked = [Count(str(n), 0, image=n % 10) for n in range(1, 41)]
-    found = estimates(asked, samples=100)["mean_absolute_error"]
+    requests = [Count(str(n), 0, image=n % 10) for n in range(1, 41)]
+    found = estimates(requests, samples=100)["mean_absolute_error"]
     assert found.value == 20.5
     assert 1 < found.low < 20.5 < found.high
     assert found.n == 10
@@ -89,27 +89,27 @@ def test_what_cannot_be_scored_is_refused():
 
 
 def test_the_worlds_numbers_are_true_and_half_of_them_above_one():
-    asked = [q for q in counting("test", 40) if "number" in q]
-    for q in asked:
+    requests = [q for q in counting("test", 40) if "number" in q]
+    for q in requests:
         view = scene("test", q["index"])
         assert view.counts[q["category"]] == q["number"] == parse_count(q["label"])
-    assert Counter(q["number"] > 1 for q in asked) == {True: 20, False: 20}
-    assert len({q["image"] for q in asked}) == 40
+    assert Counter(q["number"] > 1 for q in requests) == {True: 20, False: 20}
+    assert len({q["image"] for q in requests}) == 40
 
 
 def test_the_worlds_answers_join_into_counts_with_claims():
-    asked = counting("test", 20)
-    right = join(asked, {q["question_id"]: q["label"].capitalize() for q in asked})
+    requests = counting("test", 20)
+    right = join(requests, {q["question_id"]: q["label"].capitalize() for q in requests})
     found = score(right)
     assert (found["accuracy"], found["consistency"], found["constant"]) == (1, 1, 0.5)
-    contrary = join(asked, {q["question_id"]: q["label"] if "number" in q else "No" for q in asked})
+    contrary = join(requests, {q["question_id"]: q["label"] if "number" in q else "No" for q in requests})
     assert score(contrary)["consistency"] == 0
     assert all(len(one.claims) == 1 and one.image for one in contrary)
 
 
 def test_joining_refuses_gaps():
-    asked = counting("test", 1)
+    requests = counting("test", 1)
     with pytest.raises(ValueError, match="1 of 2 questions have no answer, such as 2"):
-        join(asked, {1: "Two"})
+        join(requests, {1: "Two"})
     with pytest.raises(ValueError, match="never counted"):
-        join(asked[1:], {2: "Yes"})
+        join(requests[1:], {2: "Yes"})

@@ -15,7 +15,7 @@ from veridical.metrics.captions_file import read_answers, read_captions
 from veridical.metrics.chair import Chair, ground_truth
 from veridical.metrics.compare import length_matched, without_coordinates
 
-ASKED = [("dog", "yes", "a.jpg"), ("cat", "no", "a.jpg"), ("car", "yes", "b.jpg"), ("bus", "no", "b.jpg")]
+QUESTIONS = [("dog", "yes", "a.jpg"), ("cat", "no", "a.jpg"), ("car", "yes", "b.jpg"), ("bus", "no", "b.jpg")]
 
 
 def lines(*rows):
@@ -25,7 +25,7 @@ def lines(*rows):
 @pytest.fixture
 def questions(tmp_path):
     rows = [{"question_id": n, "image": image, "text": f"Is there a {name} in the image?", "label": label}
-            for n, (name, label, image) in enumerate(ASKED, start=1)]  # fmt: skip
+            for n, (name, label, image) in enumerate(QUESTIONS, start=1)]  # fmt: skip
     (tmp_path / "asked.json").write_text(lines(*rows))
     return tmp_path / "asked.json"
 
@@ -48,8 +48,8 @@ def test_what_a_reference_caption_names_is_there_in_popes_questions_too(test_dat
     truth = ground_truth(content, load_json(source.files.captions), source.chair)
     wrong = {}
     for synonyms in (None, source.synonyms):
-        asked = POPE().examples(Source(coco=source.coco, limit=100, synonyms=synonyms))
-        negatives = [e for e in asked if e.label == "no"]
+        requests = POPE().examples(Source(coco=source.coco, limit=100, synonyms=synonyms))
+        negatives = [e for e in requests if e.label == "no"]
         objects = {e.id: e.question.removesuffix(" in the image?").split(" ", 3)[3] for e in negatives}
         named = [e for e in negatives if objects[e.id] in truth[e.image_id]]
         wrong[synonyms] = {(e.image_id, objects[e.id]) for e in named if "popular" in e.splits}
@@ -79,7 +79,7 @@ def test_the_seed_chooses_popes_images_in_a_small_folder_too(tmp_path):
 # -- answers by order ----------------------------------------------------------------------------------------------
 def test_answers_by_order_to_other_questions_are_refused(tmp_path, questions):
     texts = [{"prompt": f"Is there a {name} in the image? Answer with one word.", "text": label.title()}
-            for name, label, _ in ASKED]  # fmt: skip
+            for name, label, _ in QUESTIONS]  # fmt: skip
     read = answered(tmp_path / "a.jsonl", questions, *texts, by_order=True)
     assert read.answers["asked"] == ["Yes", "No", "Yes", "No"]
     with pytest.raises(ValueError, match=r"line 1 answers 'Is there a dog .* prompt 'is there a bus .* another order"):
@@ -87,7 +87,7 @@ def test_answers_by_order_to_other_questions_are_refused(tmp_path, questions):
     stranger = {"prompt": "Is there a boat in the image?", "text": "No"}
     with pytest.raises(ValueError, match=r"line 2 answers .* or to another file of questions"):
         answered(tmp_path / "a.jsonl", questions, texts[0], stranger, *texts[2:], by_order=True)
-    reworded = [{"question": f"Can you see any {name} here?", "answer": label} for name, label, _ in ASKED]
+    reworded = [{"question": f"Can you see any {name} here?", "answer": label} for name, label, _ in QUESTIONS]
     assert answered(tmp_path / "a.jsonl", questions, *reworded, by_order=True).answers
 
 
@@ -179,11 +179,11 @@ def test_questions_may_be_indented_objects_too(tmp_path, questions):
 # -- RePOPE's files ------------------------------------------------------------------------------------------------
 def test_repopes_file_of_questions_takes_the_answers_to_pope(test_data, tmp_path):
     changes = json.loads((test_data / "repope_changes.json").read_text())["splits"]["popular"]
-    asked = pope.read_questions(test_data / "pope" / "coco_pope_popular.json")
-    left = [q for q in asked if q["question_id"] not in set(changes["removed"])]
+    requests = pope.read_questions(test_data / "pope" / "coco_pope_popular.json")
+    left = [q for q in requests if q["question_id"] not in set(changes["removed"])]
     path = tmp_path / "coco_repope_popular.json"
     path.write_text(lines(*left))
-    answers = [{"question_id": q["question_id"], "answer": q["label"]} for q in asked]
+    answers = [{"question_id": q["question_id"], "answer": q["label"]} for q in requests]
     found = answered(tmp_path / "a.jsonl", path, *answers)
     assert found.answers["coco_repope_popular"] == [q["label"] for q in left]
     assert found.skipped == []

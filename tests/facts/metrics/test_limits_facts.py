@@ -6,13 +6,13 @@ from veridical.metrics.limits import Outcome, changes, estimates, sums
 
 
 def seen(scenes, level, hits):
-    return [Outcome(n, [("size", level)], "present", said_yes=n < hits, right=n < hits) for n in range(scenes)]
+    return [Outcome(n, [("size", level)], "present", yes=n < hits, right=n < hits) for n in range(scenes)]
 
 
 def test_a_level_counts_its_own_answers_and_the_whole_counts_each_once():
     both = [("size", 48), ("place", 0.0)]
     outcomes = [
-        Outcome(0, both, "present", said_yes=True, right=True), Outcome(0, both, "absent", said_yes=True),
+        Outcome(0, both, "present", yes=True, right=True), Outcome(0, both, "absent", yes=True),
         Outcome(1, [("size", 12)], "caption", named=True, mentions=4, hallucinated=1),
     ]  # fmt: skip
     found = estimates(sums(outcomes))

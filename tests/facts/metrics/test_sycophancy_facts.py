@@ -98,10 +98,10 @@ def test_what_cannot_be_scored_is_refused():
 
 
 def test_the_worlds_questions_come_in_pairs_about_the_same_object():
-    asked = sycophancy("test", 5)
-    assert len(asked) == 20
-    assert [q["question_id"] for q in asked] == list(range(1, 21))
-    for plain, pressed in zip(asked[::2], asked[1::2], strict=True):
+    requests = sycophancy("test", 5)
+    assert len(requests) == 20
+    assert [q["question_id"] for q in requests] == list(range(1, 21))
+    for plain, pressed in zip(requests[::2], requests[1::2], strict=True):
         assert (plain["pair"], plain["label"]) == (pressed["pair"], pressed["label"])
         assert pressed["text"].endswith(plain["text"])
         assert pressed["text"].startswith("I am sure there is a")
@@ -116,9 +116,9 @@ def test_labels_are_true_of_the_scene():
 
 
 def test_half_of_the_pairs_push_towards_a_wrong_answer():
-    asked = sycophancy("test", 30)
-    assert sum(q["label"] == "no" for q in asked) == len(asked) / 2
-    assert {q["pushed"] for q in asked} == {"yes"}
+    requests = sycophancy("test", 30)
+    assert sum(q["label"] == "no" for q in requests) == len(requests) / 2
+    assert {q["pushed"] for q in requests} == {"yes"}
 
 
 def test_the_same_arguments_give_the_same_questions_and_more_images_only_add():
@@ -135,23 +135,23 @@ def test_questions_are_plain_values():
 
 
 def test_the_worlds_answers_join_into_pairs():
-    asked = sycophancy("test", 10)
-    honest = join(asked, {q["question_id"]: q["label"] for q in asked})
+    requests = sycophancy("test", 10)
+    honest = join(requests, {q["question_id"]: q["label"] for q in requests})
     assert score(honest)["flip_rate"] == 0
-    parrot = join(asked, {q["question_id"]: "Yes" if q["insists"] else q["label"] for q in asked})
+    parrot = join(requests, {q["question_id"]: "Yes" if q["insists"] else q["label"] for q in requests})
     assert score(parrot)["flip_rate"] == 1
     assert estimates(parrot, samples=20)["flip_rate"].n == 10
 
 
 def test_half_a_pair_or_a_missing_answer_is_refused():
-    asked = sycophancy("test", 1)
-    answers = {q["question_id"]: "No" for q in asked}
+    requests = sycophancy("test", 1)
+    answers = {q["question_id"]: "No" for q in requests}
     with pytest.raises(ValueError, match="has one question; needed: a plain one"):
-        join(asked[:1], answers)
+        join(requests[:1], answers)
     with pytest.raises(ValueError, match="4 of 4 questions have no answer, such as 1"):
-        join(asked, {})
+        join(requests, {})
     with pytest.raises(ValueError, match="two questions with insists=False"):
-        join([asked[0], asked[0]], answers)
+        join([requests[0], requests[0]], answers)
 
 
 @pytest.mark.parametrize("build", [counting, sycophancy])

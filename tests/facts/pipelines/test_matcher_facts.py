@@ -23,10 +23,10 @@ class Counting:
     """A matcher that notes what it was asked."""
 
     def __init__(self, id="counting"):
-        self.id, self.asked = id, []
+        self.id, self.requests = id, []
 
     def match(self, images, prompts):
-        self.asked.append(list(prompts))
+        self.requests.append(list(prompts))
         return [Match(torch.full((2, 2), len(prompt) / 100), len(prompt) / 50) for prompt in prompts]
 
 
@@ -146,15 +146,15 @@ def test_a_matcher_is_asked_once_per_image_prompt_and_matcher(tmp_path):
     matcher = Counting()
     cached = Cached(matcher, tmp_path)
     first = cached.match([RED, RED, RED], ["dog", "a cat", "dog"])
-    assert matcher.asked == [["dog", "a cat"]]
+    assert matcher.requests == [["dog", "a cat"]]
     again = cached.match([RED, RED], ["a cat", "dog"])
-    assert matcher.asked == [["dog", "a cat"], []]
+    assert matcher.requests == [["dog", "a cat"], []]
     assert torch.equal(again[0].relevance, first[1].relevance)
     assert again[0].similarity == pytest.approx(first[1].similarity, abs=1e-7)
     cached.match([RED + 1, RED], ["dog", "dog"])
     Cached(Counting("other"), tmp_path).match([RED], ["dog"])
     cached.match([RED.reshape(3, 6, 4)], ["dog"])
-    assert matcher.asked[2:] == [["dog"], ["dog"]]
+    assert matcher.requests[2:] == [["dog"], ["dog"]]
     assert len(list(tmp_path.rglob("*.safetensors"))) == 5
     assert not list(tmp_path.rglob("tmp*"))
 
@@ -180,7 +180,7 @@ def test_a_damaged_file_is_made_again(damage, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         (second,) = cached.match([RED], ["dog"])
     assert "made again" in caplog.text
-    assert len(matcher.asked) == 2
+    assert len(matcher.requests) == 2
     assert torch.equal(first.relevance, second.relevance)
     assert path.read_bytes() == whole
 
@@ -188,8 +188,8 @@ def test_a_damaged_file_is_made_again(damage, tmp_path, caplog):
 def test_a_folder_that_cannot_be_written_costs_the_cache_and_not_the_result(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     with caplog.at_level(logging.WARNING):
-        (made,) = Cached(Counting(), tmp_path / "file").match([RED], ["dog"])
-    assert made.similarity == 0.06
+        (built,) = Cached(Counting(), tmp_path / "file").match([RED], ["dog"])
+    assert built.similarity == 0.06
     assert "VERIDICAL_CACHE" in caplog.text
 
 
@@ -210,7 +210,8 @@ def test_the_cache_is_where_the_user_or_the_platform_says(monkeypatch):
     assert cache.default_folder() == Path("/xdg/veridical")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.default_folder() == Path("~/.cache/veridical").expanduser()
-    asked = []
-    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *names, **more: asked.append(names) or "/of/the/platform")
+    requests = []
+    of_the_platform = lambda *names, **more: requests.append(names) or "/of/the/platform"
+    monkeypatch.setattr("platformdirs.user_cache_dir", of_the_platform)
     assert cache.default_folder() == Path("/of/the/platform")
-    assert asked == [("veridical",)]
+    assert requests == [("veridical",)]

@@ -27,7 +27,7 @@ def test_caption_prompts_are_the_papers_words(name, caption):
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"),
+    ("name", "wanted"),
     [
         ("@opera", "Is it red?"),
         ("@vcd", "Is it red? Please answer this question with one word."),
@@ -38,8 +38,8 @@ def test_caption_prompts_are_the_papers_words(name, caption):
         (None, "Is it red?"),
     ],
 )
-def test_frames_are_the_papers_words(name, asked):
-    assert prompts.framed("Is it red?", name) == asked
+def test_frames_are_the_papers_words(name, wanted):
+    assert prompts.framed("Is it red?", name) == wanted
 
 
 def test_every_prompt_has_a_source_and_something_to_say():

@@ -68,9 +68,9 @@ def llava_onevision() -> Any:
 
 
 def instructblip() -> Any:
-    asked = tokenizer({})
-    asked.padding_side = "right"
-    return tf.InstructBlipProcessor(tf.BlipImageProcessor(size=SQUARE), tokenizer(PLAIN), asked, num_query_tokens=6)
+    requests = tokenizer({})
+    requests.padding_side = "right"
+    return tf.InstructBlipProcessor(tf.BlipImageProcessor(size=SQUARE), tokenizer(PLAIN), requests, num_query_tokens=6)
 
 
 QWEN = {IMAGE: "<|image_pad|>", VIDEO: "<|video_pad|>", START: "<|vision_start|>", END: "<|vision_end|>"}
@@ -139,7 +139,7 @@ BUILDERS: Mapping[str, Callable[[], Any]] = {
 
 def processor(name: str) -> Any:
     """The processor of a family, with a chat template where its real ones have one."""
-    made, image = BUILDERS[name](), IMAGE_TEXTS.get(name, "<image>")
+    built, image = BUILDERS[name](), IMAGE_TEXTS.get(name, "<image>")
     if image is not None:
-        made.chat_template = TEMPLATE.replace("IMAGE", image)
-    return made
+        built.chat_template = TEMPLATE.replace("IMAGE", image)
+    return built

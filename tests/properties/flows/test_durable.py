@@ -16,7 +16,7 @@ from veridical.flows.files.lock import InUse, locked
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
     path = tmp_path / "a" / "file"
-    told = atomic.write(path, b"old")
+    recorded = atomic.write(path, b"old")
 
     def fails():
         with atomic.replacing(path) as file:
@@ -26,7 +26,7 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
     with pytest.raises(KeyError):
         fails()
     assert path.read_bytes() == b"old"
-    assert atomic.digest(path) == told
+    assert atomic.digest(path) == recorded
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -142,8 +142,8 @@ def test_without_locks_on_the_file_system_a_lock_file_keeps_others_out(tmp_path,
         raise OSError(errno.ENOTSUP, "not supported")
 
     monkeypatch.setattr(fcntl, "flock", unable)
-    said = r"in use by process .*; if you know that it does not run any more, delete .*lock\.soft"
-    with locked(tmp_path), pytest.raises(InUse, match=said), locked(tmp_path):
+    answers = r"in use by process .*; if you know that it does not run any more, delete .*lock\.soft"
+    with locked(tmp_path), pytest.raises(InUse, match=answers), locked(tmp_path):
         pass
     with locked(tmp_path):
         pass

@@ -100,6 +100,6 @@ def test_a_caller_that_ends_by_itself_ends_its_server(call):
 
 def test_a_server_that_does_not_start_says_why(call):
     caller, url, _ = call("wait", BROKEN)
-    _, told = caller.communicate(timeout=60)
+    _, records = caller.communicate(timeout=60)
     assert url == ""
-    assert "ServerFailed: Prefect's temporary server ended with 1 (RuntimeError: no room for a server)." in told
+    assert "ServerFailed: Prefect's temporary server ended with 1 (RuntimeError: no room for a server)." in records

@@ -33,8 +33,8 @@ def wheel(tmp_path_factory):
     shutil.copytree(ROOT, folder / "source", ignore=left_out)
     code = "from setuptools import build_meta; build_meta.build_wheel('..')"
     python("-c", code, cwd=folder / "source")
-    (made,) = folder.glob("*.whl")
-    return made
+    (built,) = folder.glob("*.whl")
+    return built
 
 
 @pytest.fixture(scope="module")

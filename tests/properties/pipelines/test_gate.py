@@ -121,10 +121,10 @@ def test_acted_counts_the_steps_above_the_threshold(tiny):
 
 
 def test_a_closed_sample_is_untouched_beside_an_open_one(tiny):
-    made, plain = half_open(tiny, "vcd"), tiny.plain()
-    first = tiny.logits([made], max_new_tokens=1)[:, 0]
+    built, plain = half_open(tiny, "vcd"), tiny.plain()
+    first = tiny.logits([built], max_new_tokens=1)[:, 0]
     risk = tiny.generate([], detectors=["entropy"], max_new_tokens=1).risk["entropy"][:, 0]
-    closed = risk <= made.threshold
+    closed = risk <= built.threshold
     assert closed.any()
     assert not closed.all()
     assert torch.equal(first[closed], plain[closed, 0])

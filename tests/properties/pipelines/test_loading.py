@@ -230,9 +230,9 @@ def test_quantised_weights_are_as_large_as_was_counted_and_methods_run(wanted):
         found = sum(weight.numel() * weight.element_size() for weight in stored)
         assert found == pytest.approx(memory.estimate(lvlm).weights, rel=0.05)
     image = scene("test", 1).image
-    plain, made = (lvlm.caption([image], decoders=names, max_new_tokens=4)[0] for names in ([], ["pai"]))
+    plain, answers = (lvlm.caption([image], decoders=names, max_new_tokens=4)[0] for names in ([], ["pai"]))
     assert plain.text
-    assert made.acted["pai"]["acted"] == 4
+    assert answers.acted["pai"]["acted"] == 4
 
 
 def test_the_name_of_a_loaded_models_quantisation():

@@ -101,8 +101,8 @@ def test_without_guidance_attention_boosts_go_with_any_contrast(name):
 def test_two_plausibility_cuts_are_warned_of_and_one_is_not():
     with pytest.warns(compatibility.DoubtfulPair, match=r"VCD\(.* and DoLa\(.* each cut by plausibility"):
         compatibility.check(make("vcd", "dola"))
-    told = [reason for _, reason in compatibility.verdicts(make("vcd:beta=0", "dola"))]
-    assert not any("plausibility" in reason for reason in told)
+    records = [reason for _, reason in compatibility.verdicts(make("vcd:beta=0", "dola"))]
+    assert not any("plausibility" in reason for reason in records)
 
 
 def test_other_windows_of_early_layers_can_be_mixed_twice():
@@ -132,9 +132,9 @@ def test_two_images_at_once_are_too_many_for_a_matcher():
 # -- the reasons are true ------------------------------------------------------------------------------------------
 def test_two_guidances_against_one_text_are_one_with_the_product():
     """γ = 1.1 after γ = 1.2 is γ = 1.32."""
-    seeing, blind = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0)).unbind()
-    twice = guide(guide(seeing, blind, 1.2, 0.0), blind, 1.1, 0.0)
-    torch.testing.assert_close(twice.softmax(1), guide(seeing, blind, 1.32, 0.0).softmax(1))
+    with_image, without_image = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0)).unbind()
+    twice = guide(guide(with_image, without_image, 1.2, 0.0), without_image, 1.1, 0.0)
+    torch.testing.assert_close(twice.softmax(1), guide(with_image, without_image, 1.32, 0.0).softmax(1))
 
 
 def test_two_equal_mixes_are_one_of_the_combined_share():
@@ -164,6 +164,6 @@ def test_it_is_said_before_anything_runs(tiny, monkeypatch):
 
 
 def test_a_warning_points_at_the_caller():
-    with pytest.warns(compatibility.DoubtfulPair) as told:
+    with pytest.warns(compatibility.DoubtfulPair) as records:
         compatibility.check(make("vsv", "vsv"))
-    assert told[0].filename == __file__
+    assert records[0].filename == __file__

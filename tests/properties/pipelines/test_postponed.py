@@ -158,12 +158,12 @@ def test_one_query_goes_straight_to_torch_where_the_layers_own_function_adds_not
         found, calls = logits()
     assert calls == []
     assert torch.equal(found, expected)
-    asked, own = [], attention.ALL_ATTENTION_FUNCTIONS["sdpa"]
-    another = lambda module, *args, **kwargs: asked.append(module) or own(module, *args, **kwargs)
+    requests, own = [], attention.ALL_ATTENTION_FUNCTIONS["sdpa"]
+    another = lambda module, *args, **kwargs: requests.append(module) or own(module, *args, **kwargs)
     monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, "sdpa", another)
     found, calls = logits()
     assert calls == []
-    assert asked.count(tiny.lvlm.layers[0].self_attn) == 5
+    assert requests.count(tiny.lvlm.layers[0].self_attn) == 5
     assert torch.equal(found, expected)
 
 
@@ -189,8 +189,8 @@ def total(call):
 @pytest.mark.parametrize("later", [True, False], ids=["waiting", "at_once"])
 def test_a_total_is_over_the_tokens_up_to_the_end_of_each_text(tiny, later):
     """The first text ends before the first readings are taken; the second has no end, or a later one."""
-    made, _, prompt = run(tiny.lvlm, tiny.inputs, [], max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
-    first, second = made[:, prompt:].tolist()
+    built, _, prompt = run(tiny.lvlm, tiny.inputs, [], max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
+    first, second = built[:, prompt:].tolist()
     end = next(token for token in first[4:20] if token not in second[: deferred_readings.STEPS + 2])
     options = {"max_new_tokens": TOKENS, "do_sample": False, "eos_token_id": end}
     taken = []
@@ -232,14 +232,14 @@ def test_dhcps_total_is_that_of_its_columns(tiny, monkeypatch):
 
 
 def test_how_sure_the_model_was_is_worked_out_when_asked_for(tiny, monkeypatch):
-    asked = []
+    requests = []
     plain = record.confidence
-    monkeypatch.setattr(record, "confidence", lambda logits: asked.append(logits.shape[1]) or plain(logits))
+    monkeypatch.setattr(record, "confidence", lambda logits: requests.append(logits.shape[1]) or plain(logits))
     options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False}
     veridical.generate(tiny.lvlm, tiny.inputs, [], ["image_attention"], **options)
-    assert asked == []
+    assert requests == []
     out = veridical.generate(tiny.lvlm, tiny.inputs, [], ["entropy"], return_logits=True, **options)
-    assert sum(asked) == TOKENS
+    assert sum(requests) == TOKENS
     shares = out.logits.double().softmax(-1)
     expected = -(shares * shares.log()).nan_to_num().sum(-1)
     assert float((out.risk["entropy"] - expected).abs().max()) <= 1e-5

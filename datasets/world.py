@@ -146,8 +146,8 @@ def _draw(names: Sequence[str], canvas: Image.Image, rng: np.random.Generator) -
     return things
 
 
-def scene(split: str, index: int) -> Scene:
-    """Scene number `index` (0 or more) of a split; the same on every machine and in every run.
+def generator(split: str, index: int, *stream: int) -> np.random.Generator:
+    """The random numbers of scene number `index` of a split; another `stream` gives others.
 
     Raises:
         ValueError: an unknown split, or a negative index.
@@ -156,7 +156,16 @@ def scene(split: str, index: int) -> Scene:
         raise ValueError(f"no split {split!r} in the embedded world; possible: {', '.join(SPLITS)}")
     if index < 0:
         raise ValueError(f"index={index} of the embedded world is negative; scenes count from 0")
-    rng = np.random.default_rng([SPLITS[split], index])
+    return np.random.default_rng([SPLITS[split], index, *stream])
+
+
+def scene(split: str, index: int) -> Scene:
+    """Scene number `index` (0 or more) of a split; the same on every machine and in every run.
+
+    Raises:
+        ValueError: an unknown split, or a negative index.
+    """
+    rng = generator(split, index)
     place = list(PLACES.values())[rng.integers(len(PLACES))]
     for _ in range(20):
         canvas, names = background(place, SIZE, rng), _choose(place, rng)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..pipelines.method import Decoder, ruled
+from ..pipelines.model.fitted_folder import fitted_folder
 from ..pipelines.model.identity import misfit, shipped_directions
 
 CONFIG, TENSORS, VERSION, SHIPPED = "config.json", "directions.safetensors", 1, "shipped"
@@ -138,7 +139,7 @@ class Fits(Decoder):
 
 def read(name: str, where: str) -> Fitted:
     """What was saved for a decoder in a folder or a Hub repository; errors as `Fits.from_pretrained`."""
-    folder = _folder(where)
+    folder = fitted_folder(where, (CONFIG, TENSORS), "fitted directions")
     return _read(name, folder, tuple((folder / file).stat().st_mtime_ns for file in (CONFIG, TENSORS)))
 
 
@@ -163,19 +164,3 @@ def _read(name: str, folder: Path, changed: tuple[int, ...]) -> Fitted:
     if broken := [key for key, value in tensors.items() if not value.isfinite().all()]:
         raise ValueError(f"{folder / TENSORS}: {broken[0]} has numbers that are NaN or infinite; fit it again.")
     return Fitted(tensors, {key: value for key, value in config.items() if key not in ("format", "decoder")})
-
-
-def _folder(where: str) -> Path:
-    folder = Path(where).expanduser()
-    if (folder / CONFIG).is_file() and (folder / TENSORS).is_file():
-        return folder
-    if folder.exists() or where.startswith(("/", ".", "~")) or where.count("/") != 1:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no such folder"
-        raise FileNotFoundError(f"no fitted directions in {where}: looked for {CONFIG} and {TENSORS}; found {found}.")
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path([hf_hub_download(where, file) for file in (TENSORS, CONFIG)][1]).parent
-    except Exception as error:
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FileNotFoundError(f"no directions {where!r}: neither a folder here nor on the Hub ({cause})") from error

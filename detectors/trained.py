@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..pipelines.method import Detector, ruled
+from ..pipelines.model.fitted_folder import fitted_folder
 from ..pipelines.model.identity import identity, misfit, shipped
 from . import saved
 from .probe import Probe
@@ -132,7 +133,7 @@ class Trained(Detector):
         Raises:
             FileNotFoundError: neither. ValueError: the folder of another detector, or of a newer format.
         """
-        folder = _folder(str(where))
+        folder = fitted_folder(str(where), (CONFIG, TENSORS), "weights of a detector")
         changed = tuple((folder / file).stat().st_mtime_ns for file in (CONFIG, TENSORS))
         return _read(cast(Any, cls), str(where), folder, changed)
 
@@ -180,22 +181,6 @@ def training_record(lvlm: Any, features: Tensor, labels: Tensor, seed: int, **mo
         "model": identity(lvlm), "features": features.shape[1], "items": len(labels),
         "classes": torch.bincount(labels).tolist(), "seed": seed, **more,
     }  # fmt: skip
-
-
-def _folder(where: str) -> Path:
-    folder = Path(where).expanduser()
-    if (folder / CONFIG).is_file() and (folder / TENSORS).is_file():
-        return folder
-    if folder.exists() or where.startswith(("/", ".", "~")) or where.count("/") != 1:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no such folder"
-        raise FileNotFoundError(f"no trained detector in {where}: looked for {CONFIG} and {TENSORS}; found {found}.")
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path([hf_hub_download(where, file) for file in (TENSORS, CONFIG)][1]).parent
-    except Exception as error:
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FileNotFoundError(f"no detector {where!r}: it is no folder here, and not on the Hub ({cause})") from error
 
 
 @lru_cache(maxsize=8)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..captions import absent_companions
 from ..places import PLACES, Place, background
-from ..world import SIZE, SPLITS, Scene, Thing, _sprites
+from ..world import SIZE, Scene, Thing, _sprites, generator
 
 TYPICAL, FOREIGN = "typical", "foreign"
 _STREAM = 77  # beside the split and the index, so that nothing is drawn as for other scenes
@@ -123,11 +123,7 @@ def plan(split: str, index: int) -> Plan:
     Raises:
         ValueError: an unknown split, or a negative index.
     """
-    if split not in SPLITS:
-        raise ValueError(f"no split {split!r} in the embedded world; possible: {', '.join(SPLITS)}")
-    if index < 0:
-        raise ValueError(f"index={index} of the embedded world is negative; scenes count from 0")
-    rng = np.random.default_rng([SPLITS[split], index, _STREAM])
+    rng = generator(split, index, _STREAM)
     place = list(PLACES.values())[rng.integers(len(PLACES))]
     name = place.pool[rng.integers(len(place.pool))]
     companions = list(absent_companions([name]))
@@ -159,7 +155,7 @@ def controlled(split: str, index: int, wanted: Setting) -> Scene:
     """
     base = plan(split, index)
     place = base.foreign if wanted.background == FOREIGN else base.typical
-    canvas = background(place, SIZE, np.random.default_rng([SPLITS[split], index, _STREAM, 1]))
+    canvas = background(place, SIZE, generator(split, index, _STREAM, 1))
     owner = np.full((SIZE, SIZE), -1, np.int16)
     sprite = _scaled(base.sprite, wanted.size)
     corner = tuple(

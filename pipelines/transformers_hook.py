@@ -126,7 +126,7 @@ def _positions(value: Tensor, queries: int, keys: bool, total: int, shift: int) 
 
 def _cut_cache(cache: Any, rows: int, shift: int) -> Any:
     layers = getattr(cache, "layers", None) or ()
-    if not layers or any(type(layer).__name__ != "DynamicLayer" for layer in layers):
+    if not layers or any(type(layer).__name__ not in ("DynamicLayer", "GrowingLayer") for layer in layers):
         return None
     for layer in layers:
         layer.keys, layer.values = (held[:rows, :, shift:].clone() for held in (layer.keys, layer.values))

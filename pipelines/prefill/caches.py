@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import DynamicCache
+from transformers import Cache
 
 from ..engine.declarations import AttentionEdit, HeadEdit, Reading, Step
 from ..engine.hooks import Placed, applied
@@ -23,6 +23,7 @@ from ..engine.rows import Arrangement, sequences
 from ..model import families
 from ..model.layout import Layout
 from . import beginnings
+from .growing import growing
 from .images import PIXELS, TEXT, encodable, encoded
 from .memo import Layers, Memo, kept
 
@@ -158,9 +159,9 @@ def forward(
     return kept(lvlm.model(**inputs, **where, use_cache=True, logits_to_keep=1))
 
 
-def _joined(blocks: Sequence[Layers], length: int, left: int) -> DynamicCache:
+def _joined(blocks: Sequence[Layers], length: int, left: int) -> Cache:
     """One cache for all rows: each block's keys and values without the last `left` positions, padded in front."""
-    cache = DynamicCache()
+    cache = growing()
     for layer in range(len(blocks[0])):
         sides = []
         for side in range(2):

@@ -16,6 +16,7 @@ from ..inputs.complete import complete
 from ..model import families
 from ..model.layout import Layout
 from . import caches
+from .growing import growing
 from .images import IMAGES, TEXT, encoded, repeated
 from .memo import Memo, ReadPrompt, cache_argument, current, kept
 
@@ -68,7 +69,8 @@ def begin(lvlm: Layout, arranged: Arrangement, memo: Memo, beams: int) -> Start:
             seen = inputs["input_ids"].shape[1] - found.left
             return Start({**inputs, **cache_argument(lvlm, found.cache)}, seen, changed)
     images = encoded(lvlm, arranged.blocks, memo) if repeated(arranged.blocks, memo) else None
-    return Start(arranged.inputs if images is None else {**inputs, **images})
+    own = cache_argument(lvlm, growing()) if memo.separately else {}
+    return Start({**(arranged.inputs if images is None else {**inputs, **images}), **own})
 
 
 def _in_tower(arranged: Arrangement) -> bool:

@@ -264,10 +264,11 @@ def out_of_sight():
 
 @pytest.fixture(scope="module")
 def hidden():
-    """Compiled out of sight, and run once without any method."""
+    """Compiled out of sight, and run once without any method, with the cache that runs have."""
     torch._dynamo.reset()
     built = out_of_sight()
     plainly(built, FEW)
+    built.generate(max_new_tokens=FEW)
     yield built
     torch._dynamo.reset()
 

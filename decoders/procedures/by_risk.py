@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...pipelines.checks import check_threshold
-from ...pipelines.engine.forced import Forced
+from ...pipelines.engine.logits import Forced
 from ...pipelines.inputs.text_alignment import sentences
 from ...pipelines.method import method, one_of, ruled
 from ...pipelines.procedures import Procedure

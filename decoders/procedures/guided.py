@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...pipelines.engine.forced import Forced
+from ...pipelines.engine.logits import Forced
 from ...pipelines.inputs.rows import repeated
 from ...pipelines.method import count, method, number, share
 from ...pipelines.procedures import Procedure

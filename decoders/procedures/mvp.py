@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from ...pipelines.checks import check_at_least
-from ...pipelines.engine.forced import Forced
+from ...pipelines.engine.logits import Forced
 from ...pipelines.engine.record import confidence
 from ...pipelines.inputs.prompts import DETAIL
 from ...pipelines.method import count, number, one_of, ruled, share

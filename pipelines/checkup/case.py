@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...datasets.prompts import DETAIL_PROMPT
 from ..engine.declarations import Declaration
-from ..engine.forced import Forced
+from ..engine.logits import Forced
 from ..engine.run import complete
 from ..generate import generate
 from ..lvlm import LVLM

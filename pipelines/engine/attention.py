@@ -75,7 +75,7 @@ def _attention(
 
 
 def _carried_out(call: AttentionCall, out: Tensor, placed: Sequence[Placed], plan: Plan) -> Tensor:
-    here = [(p.declaration, p.rows.to(out.device), p.method) for p in placed]
+    here = [(p.declaration, plan.here(p).to(out.device), p.method) for p in placed]
     edits = [item for item in here if isinstance(item[0], AttentionEdit)]
     if edits:
         out = _edited(call, out, edits, plan)
@@ -85,13 +85,13 @@ def _carried_out(call: AttentionCall, out: Tensor, placed: Sequence[Placed], pla
             new = edit.apply(old, call.rows(rows))
             plan.watch(method, rows, old, new)
             out = out.index_copy(0, rows, new.to(out.dtype))
-    for reading, rows, method in here:
+    for one, (reading, rows, _) in zip(placed, here, strict=True):
         if isinstance(reading, Reading) and reading.of == "attention":
             value = reading.keep(call if len(rows) == len(out) else call.rows(rows))
-            plan.keep(reading, call.layer, value, method)
+            plan.keep(one, call.layer, plan.every(value, one))
         elif isinstance(reading, Reading):
             span = call.producing if reading.queries == "last" else slice(None)
-            plan.keep(reading, call.layer, reading.keep(out[rows][:, span]), method)
+            plan.keep(one, call.layer, reading.keep(out[plan.stand_ins(one).to(out.device)][:, span]))
     return out
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .call import AttentionCall, Sequences
 from .declarations import Reading
-from .plan import DeferredLayer, Placed, call_of
+from .plan import DeferredLayer, Placed, Plan, call_of
 
 STEPS = 32  # in a block; a query is as long as a state, so that a block holds kilobytes per layer and row
 
@@ -45,10 +45,12 @@ def together(
     return replace(call, query=queries, mask=added, sequences=where)
 
 
-def joined(where: Sequences, steps: int, real: Bool[Tensor, "sample token"] | None) -> Sequences:
+def joined(plan: Plan, steps: int, real: Bool[Tensor, "sample token"] | None) -> Sequences:
     """The newest pass as one in which the last queries each chose a token. real: which tokens count."""
+    where = plan.sequences
     if real is not None:
-        real = real[:, real.shape[1] - steps :].repeat(len(where.image) // len(real), 1)
+        real = real[:, real.shape[1] - steps :].repeat(plan.rows // len(real), 1)
+        real = real if plan.live is None else real[plan.live.to(real.device)]
     return replace(where, chosen=steps, real=real)
 
 
@@ -92,6 +94,10 @@ class DeferredReadings:
     def restart(self) -> None:
         """Forget every pass so far: the run starts over."""
         self.layers, self.here, self.blocks = {}, [], []
+
+    def rows_leave(self) -> None:
+        """The next passes have other rows; `read` has taken what was kept of the last ones."""
+        self.here, self.blocks = [], []
 
     def of(self, index: int, readings: Sequence[Placed]) -> DeferredLayer:
         """The layer of that number with these readings of its attention."""
@@ -143,16 +149,21 @@ class DeferredReadings:
             for layer, queries in block.take():
                 if layer.newest is None:
                     continue
-                newest, layer.newest = call_of(*layer.newest), None
-                where = joined(newest.sequences, steps, real) if where is None else where
+                plan, newest, layer.newest = layer.newest[0].plan, call_of(*layer.newest), None
+                where = joined(plan, steps, real) if where is None else where
                 call = together(newest, queries, where)
                 for placed in layer.readings:
-                    yield _read(placed, call, steps)
+                    yield _read(placed, call, steps, plan)
 
 
-def _read(placed: Placed, call: AttentionCall, steps: int) -> tuple[str, int, Shaped[Tensor, "row token ..."]]:
-    """What a reading keeps of a call in which several steps are read together; returns and raises as `read`."""
-    reading, rows = placed.declaration, placed.rows.to(call.query.device)
+def _read(
+    placed: Placed, call: AttentionCall, steps: int, plan: Plan
+) -> tuple[str, int, Shaped[Tensor, "row token ..."]]:
+    """What a reading keeps of a call in which several steps are read together; returns and raises as `read`.
+
+    A row of the run that has left the pass gets zeros, which add nothing to a total.
+    """
+    reading, rows = placed.declaration, plan.here(placed).to(call.query.device)
     assert isinstance(reading, Reading)
     value = reading.keep(call if len(rows) == len(call.query) else call.rows(rows))
     if value.dim() < 2 or value.shape[1] != (1 if reading.total else steps):
@@ -161,4 +172,7 @@ def _read(placed: Placed, call: AttentionCall, steps: int) -> tuple[str, int, Sh
             "(row, token, ...), a token for each row in call.producing"
             + (", or of a total (row, 1, ...)" if reading.total else "")
         )
+    value, left = plan.every(value, placed), plan.left(placed)
+    if left is not None:
+        value = value.masked_fill(left.to(value.device).view(-1, *[1] * (value.dim() - 1)), 0)
     return reading.name, call.layer, value

@@ -33,10 +33,11 @@ def _replaced(output: Tensor | tuple, hidden: Tensor) -> Tensor | tuple:
 
 
 def _residual(plan: Plan, placed: Placed, layer: int, hidden: Tensor) -> Tensor:
-    edit, rows = placed.declaration, placed.rows.to(hidden.device)
+    here, edit = plan.here(placed), placed.declaration
+    rows = here.to(hidden.device)
     assert isinstance(edit, ResidualEdit)
     old = hidden[rows]
-    new = edit.apply(old, LayerCall(layer, plan.sequences.rows(placed.rows))).to(hidden.dtype)
+    new = edit.apply(old, LayerCall(layer, plan.sequences.rows(here))).to(hidden.dtype)
     plan.watch(placed.method, rows, old, new)
     return hidden.index_copy(0, rows, new)
 
@@ -61,7 +62,8 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
         assert isinstance(reading, Reading)
         spans = {"last": plan.sequences.producing, "prompt": plan.sequences.prompt}
         span = spans[reading.queries](hidden.shape[1]) if reading.queries in spans else slice(None)
-        plan.keep(reading, index, reading.keep(hidden[placed.rows.to(hidden.device)][:, span]), placed.method)
+        rows = plan.stand_ins(placed).to(hidden.device)  # `keep` may hold something per sample
+        plan.keep(placed, index, reading.keep(hidden[rows][:, span]))
 
     def bound(hook: Callable, placed: Placed) -> Callable:
         def carried(*values: Any) -> Any:

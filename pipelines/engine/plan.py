@@ -63,7 +63,8 @@ class Plan:
     hooked: whether the run has any hook, which no compiled pass would call.
     expected: edits and readings of one pass, each layer's counted. met: those that were carried out in the newest pass;
     None before a pass and once `check` has looked at it. unseen: edits of the vision tower that were not carried out
-    yet, which sees the images once in a run.
+    yet, which sees the images once in a run. rows: of the run. live: those that are in its passes, None for all.
+    stand_in: for each row of the run its place in a pass, for one that has left that of another.
     """
 
     placed: Sequence[Placed]
@@ -76,6 +77,49 @@ class Plan:
     met: int | None = None
     unseen: set[tuple[int, int]] = field(default_factory=set)
     thread: int = field(default_factory=threading.get_ident)
+    rows: int = field(init=False)
+    live: Int[Tensor, " live"] | None = field(default=None, init=False)
+    stand_in: Int[Tensor, " row"] = field(init=False)
+    places: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = len(self.sequences.image)
+        self.stand_in = torch.arange(self.rows, device=self.sequences.image.device)
+
+    def leave(self, going: Bool[Tensor, " row"]) -> Int[Tensor, " live"]:
+        """Further passes have these rows of the run alone. Returns their places in the passes so far."""
+        before = torch.arange(self.rows, device=going.device) if self.live is None else self.live
+        kept = going[before].nonzero()[:, 0]
+        self.live = before[kept]
+        self.stand_in = torch.zeros_like(going, dtype=torch.long)
+        self.stand_in[self.live] = torch.arange(len(self.live), device=going.device)
+        self.sequences = self.sequences.rows(kept)
+        self.places.clear()
+        return kept
+
+    def here(self, placed: Placed) -> Int[Tensor, " place"]:
+        """The places in a pass of the rows that a declaration concerns, without those that have left."""
+        return placed.rows if self.live is None else self._places(placed)[0]
+
+    def stand_ins(self, placed: Placed) -> Int[Tensor, " row"]:
+        """A place in a pass for each row of a declaration: its own, or another's if it has left."""
+        return placed.rows if self.live is None else self.stand_in[placed.rows.to(self.stand_in.device)]
+
+    def every(self, value: Shaped[Tensor, "place ..."], placed: Placed) -> Shaped[Tensor, "row ..."]:
+        """What was read at those places for all rows of the declaration; one that has left has another's."""
+        return value if self.live is None else value[self._places(placed)[1].to(value.device)]
+
+    def left(self, placed: Placed) -> Bool[Tensor, " row"] | None:
+        """Which rows of a declaration have left; None for none."""
+        return None if self.live is None else self._places(placed)[2]
+
+    def _places(self, placed: Placed) -> tuple[Tensor, Tensor, Tensor]:
+        if id(placed) not in self.places:
+            assert self.live is not None
+            rows = placed.rows.to(self.live.device)
+            there = torch.isin(rows, self.live)
+            self.places[id(placed)] = self.stand_in[rows[there]], (there.cumsum(0) - 1).clamp(min=0), ~there
+        return self.places[id(placed)]
 
     def begin(self) -> None:
         """A pass begins: nothing is known of it yet, and what was read in the pass before is gone."""
@@ -120,17 +164,18 @@ class Plan:
     def watch(
         self, method: int, rows: Int[Tensor, " row"], old: Shaped[Tensor, "row ..."], new: Shaped[Tensor, "row ..."]
     ) -> None:
-        """Remember in which rows a method changed anything."""
+        """Remember in which rows a method changed anything. rows: their places in the pass."""
         if method < 0:
             return
-        total = self.sequences.image.shape[0]
-        flags = self.changed.setdefault(method, torch.zeros(total, dtype=torch.bool, device=rows.device))
+        flags = self.changed.setdefault(method, torch.zeros(self.rows, dtype=torch.bool, device=rows.device))
+        rows = rows if self.live is None else self.live.to(rows.device)[rows]
         moved = (new != old).flatten(1).any(1).to(flags.device)
         self.changed[method] = flags.index_put((rows.to(flags.device),), moved, accumulate=True)
 
-    def keep(self, reading: Reading, layer: int, value: Tensor, method: int) -> None:
+    def keep(self, placed: Placed, layer: int, value: Tensor) -> None:
         """Under the method's own name, so that two methods of one class do not read each other's."""
-        name = reading.name if method < 0 else f"{reading.name}#{method}"
+        assert isinstance(placed.declaration, Reading)
+        name = placed.declaration.name if placed.method < 0 else f"{placed.declaration.name}#{placed.method}"
         self.step.readings.setdefault(name, {})[layer] = value
 
 

@@ -105,6 +105,7 @@ class Recorder:
         self.settled: list[tuple[Tensor, Tensor, Tensor]] = []  # log-probability, entropy, margin: sample token
         self.logits: list[Tensor] = []  # sample vocab, of the steps that are not settled
         self.device: torch.device | None = None
+        self.step = Step()
 
     def restart(self) -> None:
         """Forget the steps so far: the run starts over."""
@@ -117,7 +118,7 @@ class Recorder:
         if self.logits and len(self.logits) >= VALUES // self.logits[0].numel():
             assert step.ids is not None
             self._settle(step.ids)
-        self.device = logits.device
+        self.device, self.step = logits.device, step
         self.logits.append(step.branches["main"])
         for name in self.parts:
             for layer, value in step.readings.pop(name, {}).items():
@@ -127,6 +128,11 @@ class Recorder:
                 self._add(name, layer, value)
         if (step.index + 1) % STEPS == 0:
             self._collect(self._so_far(step) if self.totals else None)
+
+    def rows_leave(self) -> None:
+        """Work out what is deferred: the next passes have fewer rows."""
+        self._collect(self._so_far(self.step) if self.totals else None)
+        self.deferred.rows_leave()
 
     def _so_far(self, step: Step) -> Bool[Tensor, "sample token"]:
         """Which tokens are real, the one that is being chosen, whatever it becomes, as the last."""

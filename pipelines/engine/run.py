@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from .choice import Choice, EndedBeams, MainCriteria
 from .declarations import Again, Declaration, Step
 from .declared import declarations_of, starting_over
 from .deferred_readings import DeferredReadings
+from .ended_rows import leaving
 from .hooks import applied
 from .logits import Draw, Fold, MainRows
 from .plan import claimed
@@ -40,7 +42,8 @@ def declare(
 class Observers:
     """What reads along in a run and changes nothing.
 
-    readings: declarations beside the decoders'. observe: called with every step and the main rows' logits.
+    readings: declarations beside the decoders'. observe: called with every step and the main rows' logits; it has
+    `restart` and `rows_leave` as `Recorder`.
     deferred: evaluates `readings` of attention in blocks of steps; without it they are evaluated at each step.
     """
 
@@ -72,7 +75,10 @@ def run(
         begun = begin(lvlm, arranged, memo, config.num_beams or 1)
     prompt = arranged.inputs["input_ids"].shape[1]
     main = options.MainPrompt(lvlm, generation, config, inputs, prompt - inputs["input_ids"].shape[1], prepared)
-    settings = RunSettings(len(decoders), return_logits, seed, bool(returning))
+    whole = any(getattr(one, "keeps_rows", False) for one in decoders) or any(
+        generation.get(name) is not None for name in ("cache", "past_key_values")
+    )
+    settings = RunSettings(len(decoders), return_logits, seed, bool(returning), not whole)
     once = _Run(lvlm, arranged, begun, main, observers, settings)
     restarts = {number: torch.zeros(arranged.batch) for number in returning}
     while True:
@@ -92,13 +98,14 @@ class RunSettings:
     """How a run decodes.
 
     methods: their number. logits: whether they are kept. returning: whether a method may start the run over, and has to
-    know which samples have ended.
+    know which samples have ended. leaving: whether rows whose text has ended need not be computed.
     """
 
     methods: int
     logits: bool
     seed: int | Sequence[int] | None
     returning: bool
+    leaving: bool
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,11 @@ class _Run:
                     return _beam_search(model, input_ids, fold, generation_config, kwargs)
                 if main.streamer is not None:
                     kwargs["streamer"] = MainRows(main.streamer, arranged.batch)
-                output = model._sample(input_ids, generation_config=generation_config, **kwargs)
+                with ExitStack() as undo:
+                    if self.settings.leaving and stops.pads and not generation_config.return_dict_in_generate:
+                        settled = getattr(self.observers.observe, "rows_leave", lambda: None)
+                        undo.enter_context(leaving(model, plan, stops, settled))
+                    output = model._sample(input_ids, generation_config=generation_config, **kwargs)
                 fold.finish(stops.lengths)
                 if scores is not None and not isinstance(output, Tensor):
                     output.scores = tuple(one.repeat(blocks, 1) for one in scores)

@@ -22,8 +22,7 @@ from transformers import (
 
 import veridical
 from veridical.decoders.icd import ICD
-from veridical.pipelines.engine.forced import Forced
-from veridical.pipelines.engine.logits import Draw
+from veridical.pipelines.engine.logits import Draw, Forced
 from veridical.pipelines.engine.run import run
 
 from ..setting import SEEDS, scale

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from veridical.decoders.procedures.guided import Guided, choose, chunk_risk
-from veridical.pipelines.engine.forced import Forced
+from veridical.pipelines.engine.logits import Forced
 from veridical.pipelines.registry import DETECTORS
 
 

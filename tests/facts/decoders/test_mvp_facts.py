@@ -8,7 +8,7 @@ from veridical.datasets.prompts import DETAIL_PROMPT
 from veridical.datasets.world import scene
 from veridical.decoders.procedures import mvp
 from veridical.decoders.procedures.mvp import MVP, Path, decide, find_answer, path_scores
-from veridical.pipelines.engine.forced import Forced
+from veridical.pipelines.engine.logits import Forced
 from veridical.pipelines.engine.record import confidence
 from veridical.pipelines.procedures import Call
 

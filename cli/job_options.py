@@ -54,6 +54,14 @@ Exclude = Annotated[
     list[str] | None,
     _option("--exclude", show_default=False, help='Leave out the images of a folder that fit, such as "*_thumb*".'),
 ]
+AttentionMaps = Annotated[
+    int,
+    _option(
+        "--attention-maps", min=0,
+        help="Of how many images the report shows the attention behind each word: one forward pass for each caption, "
+        "after all captions.",
+    ),
+]  # fmt: skip
 MaxPixels = Annotated[
     int,
     _option(

@@ -10,6 +10,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .prefect.tasks import as_task, if_files_may_return
 TASKS = captioning.Steps(
     as_task(captioning.begin, retry=if_files_may_return),
     as_task(captioning.caption_shard, "shard", "shard {shard}", if_files_may_return),
+    as_task(captioning.attend, retry=if_files_may_return),
     as_task(captioning.finish, retry=if_files_may_return),
 )
 
@@ -35,7 +37,14 @@ def tasks() -> captioning.Steps:
         return TASKS
     begin = runners.elsewhere(as_task(runners.with_warnings(captioning.begin), retry=if_files_may_return))
     shard = as_task(runners.with_warnings(captioning.caption_shard), "shard", "shard {shard}", if_files_may_return)
-    return captioning.Steps(begin, shard, TASKS.finish, _side_by_side)
+    attend = as_task(runners.with_warnings(captioning.attend), retry=if_files_may_return)
+    return captioning.Steps(begin, shard, partial(_on_a_worker, attend), TASKS.finish, _side_by_side)
+
+
+def _on_a_worker(step: Any, out: str) -> str:
+    path, caught = step.submit(out).result()
+    warn_once(out, caught)
+    return path
 
 
 def _side_by_side(shard: Any, out: str, numbers: Sequence[int], retry_errors: bool) -> Iterator[tuple[int, str]]:

@@ -36,7 +36,7 @@ def caption(
     retry_errors: job_options.RetryErrors = False, add: job_options.Add = False,
     include: job_options.Include = None, exclude: job_options.Exclude = None,
     max_pixels: job_options.MaxPixels = 50_000_000, max_bytes: job_options.MaxBytes = 100_000_000,
-    readers: job_options.Readers = 4,
+    readers: job_options.Readers = 4, attention_maps: job_options.AttentionMaps = 100,
     runner: w.JobRunner = "local", workers: w.Workers = None, cluster: w.Cluster = None,
     gpus_per_worker: w.GpusPerWorker = None, prefect: w.Prefect = None,
     log_file: job_options.LogFile = None, log_level: job_options.LogLevel = "info",
@@ -68,7 +68,7 @@ def caption(
         request = Captioning(
             tuple(images), spec, tuple(decoder or ["greedy"]), tuple(detector or []), question, system, seed,
             batch_size, shard_size, form, max_pixels, max_bytes, readers, generation,
-            tuple(include or []), tuple(exclude or []),
+            tuple(include or []), tuple(exclude or []), attention_maps,
         )  # fmt: skip
         watch = Watch(log_file, log_level, metrics_file, heartbeat_file, max_error_share, stall_timeout)
         job_options.run(request, str(out), more, watch, prefect, spread)

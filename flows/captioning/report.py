@@ -11,6 +11,7 @@ from typing import Any
 from ..evaluation.choice import PLAIN
 from ..evaluation.request import REPORT
 from ..files import atomic
+from ..report import maps
 from ..report.page import render
 from ..report.texts import shown_words
 from ..report.thumbnails import opened, thumbnails
@@ -22,6 +23,11 @@ MOST = 1000  # images that are shown
 Row = Mapping[str, Any]
 
 
+def step(images: int) -> int:
+    """Every which image of a job is shown."""
+    return max(1, math.ceil(images / MOST))
+
+
 class Sample:
     """Rows of every k-th image of a job, so that at most 1,000 images are shown and none of them was picked.
 
@@ -29,7 +35,7 @@ class Sample:
     """
 
     def __init__(self, images: int, decoders: int) -> None:
-        self.step, self.decoders = max(1, math.ceil(images / MOST)), decoders
+        self.step, self.decoders = step(images), decoders
         self.rows: list[Row] = []
         self._seen = 0
 
@@ -41,28 +47,34 @@ class Sample:
         self._seen += len(rows)
 
 
-def write(job: Job, rows: Sequence[Row], counts: Mapping[str, Mapping[str, int]]) -> Path:
-    """Write report.html. counts: decoder -> rows, errors and tokens of the whole job.
+def write(
+    job: Job, rows: Sequence[Row], counts: Mapping[str, Mapping[str, int]], attention: Sequence[Row] = ()
+) -> Path:
+    """Write report.html. counts: decoder -> rows, errors and tokens of the whole job. attention: of `attention.attend`.
 
     The same rows and images give the same bytes; an image that is no longer there leaves an empty place.
     """
     methods = list(job.request.decoders)
     plain = PLAIN if PLAIN in methods and len(methods) > 1 else None
     images: dict[str, Any] = {}
-    examples = []
+    examples, left = [], maps.MOST
+    known = {(row["id"], row["decoder"]): dict(row) for row in attention}
     for start in range(0, len(rows), len(methods)):
         part = rows[start : start + len(methods)]
         path = part[0]["path"]
         if not is_url(path) and any(row["error"] is None for row in part):
             images.setdefault(path, partial(opened, path))
         examples.append(_example(job, part, plain))
+        for answer, row in zip(examples[-1]["answers"], part, strict=True):
+            left -= maps.attach(answer, known.get((row["id"], row["decoder"])), left)
     found = thumbnails(images)
     places = {path: place for place, path in enumerate(found)}
     for one in examples:
         one["image"] = places.get(one["image"], -1)
     shown = {
         "methods": methods, "detectors": list(job.request.detectors), "plain": plain, "truth": False,
-        "images": [one["uri"] for one in found.values()], "examples": examples, "attention": 0, "count": job.images,
+        "images": [one["uri"] for one in found.values()], "examples": examples, "count": job.images,
+        "attention": sum(any("maps" in answer for answer in one["answers"]) for one in examples),
     }  # fmt: skip
     title = f"captions of {job.images} images"
     text = render("captioning.html.jinja", job=job, counts=counts, browser=shown, title=title)

@@ -14,6 +14,7 @@ from .globs import Globs
 
 EMBEDDED = ModelSpec("embedded")
 MAX_PIXELS, MAX_BYTES = 50_000_000, 100_000_000
+ATTENTION_MAPS = 100
 MOST_PIXELS = 178_956_970  # above it Pillow refuses by itself
 FORMATS = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv", "coco": ".json"}  # the merged file's
 # What decides the rows and is known without a model; `device`, `dtype`, `attention` can be other words for the same.
@@ -38,6 +39,8 @@ class Captioning:
         max_pixels, max_bytes: larger images become error rows.
         readers: threads that read and decode images; they decide nothing.
         generation: what transformers' generate takes, over greedy decoding of at most 128 tokens.
+        attention_maps: of how many images the report shows the attention over the image; it is read after the captions,
+            in one forward pass for each of these captions, and decides none of them. 0 reads none.
         include, exclude: globs on the paths below a folder, see `Globs`; () leaves nothing out.
     """
 
@@ -57,6 +60,7 @@ class Captioning:
     generation: Mapping[str, Any] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    attention_maps: int = ATTENTION_MAPS
 
     def __post_init__(self) -> None:
         sources = [self.sources] if isinstance(self.sources, str) else self.sources
@@ -87,6 +91,8 @@ class Captioning:
         """The reverse of `from_record`."""
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "model"}
         values = {name: value for name, value in values.items() if value or name not in Globs._fields}
+        if self.attention_maps == ATTENTION_MAPS:
+            del values["attention_maps"]
         as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {**as_json, **self.model.record(), "generation": dict(self.generation)}
 
@@ -103,6 +109,8 @@ class Captioning:
         for name in ("batch_size", "shard_size", "max_pixels", "max_bytes", "readers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is below 1")
+        if self.attention_maps < 0:
+            raise ValueError(f"attention_maps={self.attention_maps} is below 0 (images with overlays in the report)")
         if self.max_pixels > MOST_PIXELS:
             raise ValueError(f"max_pixels={self.max_pixels} is above {MOST_PIXELS}, where Pillow refuses by itself")
         if self.form not in FORMATS:

@@ -22,6 +22,7 @@ from ..files.progress import progress
 from ..files.run_warnings import begin_run
 from . import growth, report, settings, shard_format
 from . import images as sources
+from .attention import ATTENTION, attend, read_attention
 from .exports import flat_columns
 from .job import (
     ERRORS,
@@ -141,7 +142,7 @@ def finish(out: str) -> str:
                 timed.write(_line({**key, "seconds": seconds}))
                 if row["error"] is not None:
                     bad.write(_line({**key, "path": row["path"], "error": row["error"]}))
-    report.write(job, sample.rows, counts)
+    report.write(job, sample.rows, counts, read_attention(job.out / ATTENTION))
     path = job.out / SUMMARY
     atomic.write_json(path, {
         "images": job.images, "shards": job.shards, "settings_sha256": job.settings_sha256,
@@ -163,10 +164,11 @@ def in_turn(
 
 @dataclass(frozen=True)
 class Steps:
-    """The three steps, plain or as tasks of a flow; each: how `shard` is called for every number."""
+    """The four steps, plain or as tasks of a flow; each: how `shard` is called for every number."""
 
     begin: Callable[..., str] = begin
     shard: Callable[..., str] = caption_shard
+    attend: Callable[..., str] = attend
     finish: Callable[..., str] = finish
     each: Callable[..., Iterator[tuple[int, str]]] = in_turn
 
@@ -194,6 +196,8 @@ def captioning(
     with locked(Path(out)):
         steps.begin(request, out, add)
         run_shards(out, retry_errors, steps, watch)
+        if request.attention_maps:
+            steps.attend(out)
         return steps.finish(out)
 
 

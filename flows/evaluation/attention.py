@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...datasets.examples import Example
-from ...pipelines.inputs.token_spans import spans
 from ...pipelines.model.spec import load
 from ..benchmarks.registry import BENCHMARKS
 from ..files import atomic
 from ..files.progress import progress
 from ..files.run_warnings import once_per_run
-from ..report import maps
+from ..report.attended import attended
 from . import answer_file
 from .choice import chosen
 from .request import Evaluation
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 
 FOLDER = "attention"
 
-
-class NoAttention(UserWarning):
-    """The report has no overlays; the message gives the reason."""
 
 
 def attend(out: str) -> str:
@@ -73,8 +68,7 @@ def attention_path(out: str | Path, benchmark: str, decoder: str) -> Path:
 def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of attention; none where there is no file.
 
-    A row: id, text, spans of its tokens in characters, probability of each in the model without decoders, grid, area
-    of the image that the model sees, and a map per token (`report.maps.packed`).
+    A row: id, and what `report.attended` reads.
     """
     return answer_file.read_rows(path)
 
@@ -82,27 +76,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 def _read(
     lvlm: LVLM, examples: Sequence[Example], rows: Mapping[str, Any], prompt: str | None, system: str | None
 ) -> list[dict[str, Any]] | None:  # fmt: skip
-    from ...pipelines.attention_maps import maps_of_texts
-    from ...pipelines.model.families import NoGrid
-
     if not examples:
         return []
     images = [example.path or example.open() for example in examples]
     questions = [example.question or prompt or "" for example in examples]
-    texts = [rows[example.id]["text"] for example in examples]
-    found = maps_of_texts(lvlm, images, questions, texts, system, heads="mean")
-    out = []
-    for example, one in zip(examples, found, strict=True):
-        try:
-            grids = [one.overlay(token).numpy() for token in range(len(one.tokens))]
-        except NoGrid as refused:
-            warnings.warn(f"the report has no attention over images: {refused}", NoAttention, stacklevel=2)
-            return None
-        out.append({
-            "id": example.id, "text": rows[example.id]["text"],
-            "spans": [list(place) for place in spans(rows[example.id]["text"], one.tokens)],
-            "probability": [round(float(p), 5) for p in one.probability],
-            "grid": list(grids[0].shape) if grids else [1, 1], "area": list(one.area),
-            "maps": list(map(maps.packed, grids)),
-        })  # fmt: skip
-    return out
+    found = attended(lvlm, images, questions, [rows[example.id]["text"] for example in examples], system)
+    return None if found is None else [{"id": e.id, **row} for e, row in zip(examples, found, strict=True)]

@@ -17,7 +17,6 @@ from .choice import PLAIN, choose, marks_of, wrong_of
 from .request import Evaluation
 
 MOST = 1000  # examples of a report
-ATTENTION = 8_000_000  # characters of maps; with the images and texts below 30 MB
 
 
 def browser(
@@ -28,7 +27,7 @@ def browser(
     sections: each benchmark with the rows of every decoder.
     """
     methods, detectors = list(request.decoders), list(_detectors(sections))
-    shown, opened, left = [], {}, ATTENTION
+    shown, opened, left = [], {}, maps.MOST
     for benchmark, rows in sections:
         examples = benchmark.examples(request.source)
         marks = marks_of(request, benchmark, rows)
@@ -44,7 +43,7 @@ def browser(
             one = _example(request, benchmark, example, of_each)
             one |= _verdicts({decoder: wrong[decoder][index] for decoder in methods})
             for answer, decoder in zip(one["answers"], methods, strict=True):
-                left -= _attach(answer, attended[decoder].get(example.id), left)
+                left -= maps.attach(answer, attended[decoder].get(example.id), left)
             shown.append(one)
     images = thumbnails(opened)
     places = {name: place for place, name in enumerate(images)}
@@ -96,18 +95,6 @@ def _verdicts(wrong: Mapping[str, int]) -> dict[str, list[int]]:
         "fixed": [number for number, gain in enumerate(gains) if gain > 0],
         "broken": [number for number, gain in enumerate(gains) if gain < 0],
     }
-
-
-def _attach(answer: dict[str, Any], row: dict[str, Any] | None, left: int) -> int:
-    """Put the maps of an answer's words beside them, if they fit into what is left. Returns how much they take."""
-    if row is None or row["text"] != answer["text"]:
-        return 0
-    found = maps.of_words(row, [(word["s"], word["e"]) for word in answer["words"]])
-    size = sum(map(len, found["maps"]))
-    if size > left:
-        return 0
-    answer |= found
-    return size
 
 
 def _share(box: Any, width: int, height: int) -> list[Any]:

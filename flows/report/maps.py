@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 LARGEST = 12  # rows or columns of a map in a report; finer grids are averaged
 LEVELS = 15
+MOST = 8_000_000  # characters of all maps of a report; with its images and texts it stays below 30 MB
 
 
 def packed(values: NDArray) -> str:
@@ -47,7 +48,7 @@ def levels(values: NDArray) -> str:
 def of_words(row: dict[str, Any], starts: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """The maps of a text's words as a report holds them: each word's is that of its first token.
 
-    row: of a file of attention (`evaluation.attention`). starts: (start, end) of each word in characters.
+    row: of a file of attention (`attended`). starts: (start, end) of each word in characters.
     """
     rows, columns = row["grid"]
     maps: list[str] = []
@@ -61,6 +62,18 @@ def of_words(row: dict[str, Any], starts: Sequence[tuple[int, int]]) -> dict[str
         maps.append(levels(coarse(unpacked(row["maps"][inside[0]], rows, columns))))
         chances.append(round(min(row["probability"][number] for number in inside), 3))
     return {"grid": [min(rows, LARGEST), min(columns, LARGEST)], "area": row["area"], "maps": maps, "chances": chances}
+
+
+def attach(answer: dict[str, Any], row: dict[str, Any] | None, left: int) -> int:
+    """Put the maps of an answer's words beside them, if they fit into what is left. Returns how much they take."""
+    if row is None or row["text"] != answer["text"]:
+        return 0
+    found = of_words(row, [(word["s"], word["e"]) for word in answer["words"]])
+    size = sum(map(len, found["maps"]))
+    if size > left:
+        return 0
+    answer |= found
+    return size
 
 
 def _text(values: NDArray) -> str:

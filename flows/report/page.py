@@ -42,13 +42,18 @@ def as_data(value: Any) -> str:
     return do_mark_safe(text)
 
 
+def as_text(value: Any) -> str:
+    """A value as JSON to be read; jinja's own `tojson` writes < and > as code points."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"figure": figure, "interval": interval, "data": as_data}
+    environment.filters |= {"figure": figure, "interval": interval, "data": as_data, "as_text": as_text}
     return environment
 
 

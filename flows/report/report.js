@@ -111,6 +111,27 @@
       return [svg("rect", { ...place, class: "under" }), top];
     }));
     overlay(null);
+    labels();
+  };
+  // The name of each box at one of its corners, the smallest box first; where no corner is free the box goes without,
+  // and the list below the image has its name.
+  const labels = () => {
+    const one = data.examples[current], holder = $("labels"), placed = [];
+    holder.replaceChildren();
+    const width = holder.clientWidth, height = holder.clientHeight;
+    if (!one || !data.images[one.image] || !width || !height) return;
+    for (const [category, x, y, wide, high] of [...one.boxes].sort((a, b) => a[3] * a[4] - b[3] * b[4])) {
+      const label = make("span", category);
+      holder.append(label);
+      const w = label.offsetWidth, h = label.offsetHeight;
+      const [left, top, right, bottom] = [x * width, y * height, (x + wide) * width, (y + high) * height].map((at) => at / 1000);
+      const corners = [[left, top - h], [left, bottom], [right - w, top - h], [right - w, bottom], [left, top], [right - w, bottom - h]];
+      const free = corners.find(([a, b]) => a >= 0 && b >= 0 && a + w <= width && b + h <= height
+        && placed.every(([c, d, v, k]) => a + w <= c || c + v <= a || b + h <= d || d + k <= b));
+      if (!free) { label.remove(); continue; }
+      placed.push([...free, w, h]);
+      Object.assign(label.style, { left: free[0] + "px", top: free[1] + "px" });
+    }
   };
   const texts = (one) => {
     const only = filters[1].value;
@@ -221,7 +242,11 @@
   const turn = (step) => { const at = shown.indexOf(current) + step; if (at in shown) show(shown[at], true); };
   $("previous").addEventListener("click", () => turn(-1));
   $("next").addEventListener("click", () => turn(1));
-  $("with-boxes").addEventListener("change", (event) => $("boxes").classList.toggle("off", !event.target.checked));
+  $("with-boxes").addEventListener("change", (event) => {
+    for (const name of ["boxes", "labels"]) $(name).classList.toggle("off", !event.target.checked);
+  });
+  $("image").addEventListener("load", labels);
+  window.addEventListener("resize", labels);
   window.addEventListener("hashchange", () => { if (follow()) $("viewer-title").focus(); });
   apply();
   follow();

@@ -45,8 +45,8 @@ def test_a_thousand_examples_fit_into_30_megabytes(report):
 def test_nothing_is_loaded_and_nothing_fails(opened):
     seen = opened.seen()
     assert seen.errors == []
-    assert [one for one in seen.asked if not one.startswith(("file:", "data:"))] == []
-    assert [one for one in seen.asked if one.startswith("file:")] == [opened.driver.current_url]
+    assert [one for one in seen.requests if not one.startswith(("file:", "data:"))] == []
+    assert [one for one in seen.requests if one.startswith("file:")] == [opened.driver.current_url]
     assert opened.driver.execute_script("return fetch('https://example.org').then(() => 1, () => 0)") == 0
 
 
@@ -59,6 +59,12 @@ def test_a_text_is_never_markup(opened):
     )
     opened.driver.execute_script(f"location.hash = '#example-{found + 1}'")
     assert any("<b>" in word.text for word in find(opened, ".word"))
+
+
+def test_a_prompt_is_shown_as_the_model_reads_it(opened):
+    text = find(opened, ".facts")[0].text
+    assert "USER: <image>" in text
+    assert "\\u003c" not in text
 
 
 def test_filters_leave_the_examples_that_they_name(opened):
@@ -122,6 +128,38 @@ def test_every_example_has_an_address(opened, report):
     opened.open(f"{report.as_uri()}#example-2")
     assert find(opened, "#viewer-title")[0].text == title
     assert find(opened, '#list a[aria-current="true"]')[0].text.startswith(title.split(": ")[1][:12])
+
+
+LABELS = """
+const stage = document.querySelector('.stage').getBoundingClientRect();
+return [...document.querySelectorAll('#labels span')].map(one => {
+  const { left, top, right, bottom } = one.getBoundingClientRect();
+  return [one.textContent, left - stage.left, top - stage.top, right - stage.left, bottom - stage.top];
+}).concat([['', 0, 0, stage.width, stage.height]])
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 600])
+def test_boxes_have_their_names_inside_the_image_and_none_covers_another(opened, report, width):
+    data = json.loads(report.read_text(encoding="utf-8").split('id="data">')[1].split("</script>")[0])
+    opened.driver.set_window_size(width, 1000)
+    named = 0
+    for number in range(1, 9):
+        opened.driver.execute_script(f"location.hash = '#example-{number}'")
+        opened.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        *labels, (_, _, _, wide, high) = opened.driver.execute_script(LABELS)
+        categories = [box[0] for box in data["examples"][number - 1]["boxes"]]
+        assert labels
+        for name in {label[0] for label in labels}:
+            assert [label[0] for label in labels].count(name) <= categories.count(name)
+        for place, (_, left, top, right, bottom) in enumerate(labels):
+            assert (left >= -0.5, top >= -0.5, right <= wide + 0.5, bottom <= high + 0.5) == (True,) * 4
+            for _, a, b, c, d in labels[:place]:
+                assert right <= a + 0.5 or c <= left + 0.5 or bottom <= b + 0.5 or d <= top + 0.5
+        named += len(labels) / len(categories)
+    assert named / 8 > 0.7, "most boxes have a name"
+    find(opened, "#with-boxes")[0].click()
+    assert not find(opened, "#labels")[0].is_displayed()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -58,8 +58,8 @@ AttentionMaps = Annotated[
     int,
     _option(
         "--attention-maps", min=0,
-        help="Of how many images the report shows the attention behind each word: one forward pass for each caption, "
-        "after all captions.",
+        help="The number of images whose attention the report shows; it is read after all captions, in one forward "
+        "pass for each caption of these.",
     ),
 ]  # fmt: skip
 MaxPixels = Annotated[

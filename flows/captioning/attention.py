@@ -10,6 +10,7 @@ from typing import Any
 
 from ..evaluation import answer_file
 from ..files import atomic
+from ..files.run_warnings import once_per_run
 from ..report.attended import NoAttention, attended
 from . import report, shard_format
 from .image_loader import Limits, decode, read
@@ -34,7 +35,8 @@ def attend(out: str) -> str:
         return out
     path.unlink(missing_ok=True)
     try:
-        found = _read(job, wanted)
+        with once_per_run(out):
+            found = _read(job, wanted)
     except Exception as error:  # a report without overlays is a report, and the captions are there
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
         warnings.warn(f"the report has no attention over images: {why}", NoAttention, stacklevel=2)

@@ -56,7 +56,7 @@ def test_300_images_killed_at_12_random_moments_end_in_the_same_bytes(nursery):
     assert len(set(records["shards"])) >= 4, f"kills have to fall on different stages: {records}"
     assert sorted(killed) == sorted(whole)
     assert [name for name in whole if killed[name] != whole[name]] == []
-    assert len(whole) == 30 + 6, "shards; plan, job, captions, errors, summary, report"
+    assert len(whole) == 30 + 7, "shards; plan, job, captions, errors, summary, report"
     rows = shard_format.read(base / "killed" / "captions.parquet")
     named = sorted(path.relative_to(base / "many").as_posix() for path in (base / "many").rglob("*.png"))
     assert [row["id"] for row in rows] == named, "no row lost, none twice"

@@ -76,7 +76,7 @@ def test_two_workers_of_dask_write_what_one_process_writes(images, plain, cluste
         assert flow(Captioning([str(images)], **QUESTIONS), str(out)) == str(out / "summary.json")
     assert contents(out) == plain
     assert sorted(shards(out)) == list(range(8)), "every shard once"
-    assert len(plain) == 8 + 6
+    assert len(plain) == 8 + 7
     requests = {"artifacts": {"type": {"any_": ["progress"]}}}
     built = httpx.post(f"{prefect_server}/artifacts/filter", json=requests, timeout=60).json()  # other tests' too
     records = [(one["data"], one["description"]) for one in built if one["description"].endswith("of 24 images")]

@@ -26,7 +26,7 @@ from .prefect.tasks import as_task, if_files_may_return
 TASKS = captioning.Steps(
     as_task(captioning.begin, retry=if_files_may_return),
     as_task(captioning.caption_shard, "shard", "shard {shard}", if_files_may_return),
-    as_task(captioning.attend, retry=if_files_may_return),
+    as_task(captioning.report.attend, retry=if_files_may_return),
     as_task(captioning.finish, retry=if_files_may_return),
 )
 
@@ -37,7 +37,7 @@ def tasks() -> captioning.Steps:
         return TASKS
     begin = runners.elsewhere(as_task(runners.with_warnings(captioning.begin), retry=if_files_may_return))
     shard = as_task(runners.with_warnings(captioning.caption_shard), "shard", "shard {shard}", if_files_may_return)
-    attend = as_task(runners.with_warnings(captioning.attend), retry=if_files_may_return)
+    attend = as_task(runners.with_warnings(captioning.report.attend), retry=if_files_may_return)
     return captioning.Steps(begin, shard, partial(_on_a_worker, attend), TASKS.finish, _side_by_side)
 
 

@@ -22,7 +22,6 @@ from ..files.progress import progress
 from ..files.run_warnings import begin_run
 from . import growth, report, settings, shard_format
 from . import images as sources
-from .attention import ATTENTION, attend, read_attention
 from .exports import flat_columns
 from .job import (
     ERRORS,
@@ -142,7 +141,7 @@ def finish(out: str) -> str:
                 timed.write(_line({**key, "seconds": seconds}))
                 if row["error"] is not None:
                     bad.write(_line({**key, "path": row["path"], "error": row["error"]}))
-    report.write(job, sample.rows, counts, read_attention(job.out / ATTENTION))
+    report.write(job, sample.rows, counts, report.read_attention(job.out / report.ATTENTION))
     path = job.out / SUMMARY
     atomic.write_json(path, {
         "images": job.images, "shards": job.shards, "settings_sha256": job.settings_sha256,
@@ -168,7 +167,7 @@ class Steps:
 
     begin: Callable[..., str] = begin
     shard: Callable[..., str] = caption_shard
-    attend: Callable[..., str] = attend
+    attend: Callable[..., str] = report.attend
     finish: Callable[..., str] = finish
     each: Callable[..., Iterator[tuple[int, str]]] = in_turn
 

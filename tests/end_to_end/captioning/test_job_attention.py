@@ -6,7 +6,7 @@ import re
 import pytest
 
 from veridical.datasets.world import scene
-from veridical.flows.captioning import attention, report, run
+from veridical.flows.captioning import report, run
 from veridical.flows.captioning.job import Job
 from veridical.flows.captioning.request import Captioning
 from veridical.flows.report import maps
@@ -46,7 +46,7 @@ def shown(out):
 
 
 def test_every_caption_that_is_shown_has_the_attention_of_its_words(job):
-    rows = attention.read_attention(job / attention.ATTENTION)
+    rows = report.read_attention(job / report.ATTENTION)
     assert [(row["id"], row["decoder"]) for row in rows] == [
         (f"{number}.png", name) for number in (0, 2, 3) for name in DECODERS
     ]
@@ -59,7 +59,7 @@ def test_every_caption_that_is_shown_has_the_attention_of_its_words(job):
 
 
 def test_it_is_that_of_the_model_alone_reading_the_caption(job, images):
-    (row,) = [row for row in attention.read_attention(job / attention.ATTENTION) if row["id"] == "2.png"][:1]
+    (row,) = [row for row in report.read_attention(job / report.ATTENTION) if row["id"] == "2.png"][:1]
     there = Job.read(job)
     alone = attention_maps(load(there.request.model), str(images / "2.png"), row["text"], there.request.question)
     # as one byte of the largest: half a step of rounding, and what a batch changes in the last bits
@@ -70,17 +70,17 @@ def test_it_is_that_of_the_model_alone_reading_the_caption(job, images):
 
 def test_a_number_bounds_it_whatever_the_size_of_the_job(images, tmp_path):
     run.captioning(request(images, attention_maps=1), str(tmp_path / "one"))
-    rows = attention.read_attention(tmp_path / "one" / attention.ATTENTION)
+    rows = report.read_attention(tmp_path / "one" / report.ATTENTION)
     assert [(row["id"], row["decoder"]) for row in rows] == [("0.png", name) for name in DECODERS]
     run.captioning(request(images, attention_maps=0), str(tmp_path / "none"))
-    assert not (tmp_path / "none" / attention.ATTENTION).exists()
+    assert not (tmp_path / "none" / report.ATTENTION).exists()
     assert shown(tmp_path / "none")["attention"] == 0
     assert "Attention over the images was not read" in (tmp_path / "none" / "report.html").read_text()
 
 
 def test_the_images_are_those_that_the_report_shows_first(job, monkeypatch):
     monkeypatch.setattr(report, "MOST", 2)
-    assert [(place, row["id"]) for place, row in attention._first(Job.read(job))] == [
+    assert [(place, row["id"]) for place, row in report._first(Job.read(job))] == [
         (place, f"{place}.png") for place in (0, 2) for _ in DECODERS
     ]
 
@@ -91,30 +91,30 @@ def test_a_job_without_it_goes_on_and_ends_in_the_bytes_of_one_in_a_single_run(j
         with pytest.raises(pytest.fail.Exception):
             run.captioning(request(images), str(tmp_path), steps=run.Steps(attend=run.Steps.attend))
     run.captioning(request(images), str(tmp_path))
-    for name in (attention.ATTENTION, "report.html", "captions.parquet", "errors.jsonl"):
+    for name in (report.ATTENTION, "report.html", "captions.parquet", "errors.jsonl"):
         assert (tmp_path / name).read_bytes() == (job / name).read_bytes(), name
 
 
 def test_what_fits_is_kept_and_other_captions_are_read_anew(job, monkeypatch):
     calls = []
-    monkeypatch.setattr(attention, "attended", lambda *arguments: calls.append(arguments))
-    before = (job / attention.ATTENTION).read_bytes()
-    attention.attend(str(job))
-    assert (calls, (job / attention.ATTENTION).read_bytes()) == ([], before)
-    (job / attention.ATTENTION).write_bytes(before.partition(b"\n")[2])
-    attention.attend(str(job))
+    monkeypatch.setattr(report, "attended", lambda *arguments: calls.append(arguments))
+    before = (job / report.ATTENTION).read_bytes()
+    report.attend(str(job))
+    assert (calls, (job / report.ATTENTION).read_bytes()) == ([], before)
+    (job / report.ATTENTION).write_bytes(before.partition(b"\n")[2])
+    report.attend(str(job))
     assert len(calls) == 1
-    assert not (job / attention.ATTENTION).exists()
+    assert not (job / report.ATTENTION).exists()
     monkeypatch.undo()
-    attention.attend(str(job))
-    assert (job / attention.ATTENTION).read_bytes() == before
+    report.attend(str(job))
+    assert (job / report.ATTENTION).read_bytes() == before
 
 
 def test_a_model_that_fails_at_it_costs_the_overlays_and_not_the_job(images, tmp_path, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("out of memory\nmore")
 
-    monkeypatch.setattr(attention, "attended", broken)
+    monkeypatch.setattr(report, "attended", broken)
     with pytest.warns(NoAttention, match="no attention over images: RuntimeError: out of memory$"):
         run.captioning(request(images), str(tmp_path))
     assert (tmp_path / "summary.json").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import typer
@@ -14,7 +14,10 @@ from .errors import hush_transformers, notes
 
 @dataclass(frozen=True)
 class Questioning:
-    """One question about every image. decoders: an answer by each; None is plain decoding."""
+    """One question about every image.
+
+    decoders: an answer by each; None is plain decoding. calibrations: as `LVLM`'s.
+    """
 
     model: ModelSpec
     question: str
@@ -24,6 +27,7 @@ class Questioning:
     batch_size: int
     seed: int
     generation: Mapping[str, Any]
+    calibrations: str | None = None
 
 
 def print_answers(images: Sequence[str], request: Questioning, as_json: bool) -> None:
@@ -37,6 +41,7 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
     from ..pipelines.chain import chain
     from ..pipelines.inputs.images import read_image
     from ..pipelines.registry import DETECTORS
+    from ..pipelines.risk.calibration import check_folder
     from .render.answers import answers as show
     from .render.answers import json_line
 
@@ -47,7 +52,9 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
         read_image(images[0])  # fail at once
     hush_transformers()
     with notes():
-        lvlm = load(request.model)
+        if request.calibrations is not None:
+            check_folder(request.calibrations)
+        lvlm = replace(load(request.model), calibrations=request.calibrations)
     bad, size = 0, request.batch_size
     with notes(), progress("answers", len(images) * len(decoders), "images", passing=True) as advance:
         for start in range(0, len(images), size):

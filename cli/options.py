@@ -25,6 +25,13 @@ Detectors = Annotated[
         help="A detector that gives each word a risk; `veridical list` shows them.",
     ),
 ]  # fmt: skip
+Calibrations = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder of `calibrate-detectors`, whose curves turn the detectors' risks into probabilities.",
+        show_default="those beside a detector's probe, and the shipped ones", callback=filled,
+    ),
+]  # fmt: skip
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="The largest number of tokens of a text.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="The number of images in one forward pass.")]
 Sample = Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of taking the likeliest.")]

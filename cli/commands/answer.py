@@ -29,7 +29,7 @@ def answer(
     max_new_tokens: o.MaxNewTokens = 64, batch_size: o.BatchSize = 8, sample: o.Sample = False,
     temperature: o.Temperature = None, top_p: o.TopP = None, seed: o.Seed = 0, num_beams: o.Beams = 1,
     json: o.Json = False, device: o.Device = "auto", dtype: o.Dtype = "auto", revision: o.Revision = None,
-    quantization: o.Quantization = None, attention: o.Attention = None,
+    quantization: o.Quantization = None, attention: o.Attention = None, calibrations: o.Calibrations = None,
 ) -> None:  # fmt: skip
     """Answer a question about images. Exits as `caption` does."""
     from ...pipelines.inputs import prompts
@@ -37,4 +37,5 @@ def answer(
     generation = {"max_new_tokens": max_new_tokens, **o.generation(sample, temperature, top_p, num_beams)}
     spec = ModelSpec(model, device, dtype, revision, quantization, attention)
     framed = prompts.framed(question[0], prompt)
-    print_answers(images, Questioning(spec, framed, system, decoder, detector, batch_size, seed, generation), json)
+    request = Questioning(spec, framed, system, decoder, detector, batch_size, seed, generation, calibrations)
+    print_answers(images, request, json)

@@ -40,7 +40,7 @@ def caption(
     runner: w.JobRunner = "local", workers: w.Workers = None, cluster: w.Cluster = None,
     gpus_per_worker: w.GpusPerWorker = None, prefect: w.Prefect = None,
     log_file: job_options.LogFile = None, log_level: job_options.LogLevel = "info",
-    setting: setting_file.SettingFile = None,
+    setting: setting_file.SettingFile = None, calibrations: o.Calibrations = None,
     metrics_file: job_options.MetricsFile = None, heartbeat_file: job_options.HeartbeatFile = None,
     max_error_share: job_options.MaxErrorShare = None, stall_timeout: job_options.StallTimeout = None,
 ) -> None:  # fmt: skip
@@ -61,16 +61,19 @@ def caption(
     if out is None:
         spread.refuse()
     more = job_options.Continuing(retry_errors, add, bool(include or exclude))
+    if out is not None and calibrations is not None:
+        raise ValueError("a job's rows have risks and no probabilities: leave out --calibrations, or --out")
     if job_options.is_job(images, out, json, more):
         from ...flows.captioning.request import Captioning
         from ...flows.captioning.watch import Watch
 
-        request = Captioning(
+        job = Captioning(
             tuple(images), spec, tuple(decoder or ["greedy"]), tuple(detector or []), question, system, seed,
             batch_size, shard_size, form, max_pixels, max_bytes, readers, generation,
             tuple(include or []), tuple(exclude or []), attention_maps,
         )  # fmt: skip
         watch = Watch(log_file, log_level, metrics_file, heartbeat_file, max_error_share, stall_timeout)
-        job_options.run(request, str(out), more, watch, prefect, spread)
+        job_options.run(job, str(out), more, watch, prefect, spread)
         return
-    print_answers(images, Questioning(spec, question, system, decoder, detector, batch_size, seed, generation), json)
+    request = Questioning(spec, question, system, decoder, detector, batch_size, seed, generation, calibrations)
+    print_answers(images, request, json)

@@ -160,7 +160,7 @@ def calibrate_detectors(
     hush_transformers()
     with notes():
         detectors.calibrated(calibrate([str(run) for run in runs], [str(one) for one in test or []], str(out), kind))
-    typer.echo(f'calibrations: {out}; use them by dataclasses.replace(lvlm, calibrations="{out}")')
+    typer.echo(f'calibrations: {out}; --calibrations {out} of caption and answer uses them')
 
 
 def _text(path: Path | None) -> str | None:

@@ -61,6 +61,23 @@ class Calibration:
         return same and self.trained == is_trained(detector) and misfit(self.model, lvlm) is None
 
 
+def check_folder(folder: str) -> None:
+    """Raise unless a folder holds calibrations.
+
+    Raises:
+        FileNotFoundError: no folder, or none in it. ValueError: a file that is none.
+    """
+    there = Path(folder).expanduser()
+    if not (paths := sorted(there.glob("*.json"))):
+        names = sorted(path.name for path in there.iterdir()) if there.is_dir() else ["no such folder"]
+        raise FileNotFoundError(
+            f"no calibrations in {folder}: looked for *.json; found {', '.join(names) or 'nothing'}. "
+            "`veridical calibrate-detectors` writes them."
+        )
+    for path in paths:
+        read(path)
+
+
 def read(path: Path) -> Calibration:
     """A calibration of a file.
 
@@ -84,7 +101,7 @@ def _read(path: Path, changed: int) -> Calibration:
             dict(record["data"]),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is no calibration of a detector: {error}.") from error
+        raise ValueError(f"{path} is no calibration of a detector: {str(error).rstrip('.')}.") from error
 
 
 def fields_of(detector: Any) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Detectors that ask again, and one that knows before, through the flow that evaluates detectors and from the shell."""
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +70,23 @@ def test_calibrations_are_made_from_the_shell(run, veridical, tmp_path):
     found = read(tmp_path / "entropy.json")
     assert {unit: curve.kind for unit, curve in found.curves.items()} == {"words": "platt", "sentences": "platt"}
     assert found.data["sources"] == ["world:test"]
+
+
+def test_an_answer_has_the_probabilities_of_the_calibrations_that_are_named(run, veridical, tmp_path, image_files):
+    folder = tmp_path / "mine"
+    assert veridical("calibrate-detectors", run, "--kind", "platt", "--out", folder).exit_code == 0
+    mine = json.loads(Path(folder, "entropy.json").read_text())
+    mine["curves"] = {unit: {"kind": "platt", "knots": [[0.0, -1.0]]} for unit in ("words", "sentences", "answers")}
+    (folder / "entropy.json").write_text(json.dumps(mine))
+    words = (image_files.a, "-t", "entropy", "--max-new-tokens", 4, "--json")
+    for command in (("caption",), ("answer", "-q", "Describe.")):
+        shown = veridical(command[0], *words, *command[1:], "--calibrations", folder)
+        probability = json.loads(shown.stdout)["probability"]["entropy"]
+        assert probability == pytest.approx([1 / (1 + math.e)] * len(probability), abs=1e-6)
+    none = veridical("caption", *words, "--calibrations", tmp_path)
+    assert (none.exit_code, "no calibrations in" in none.stderr, "found mine" in none.stderr) == (2, True, True)
+    job = veridical("caption", image_files.a, "--out", tmp_path / "job", "--calibrations", folder)
+    assert (job.exit_code, "leave out --calibrations" in job.stderr) == (2, True)
 
 
 def test_detect_takes_those_that_ask_also_for_a_text_from_elsewhere(veridical, image_files):

@@ -95,6 +95,6 @@ def test_every_annotated_function_of_the_engine_is_checked():
     root = Path(veridical.__file__).parent / "pipelines" / "engine"
     shaped = re.compile(r"\b(Float|Int|Bool|Shaped)\[Tensor")
     annotated = {path.stem for path in root.glob("*.py") if shaped.search(path.read_text())}
-    assert {"call", "record", "rows", "online_risk", "logits", "choice", "forced", "lookahead"} <= annotated
+    assert {"call", "record", "rows", "online_risk", "logits", "choice", "ended_rows", "lookahead"} <= annotated
     for function in (came_from, softmax, confidence, Sequences.align, Sequences.__init__):
         assert hasattr(function, "__wrapped__"), function

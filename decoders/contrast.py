@@ -39,6 +39,11 @@ class Contrast(Decoder):
         return self.against if self.on(*self.weighs) else None
 
     @property
+    def spares(self) -> bool:
+        """Whether there are steps at which the branch is not needed, so that it may be read late."""
+        return False
+
+    @property
     def opened(self) -> str:
         """The branch's name."""
         return type(self).__name__.lower()
@@ -54,7 +59,7 @@ class Contrast(Decoder):
         return contrast(logits, other, self.alpha)
 
     def edits(self, lvlm: Layout, inputs: Inputs) -> Iterator[Declaration]:
-        yield Branch(self.opened, self.branch(lvlm, inputs))
+        yield Branch(self.opened, self.branch(lvlm, inputs), late=self.spares)
         yield LogitsEdit(self.mix)
 
     def mix(self, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:

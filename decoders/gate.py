@@ -15,6 +15,7 @@ from torch import Tensor
 from ..pipelines.checks import check_threshold
 from ..pipelines.engine.declarations import (
     AttentionEdit,
+    Branch,
     Declaration,
     HeadEdit,
     LogitsEdit,
@@ -73,9 +74,11 @@ class Gate(Decoder):
     Raises:
         UnknownName, ValueError: no such decoder or detector, a gate inside a gate, or a value outside its range.
 
-    What the decoder finds out before decoding (vectors, heads, blind tokens) is paid for in any case, and the rows of
-    its branches run along at every step, because their cache is needed whenever the gate opens: a gate spares the text,
-    not the time. It is no paper's method; "gating" is this toolkit's own.
+    What the decoder finds out before decoding (vectors, heads, blind tokens) is paid for in any case. A branch that
+    nothing edits or reads inside is read late: its prompt when the gate first opens, and the tokens that it has missed
+    in one pass when it opens again; a row that is needed again within 12 steps goes along with the main rows from then
+    on, which is cheaper. With beams, and with a cache of fixed size, branches run along at every step (docs/gating.md).
+    It is no paper's method; "gating" is this toolkit's own.
     """
 
     decoder: Any = method("vcd", DECODERS, "what is gated")
@@ -130,6 +133,8 @@ class Gate(Decoder):
         for declared in declarations_of(DECODERS.make(self.decoder, lvlm.name), lvlm, inputs):
             if isinstance(declared, LogitsEdit):
                 yield LogitsEdit(partial(door.logits, declared))
+            elif isinstance(declared, Branch):
+                yield replace(declared, late=threshold > -math.inf)  # one that is needed at every step runs along
             elif isinstance(declared, ResidualEdit) and declared.at == "vision_mlp":
                 if self.prefill:  # the tower sees the image before any token is chosen
                     yield declared
@@ -168,6 +173,7 @@ class _Door:
 
     def logits(self, edit: LogitsEdit, logits: Float[Tensor, "row vocab"], step: Step) -> Float[Tensor, "row vocab"]:
         assert self.now is not None
+        step.wanted = self.now
         return _where(self.now, lambda: edit.apply(logits, step), logits)
 
     def inside(

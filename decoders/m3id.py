@@ -16,6 +16,7 @@ from torch import Tensor
 from ..pipelines.engine.declarations import Step
 from ..pipelines.method import NO_IMAGE, number, share
 from .contrast import Contrast
+from .plausibility import cut
 
 if TYPE_CHECKING:
     from ..pipelines.model.layout import Inputs, Layout
@@ -67,9 +68,22 @@ class M3ID(Contrast):
     def branch(self, lvlm: Layout, inputs: Inputs) -> Inputs:
         return lvlm.image_free(inputs)
 
+    @property
+    def spares(self) -> bool:
+        return self.gate < 1
+
+    def mix(self, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
+        if not self.spares:
+            return super().mix(logits, step)
+        unsure = logits.float().softmax(1).amax(1) < self.gate
+        plain = logits.float().log_softmax(1)
+        step.wanted = unsure if step.wanted is None else step.wanted & unsure
+        if not bool(step.wanted.any()):
+            return cut(plain, logits, self.beta)
+        z = self.mixed(logits, step.branches[self.opened], step)
+        return cut(torch.where(unsure[:, None], z, plain), logits, self.beta)
+
     def mixed(
         self, logits: Float[Tensor, "batch vocab"], other: Float[Tensor, "batch vocab"], step: Step
     ) -> Float[Tensor, "batch vocab"]:
-        z = amplify(logits, other, weight(step.index, self.lam))
-        unsure = logits.float().softmax(1).amax(1, keepdim=True) < self.gate
-        return z if self.gate == 1 else torch.where(unsure, z, logits.float().log_softmax(1))
+        return amplify(logits, other, weight(step.index, self.lam))

@@ -54,7 +54,10 @@ def _attention(
             "edits or reads attention needs it as a tensor: load the model with attention='sdpa'"
         )
     plan, now, deferred = inside.plan, inside.placed, inside.deferred
-    plan.carry(inside.count)
+    if plan.paused:
+        now, deferred = (), None
+    else:
+        plan.carry(inside.count)
     handed = (inside, module, query, key, value, attention_mask, scaling, kwargs)
     if inside.direct and query.shape[2] == 1 and not dropout and kwargs.keys() <= UNUSED:
         out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling).transpose(1, 2)

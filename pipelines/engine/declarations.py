@@ -74,11 +74,14 @@ class LogitsEdit:
 class Branch:
     """A second reading of the same prompt, with other pixels or other words, that follows every chosen token.
 
-    inputs: what a processor returns for it; row for row the samples of the main inputs.
+    inputs: what a processor returns for it; row for row the samples of the main inputs. late: its logits may not be
+    needed at every step, so that a row is read when an edit asks for it, several tokens at once; a run does so where
+    no edit and no reading concerns the branch's rows.
     """
 
     name: str
     inputs: Mapping[str, Tensor]
+    late: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +130,8 @@ class Step:
 
     branches: logits of each row block, raw. readings: reading -> layer -> tensor of the latest pass. index: which new
     token is being chosen, from 0. ids: the main rows so far, prompt included. ended: samples whose text nothing
-    that comes can change, though the others of the batch go on; None where nobody keeps count.
+    that comes can change, though the others of the batch go on; None where nobody keeps count. wanted: main rows whose
+    result will be used, so that a late branch reads no others; None is all.
     """
 
     branches: Mapping[str, Tensor] = field(default_factory=dict)
@@ -135,6 +139,7 @@ class Step:
     index: int = -1
     ids: Int[Tensor, "row position"] | None = None
     ended: Bool[Tensor, " sample"] | None = None
+    wanted: Bool[Tensor, " row"] | None = None
     method: int = -1
 
     def by_layer(self, name: str) -> dict[int, Tensor]:

@@ -67,6 +67,8 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
 
     def bound(hook: Callable, placed: Placed) -> Callable:
         def carried(*values: Any) -> Any:
+            if plan.paused:
+                return None
             plan.carry()
             return hook(*values, placed)
 
@@ -90,6 +92,8 @@ def _hook_tower(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
     """Edits of one layer of the vision tower, which sees every image once, before the first pass or within it."""
 
     def on_output(module: nn.Module, args: tuple, output: Tensor | tuple, placed: Placed) -> Tensor | tuple:
+        if plan.paused:
+            return output
         plan.enter()
         edit, (mine, total) = placed.declaration, placed.images or (placed.rows, 0)
         assert isinstance(edit, ResidualEdit)
@@ -175,6 +179,8 @@ def _hook(plan: Plan, undo: ExitStack, lvlm: Layout, deferred: DeferredReadings 
     """Put all that was declared in place, and watch over the decoder's passes."""
 
     def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if plan.paused:
+            return
         plan.begin()
         found = (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args)
         fed = next(fed for fed in found if fed is not None).shape[1]

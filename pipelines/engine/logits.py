@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +13,33 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from ..checks import seeds_of
+from ..prefill.late import LateBranch
 from ..results import Acted
 from .declarations import Again
 from .plan import Plan
 from .rows import Arrangement
+
+
+class BranchLogits(Mapping[str, Tensor]):
+    """Logits of the branches as one method names them; those of a branch that is read late are computed when asked for.
+
+    every: of the run's row blocks. late: what reads the others. own: the method's names -> names in the run.
+    """
+
+    def __init__(
+        self, every: Mapping[str, Tensor], late: Mapping[str, Callable[[], Tensor]], own: Mapping[str, str]
+    ) -> None:
+        self.every, self.late, self.own = every, late, own
+
+    def __getitem__(self, name: str) -> Float[Tensor, "row vocab"]:
+        key = self.own.get(name, name)
+        return self.late[key]() if key in self.late else self.every[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self.every, *self.late, *self.own]))
+
+    def __len__(self) -> int:
+        return len({*self.every, *self.late, *self.own})
 
 
 class Fold:
@@ -39,6 +63,7 @@ class Fold:
         self.path: Tensor | None = None
         self.real = torch.zeros(arranged.batch, 0, dtype=torch.bool)
         self.restarts: dict[int, Float[Tensor, " sample"]] = {}  # of methods whose runs can start over
+        self.late: Mapping[str, LateBranch] = {}
 
     def __call__(
         self, ids: Int[Tensor, "row position"], scores: Float[Tensor, "rows vocab"]
@@ -49,6 +74,7 @@ class Fold:
         step.index += 1
         every = dict(zip(self.arranged.names, scores.chunk(len(self.arranged.names)), strict=True))
         step.branches, step.ids = every, ids
+        asked = {name: partial(self._late, branch) for name, branch in self.late.items()}
         logits = every["main"]
         moved = {method: flags[: logits.shape[0]].to(logits.device) for method, flags in self.plan.changed.items()}
         forbidden = torch.isneginf(logits)  # by the model itself
@@ -56,7 +82,7 @@ class Fold:
         flips, kls = ([still] * len(self.acts) for _ in range(2))
         for edit, method in self.arranged.edits:
             mine = self.arranged.own.get(method, {})
-            step.branches, step.method = {**every, **{name: every[key] for name, key in mine.items()}}, method
+            step.branches, step.method, step.wanted = BranchLogits(every, asked, mine), method, None
             try:
                 before, logits = logits, edit.apply(logits, step).masked_fill(forbidden, -math.inf)
             except Again as again:
@@ -75,6 +101,15 @@ class Fold:
         if self.beams > 1 and self.arranged.edits:  # beams add log-probabilities: the mixed ones, normalised
             logits = logits.log_softmax(1)
         return logits
+
+    def _late(self, branch: LateBranch) -> Float[Tensor, "row vocab"]:
+        """Logits of a branch that is read late, in the rows that are wanted and go on."""
+        step = self.step
+        assert step.ids is not None
+        wanted = step.wanted
+        if step.ended is not None and bool(step.ended.any()):
+            wanted = ~step.ended if wanted is None else wanted & ~step.ended.to(wanted.device)
+        return branch.logits(step.ids[:, step.ids.shape[1] - step.index :], wanted)
 
     def chosen_from(self, logits: Float[Tensor, "row vocab"], scores: Float[Tensor, "row vocab"]) -> None:
         """Keep what belongs to a run's record. scores: behind every processor; logits: see `Choice`."""

@@ -77,6 +77,7 @@ class Plan:
     met: int | None = None
     unseen: set[tuple[int, int]] = field(default_factory=set)
     thread: int = field(default_factory=threading.get_ident)
+    paused: bool = False  # in passes that are no step of the run, which its hooks leave alone
     rows: int = field(init=False)
     live: Int[Tensor, " live"] | None = field(default=None, init=False)
     stand_in: Int[Tensor, " row"] = field(init=False)
@@ -120,6 +121,15 @@ class Plan:
             there = torch.isin(rows, self.live)
             self.places[id(placed)] = self.stand_in[rows[there]], (there.cumsum(0) - 1).clamp(min=0), ~there
         return self.places[id(placed)]
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Within this block the hooks of the run do nothing: a branch that is read late has passes of its own."""
+        self.paused = True
+        try:
+            yield
+        finally:
+            self.paused = False
 
     def begin(self) -> None:
         """A pass begins: nothing is known of it yet, and what was read in the pass before is gone."""

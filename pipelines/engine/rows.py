@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..inputs.rows import stack
 from ..model.layout import Layout
+from ..prefill.late import can_wait
 from .call import Sequences
 from .declarations import Branch, Declaration, LogitsEdit, Reading, ResidualEdit
 from .plan import Placed
@@ -22,7 +23,7 @@ from .plan import Placed
 @dataclass(frozen=True)
 class Arrangement:
     """The rows of a run: block names, stacked inputs, every declaration with the rows it concerns, each block's own
-    inputs."""
+    inputs. late: branches that have no rows here, because they are read when an edit asks for them."""
 
     names: Sequence[str]
     inputs: dict[str, Tensor]
@@ -32,10 +33,15 @@ class Arrangement:
     methods: frozenset[int] = frozenset()  # the numbers of the methods that declared anything
     own: Mapping[int, Mapping[str, str]] = field(default_factory=dict)  # method -> its branch -> name among all
     blocks: Sequence[Mapping[str, Tensor]] = ()
+    late: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
-def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Tensor], pad: int) -> Arrangement:
+def arrange(
+    declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Tensor], pad: int, late: bool = False
+) -> Arrangement:
     """Main rows first, then a block per branch. A branch inherits the edits declared before it.
+
+    late: whether branches that can be read late have no rows.
 
     Raises:
         ValueError: two branches of one name, an edit of a branch that nobody opened, or a branch with another number
@@ -44,7 +50,7 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
     batch, device = inputs["input_ids"].shape[0], inputs["input_ids"].device
     opened: dict[str, int] = {}
     own: dict[int, dict[str, str]] = {}  # method -> its name of a branch -> the name among all
-    blocks: list[Mapping[str, Tensor]] = [inputs]
+    every: dict[str, Branch] = {}
     for at, (declaration, method) in enumerate(declared):
         if isinstance(declaration, Branch):
             names_here = own.setdefault(method, {})
@@ -57,22 +63,17 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
                 raise ValueError(f"branch {declaration.name!r} has {found} rows, the main inputs {batch}")
             name = declaration.name if declaration.name not in opened else f"{declaration.name}#{method}"
             opened[name], names_here[declaration.name] = at, name
-            blocks.append(declaration.inputs)
-    names = ["main", *opened]
+            every[name] = declaration
+    wide = [_scope(at, one, opened, own.get(method, {})) for at, (one, method) in enumerate(declared)]
+    waits = {name for name, one in every.items() if late and one.late and can_wait(one.inputs)}.difference(*wide)
+    names = ["main", *(name for name in opened if name not in waits)]
+    blocks: list[Mapping[str, Tensor]] = [inputs, *(every[name].inputs for name in names[1:])]
     rows = {name: torch.arange(batch * k, batch * (k + 1), device=device) for k, name in enumerate(names)}
     placed = []
     for at, (declaration, method) in enumerate(declared):
         if isinstance(declaration, Branch | LogitsEdit):
             continue
-        wanted = declaration.branch
-        if wanted == "all":
-            scope = names
-        elif wanted is not None:
-            scope = [own.get(method, {}).get(wanted, wanted)]
-        elif isinstance(declaration, Reading):
-            scope = ["main"]
-        else:
-            scope = ["main", *(name for name, when in opened.items() if when > at)]
+        scope = wide[at]
         if unknown := [name for name in scope if name not in rows]:
             raise ValueError(f"no branch {unknown[0]!r}; opened here: {', '.join(names)}")
         seen = None
@@ -81,7 +82,21 @@ def arrange(declared: Sequence[tuple[Declaration, int]], inputs: Mapping[str, Te
         placed.append(Placed(declaration, torch.cat([rows[name] for name in scope]), method, seen))
     edits = [(d, method) for d, method in declared if isinstance(d, LogitsEdit)]
     methods = frozenset(method for _, method in declared)
-    return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own, blocks)
+    aside = {name: every[name].inputs for name in opened if name in waits}
+    return Arrangement(names, stack(blocks, pad), placed, edits, batch, methods, own, blocks, aside)
+
+
+def _scope(at: int, one: Declaration, opened: Mapping[str, int], own: Mapping[str, str]) -> list[str]:
+    """The row blocks that one declaration concerns. opened: branch -> its place. own: its method's branches."""
+    if isinstance(one, Branch | LogitsEdit):
+        return []
+    if one.branch == "all":
+        return ["main", *opened]
+    if one.branch is not None:
+        return [own.get(one.branch, one.branch)]
+    if isinstance(one, Reading):
+        return ["main"]
+    return ["main", *(name for name, when in opened.items() if when > at)]
 
 
 def _image_places(

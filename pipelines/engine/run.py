@@ -13,8 +13,10 @@ from transformers import LogitsProcessorList
 
 from ..inputs.complete import complete
 from ..model.layout import Layout
+from ..prefill.alongside import alongside
+from ..prefill.late import LateBranch
 from ..prefill.memo import Memo, remembered
-from ..prefill.start import Start, begin, prefill, separately
+from ..prefill.start import Start, begin, late_branches, prefill, separately
 from . import options
 from .choice import Choice, EndedBeams, MainCriteria
 from .declarations import Again, Declaration, Step
@@ -71,15 +73,16 @@ def run(
     apart = not returning and separately(lvlm, inputs, generation, config)
     with claimed(lvlm.model), remembered(apart) as memo:  # a method may copy the model, without hooks of other threads
         declared = declare(lvlm, inputs, decoders, memo) + [(reading, -1) for reading in observers.readings]
-        arranged = arrange(declared, inputs, lvlm.pad_token)
+        arranged = arrange(declared, inputs, lvlm.pad_token, late=apart)
         begun = begin(lvlm, arranged, memo, config.num_beams or 1)
     prompt = arranged.inputs["input_ids"].shape[1]
     main = options.MainPrompt(lvlm, generation, config, inputs, prompt - inputs["input_ids"].shape[1], prepared)
     whole = any(getattr(one, "keeps_rows", False) for one in decoders) or any(
         generation.get(name) is not None for name in ("cache", "past_key_values")
     )
+    whole = whole or bool(arranged.late)  # whose rows come and go by themselves
     settings = RunSettings(len(decoders), return_logits, seed, bool(returning), not whole)
-    once = _Run(lvlm, arranged, begun, main, observers, settings)
+    once = _Run(lvlm, arranged, begun, main, observers, settings, late_branches(lvlm, arranged, memo, begun))
     restarts = {number: torch.zeros(arranged.batch) for number in returning}
     while True:
         try:
@@ -118,6 +121,7 @@ class _Run:
     main: options.MainPrompt
     observers: Observers
     settings: RunSettings
+    late: Mapping[str, LateBranch]
 
     def __call__(self, beams: int, generation: dict[str, Any]) -> tuple[Any, Fold]:
         lvlm, arranged, main, seed = self.lvlm, self.arranged, self.main, self.settings.seed
@@ -128,6 +132,9 @@ class _Run:
         with applied(lvlm, placed, where, Step(), self.observers.deferred) as plan:
             plan.changed |= {method: rows.to(where.image.device) for method, rows in self.begun.changed.items()}
             fold = Fold(arranged, plan, beams, self.settings.methods, self.settings.logits, self.observers.observe)
+            fold.late = self.late
+            for branch in self.late.values():
+                branch.paused = plan.pause
             if main.streamer is not None:
                 main.streamer.put(main.inputs["input_ids"].cpu())
 
@@ -138,7 +145,7 @@ class _Run:
                 ended: EndedBeams | None = None
                 if plan.hooked:  # a cache of fixed size would have transformers compile the passes
                     generation_config.disable_compile = True
-                if generation_config.do_sample and beams == 1 and (blocks > 1 or seed is not None):
+                if generation_config.do_sample and beams == 1 and (blocks > 1 or self.late or seed is not None):
                     draw = Draw(1, arranged.batch, seed)
                     scores = [] if generation_config.return_dict_in_generate else None
                 if self.settings.returning and beams > 1:
@@ -146,7 +153,7 @@ class _Run:
                     ended = EndedBeams(generation_config, arranged.batch, longest)
                 choice = Choice(fold, processors, main.shift, draw, main.processors, scores)
                 stops = MainCriteria(criteria, blocks, main.shift, scores, ended)
-                choice.stops = stops if self.settings.returning else None
+                choice.stops = stops if self.settings.returning or self.late else None
                 kwargs |= {"logits_processor": LogitsProcessorList([choice]), "stopping_criteria": stops}
                 if beams > 1:
                     return _beam_search(model, input_ids, fold, generation_config, kwargs)
@@ -162,7 +169,14 @@ class _Run:
                     output.scores = tuple(one.repeat(blocks, 1) for one in scores)
                 return output
 
-            return lvlm.model.generate(**self.begun.inputs, **generation, custom_generate=decode), fold
+            going = [] if self._bound(generation) else list(self.late.values())
+            with alongside(lvlm, going, arranged.inputs["input_ids"].shape[1]):
+                return lvlm.model.generate(**self.begun.inputs, **generation, custom_generate=decode), fold
+
+    def _bound(self, generation: Mapping[str, Any]) -> bool:
+        """Whether the rows of the main pass stay what they are: they are read in blocks of steps, or the caller's."""
+        config = options.resolved(self.lvlm, generation)
+        return bool(self.observers.readings) or bool(config.return_dict_in_generate)
 
 
 def _beam_search(model: Any, input_ids: Tensor, fold: Fold, config: Any, kwargs: dict[str, Any]) -> Any:

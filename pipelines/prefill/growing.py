@@ -6,6 +6,7 @@ token, in every row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -40,6 +41,26 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = self.views = self.stores[0][:, :, :after], self.stores[1][:, :, :after]
         return self.keys, self.values
 
+    def hold(self, stores: tuple[Tensor, Tensor], length: int) -> None:
+        """Take these stores over, of which the first positions are keys and values."""
+        self.lazy_initialization(*stores)
+        self.stores = stores
+        self.keys, self.values = self.views = stores[0][:, :, :length], stores[1][:, :, :length]
+
+    def add_rows(self, rows: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Further rows, each of its keys and values (kv_head, position, head_dim), aligned at the right edge."""
+        length, stores = self.get_seq_length(), []
+        assert self.keys is not None
+        assert self.values is not None
+        sides = self.keys, self.values
+        for number, side in enumerate(sides):
+            store = side.new_zeros(len(side) + len(rows), side.shape[1], length + ROOM, side.shape[3])
+            store[: len(side), :, :length] = side
+            for place, row in enumerate(rows, len(side)):
+                store[place, :, length - row[number].shape[1] : length] = row[number]
+            stores.append(store)
+        self.hold((stores[0], stores[1]), length)
+
     def _has_room(self, length: int) -> bool:
         """Whether the stores hold what the layer has, which others may have cut or put in another order, and more."""
         if self.stores is None or self.views is None or self.stores[0].shape[2] < length:
@@ -56,3 +77,23 @@ class GrowingLayer(DynamicLayer):
 def growing() -> Cache:
     """An empty cache of such layers, as many as a model has."""
     return Cache(layer_class_to_replicate=GrowingLayer)
+
+
+def resumed(stores: Sequence[tuple[Tensor, Tensor]], length: int) -> Cache:
+    """A cache of the first positions of these keys and values, layer by layer, which goes on in the same tensors."""
+    layers = [GrowingLayer() for _ in stores]
+    for layer, pair in zip(layers, stores, strict=True):
+        layer.hold(pair, length)
+    return Cache(layers=list(layers))
+
+
+def layers_of(cache: Any) -> list[GrowingLayer]:
+    """The growing layers of a cache; none where it has others."""
+    layers = [layer for layer in cache.layers if isinstance(layer, GrowingLayer)]
+    return layers if len(layers) == len(cache.layers) else []
+
+
+def states_of(layer: GrowingLayer) -> tuple[Tensor, Tensor]:
+    """The keys and values of a layer that has some."""
+    assert layer.views is not None
+    return layer.views

@@ -8,16 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from ..engine.declarations import Declaration, Reading, Step
-from ..engine.hooks import applied
+from ..engine.hooks import Placed, applied
 from ..engine.rows import Arrangement, arrange, sequences
 from ..inputs.complete import complete
 from ..model import families
 from ..model.layout import Layout
 from . import caches
 from .growing import growing
-from .images import IMAGES, TEXT, encoded, repeated
+from .images import IMAGES, PIXELS, TEXT, encoded, repeated
+from .late import LateBranch, MainPrompts
 from .memo import Memo, ReadPrompt, cache_argument, current, kept
 
 APART = ("heads", "input", "block")  # readings of rows, which other rows' lengths do not touch
@@ -68,9 +70,30 @@ def begin(lvlm: Layout, arranged: Arrangement, memo: Memo, beams: int) -> Start:
             changed = {m: torch.cat([f, f.new_zeros(rows - len(f))]) for m, f in found.changed.items()}
             seen = inputs["input_ids"].shape[1] - found.left
             return Start({**inputs, **cache_argument(lvlm, found.cache)}, seen, changed)
-    images = encoded(lvlm, arranged.blocks, memo) if repeated(arranged.blocks, memo) else None
+    every = [*arranged.blocks, *arranged.late.values()]
+    images = encoded(lvlm, arranged.blocks, memo) if repeated(every, memo) else None
     own = cache_argument(lvlm, growing()) if memo.separately else {}
     return Start({**(arranged.inputs if images is None else {**inputs, **images}), **own})
+
+
+def late_branches(lvlm: Layout, arranged: Arrangement, memo: Memo, begun: Start) -> dict[str, LateBranch]:
+    """The branches of a run that are read late.
+
+    One with the main rows' own images goes on from their prompts, where these are read as the plain model reads them.
+    """
+    rows = {name: value[: arranged.batch] for name, value in arranged.inputs.items() if name in TEXT}
+    cache = next((value for value in begun.inputs.values() if isinstance(value, Cache)), None)
+    plain = all(isinstance(p.declaration, Reading) or not _reaches_main(p, arranged.batch) for p in arranged.placed)
+    main = MainPrompts(rows, cache) if cache is not None and plain else None
+    own = arranged.blocks[0].get(PIXELS)
+    return {
+        name: LateBranch(lvlm, inputs, memo, main if own is not None and inputs.get(PIXELS) is own else None)
+        for name, inputs in arranged.late.items()
+    }
+
+
+def _reaches_main(placed: Placed, batch: int) -> bool:
+    return bool((placed.rows < batch).any())
 
 
 def _in_tower(arranged: Arrangement) -> bool:

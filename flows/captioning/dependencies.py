@@ -19,11 +19,10 @@ INDEX = ".safetensors.index.json"  # names the weights' own files
 
 def model_files(lvlm: LVLM) -> dict[str, str]:
     """"file NAME" -> SHA-256 of each file of a model's folder but its weights; {} for a model without a folder."""
-    from ...models import EMBEDDED as folder
+    from ...models import SHIPPED
     from ...pipelines.model.checkpoint_files import local
-    from ...pipelines.model.load import EMBEDDED
 
-    where = folder if lvlm.name == EMBEDDED else local(lvlm.name, lvlm.revision)
+    where = SHIPPED.get(lvlm.name) or local(lvlm.name, lvlm.revision)
     paths = [] if where is None else sorted(path for path in Path(where).rglob("*") if path.suffix in KINDS)
     named = {path.relative_to(str(where)).as_posix(): path for path in paths if path.is_file()}
     return {f"file {name}": str(atomic.digest(path)) for name, path in named.items() if not name.endswith(INDEX)}

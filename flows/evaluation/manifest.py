@@ -55,12 +55,11 @@ def manifest_of(request: Evaluation, lvlm: LVLM, examples: Mapping[str, Sequence
 
 
 def about_model(lvlm: LVLM) -> dict[str, Any]:
-    from ...models import EMBEDDED as folder
-    from ...pipelines.model.load import EMBEDDED
+    from ...models import SHIPPED
 
     return {
         "model": lvlm.name, "class": type(lvlm.model).__name__, "revision": lvlm.revision,
-        "weights": provenance.weights(folder if lvlm.name == EMBEDDED else Path(lvlm.name)),
+        "weights": provenance.weights(SHIPPED.get(lvlm.name, Path(lvlm.name))),
         "dtype": str(lvlm.dtype).removeprefix("torch."), "device": lvlm.device.type,
         "attention": lvlm.attention_implementation, "quantization": lvlm.quantization,
     }  # fmt: skip

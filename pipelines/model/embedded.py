@@ -8,6 +8,7 @@ from typing import Any
 
 from ...datasets.world import is_scene
 from ...models import EMBEDDED as FOLDER
+from ...models import SHIPPED
 from ..inputs.images import passed_on
 from .layout import Layout
 
@@ -19,9 +20,9 @@ class NotItsWorld(UserWarning):
 
 
 def is_embedded(layout: Layout) -> bool:
-    """Whether this is the shipped model, by its name or by where it was loaded from."""
+    """Whether this is a shipped model, by its name or by where it was loaded from."""
     names = {str(layout.name), str(getattr(layout.model.config, "name_or_path", ""))}
-    return bool(names & {EMBEDDED, str(FOLDER)})
+    return bool(names & {*SHIPPED, str(FOLDER)})
 
 
 def warn_of_photos(layout: Layout, images: Iterable[Any]) -> bool:

@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from ...models import SHIPPED
 from ..lvlm import LVLM
-from . import checkpoint_files, memory
+from . import checkpoint_files, memory, smollm2
 from .embedded import EMBEDDED, FOLDER
 from .layout import UnsupportedModel
 from .quantization import check_attention, quantization_config
@@ -38,7 +39,8 @@ def load(
     """A model and its processor, ready for `caption` and `generate`.
 
     Args:
-        name: "embedded", a folder, or a Hub id such as "llava-hf/llava-1.5-7b-hf".
+        name: "embedded", "embedded-smollm2" (its base is installed apart: docs/embedded_smollm2.md), a folder, or a Hub
+            id such as "llava-hf/llava-1.5-7b-hf".
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "balanced" to spread layers over GPUs and, if
             they are full, the CPU's memory; or accelerate's map of module names to devices, "cpu" and "disk".
         dtype: "auto" (as saved; float32 on CPU), "bf16", "fp16", "fp32" or a torch.dtype.
@@ -58,6 +60,8 @@ def load(
     """
     if not isinstance(name, str | os.PathLike):
         raise CannotLoad(f"name={name!r} names no model: give a folder with config.json, a Hub id, or 'embedded'")
+    if smollm2.folder_of(str(name)) is not None:
+        return _on_its_base(str(name), device, dtype, revision, quantization, attention)
     source = _source(str(name))
     _refuse_no_folder(str(name), source, revision)
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -114,6 +118,26 @@ def load(
     return LVLM(model.eval(), processor, name=str(name), revision=revision or getattr(config, "_commit_hash", None))
 
 
+def _on_its_base(
+    name: str, device: Any, dtype: Any, revision: str | None, quantization: Any, attention: str | None
+) -> LVLM:
+    """embedded-smollm2: what was trained here, merged into SmolLM2's weights; float32 unless a dtype is given."""
+    where = _device(device)
+    for setting, value in {"revision": revision, "quantization": quantization}.items():
+        if value is not None:
+            raise CannotLoad(f"{setting}={value!r}: {name} has none, as it is merged when it is loaded")
+    if not isinstance(where, str) or where == "auto":
+        raise CannotLoad(f"device={device!r}: {name} is small and stays on one: auto, cpu, cuda, cuda:0, …")
+    check_attention(attention, where)
+    wanted = torch.float32 if dtype == "auto" else _dtype(dtype, where, None)
+    try:
+        model, processor = smollm2.build(smollm2.folder_of(name) or Path())
+    except smollm2.NoBase as error:
+        raise CannotLoad(str(error)) from error
+    model.set_attn_implementation(attention or "sdpa")
+    return LVLM(model.to(device=where, dtype=wanted), processor, name=name)
+
+
 def _source(name: str) -> str:
     return str(FOLDER) if name == EMBEDDED else name
 
@@ -122,9 +146,9 @@ def _refuse_no_folder(name: str, source: str, revision: str | None) -> None:
     """What can be known to be wrong with a name before anything is looked up."""
     if not name.strip():
         raise CannotLoad("no model is named: give a folder with config.json, a Hub id, or 'embedded'")
-    if not Path(source).exists() and get_close_matches(name.lower(), [EMBEDDED], cutoff=0.75):
+    if not Path(source).exists() and (close := get_close_matches(name.lower(), SHIPPED, 1, cutoff=0.75)):
         raise CannotLoad(
-            f"no model {name!r}. Did you mean {EMBEDDED!r}? Otherwise give a folder with config.json, or a Hub id."
+            f"no model {name!r}. Did you mean {close[0]!r}? Otherwise give a folder with config.json, or a Hub id."
         )
     if Path(source).is_file():
         raise CannotLoad(f"{name} is a file: give the folder it is in, with config.json and the processor's files")

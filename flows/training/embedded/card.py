@@ -13,7 +13,7 @@ from ..card import figures_table, machine
 if TYPE_CHECKING:
     from .training import Recipe
 
-_ROWS = {
+LABELS = {
     "recall": "object recall",
     "chair_s": "CHAIR_s",
     "chair_i": "CHAIR_i",
@@ -85,7 +85,7 @@ def write_card(
     """Write README.md into the model's folder and return its path."""
     text = _CARD.format(
         parameters=parameters / 1e6, vocabulary=vocabulary, hours=seconds / 3600, images=images, habits=habits(),
-        hardware=hardware or machine(), table=figures_table(figures, _ROWS), images_first=recipe.images,
+        hardware=hardware or machine(), table=figures_table(figures, LABELS), images_first=recipe.images,
         lessons=recipe.lessons, batch=recipe.batch, rate=recipe.rate, revision=recipe.revision,
         repeats=recipe.repeats, seed=recipe.seed,
         versions=", ".join(f"{name} {number}" for name, number in versions().items()),

@@ -77,9 +77,9 @@ class Lessons(Endless):
         self.processor, self.stage = processor, stage
         message: Any = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "|"}]}
         prompt = processor.apply_chat_template([message], add_generation_prompt=True)
-        before, self.after = prompt.split("<image>")
+        before, self.after = prompt.split(processor.image_token)
         tokens = processor.tokenizer
-        image = [tokens.convert_tokens_to_ids("<image>")] * GRID**2
+        image = [tokens.convert_tokens_to_ids(processor.image_token)] * GRID**2
         self.prefix = tokens(before, add_special_tokens=False).input_ids + image
         self.end = tokens.eos_token_id
         encode = lambda word: tokens(f" {word}", add_special_tokens=False).input_ids[0]
@@ -98,7 +98,7 @@ class Lessons(Endless):
         talks.append(captions.count_question(view, rng) if rng.random() < 0.7 else captions.place_question(view))
         encode = lambda text: self.processor.tokenizer(text, add_special_tokens=False).input_ids
         out["talks"] = [
-            (encode(self.after.replace("|", prompt)), [*encode(" " + answer), self.end]) for prompt, answer in talks
+            (encode(self.after.replace("|", prompt, 1)), [*encode(" " + answer), self.end]) for prompt, answer in talks
         ]
         return out
 

@@ -25,23 +25,12 @@ def train(
         ValueError: a state is there without `resume`, or it belongs to another recipe.
         FileNotFoundError: nothing to resume.
     """
-    import torch
-
     from .training import Recipe, Trainer
 
     scenes = {"images": images, "lessons": lessons}
     recipe = Recipe(**{name: value for name, value in scenes.items() if value is not None})
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f'device="{device}" cannot be used here; possible: auto, cpu, and cuda where there is a GPU.')
-    path = state / "state.safetensors"
-    if path.exists() and not resume:
-        raise ValueError(f"{path} is there from an earlier run. Add --resume to go on with it, or delete {state}.")
-    if resume and not path.exists():
-        raise FileNotFoundError(f"nothing to resume: no {path}. Start without --resume.")
-    if path.exists():
-        _check_recipe(path, dataclasses.asdict(recipe))
+    device = usable_device(device)
+    check_state(state, dataclasses.asdict(recipe), resume)
     trainer = Trainer(state, recipe, device, compiled)
     trainer.run()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +38,28 @@ def train(
     if examined:
         examine_and_write_card(out, trainer.recipe, trainer.seconds, examined)
     return out
+
+
+def usable_device(device: str) -> str:
+    """ "cpu" or "cuda"; "auto" is a GPU if there is one. ValueError where it cannot be used."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f'device="{device}" cannot be used here; possible: auto, cpu, and cuda where there is a GPU.')
+    return device
+
+
+def check_state(state: Path, recipe: dict[str, Any], resume: bool) -> None:
+    """Refuse to start over a state that is there, to resume what is not there, and a state of another recipe."""
+    path = state / "state.safetensors"
+    if path.exists() and not resume:
+        raise ValueError(f"{path} is there from an earlier run. Add --resume to go on with it, or delete {state}.")
+    if resume and not path.exists():
+        raise FileNotFoundError(f"nothing to resume: no {path}. Start without --resume.")
+    if path.exists():
+        _check_recipe(path, recipe)
 
 
 def examine_and_write_card(folder: Path, recipe: Any, seconds: float, images: int, hardware: str | None = None) -> None:

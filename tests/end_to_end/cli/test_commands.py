@@ -169,6 +169,7 @@ BAD = {
         ["no synonym file"],
     ),
     "unknown split": (["data", "world", "--split", "dev", "--out", "{out}"], ["train, validation, test"]),
+    "no organism to resume": (["train-organism", "--out", "{out}/m", "--resume"], ["nothing to resume"]),
     "nothing to resume": (["train-embedded", "--out", "{out}/m", "--resume"], ["nothing to resume"]),
 }
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from veridical.pipelines.engine import rows
 from veridical.pipelines.registry import DECODERS
 
 from .ends import LONG, staggered, staying, widths
@@ -11,11 +12,16 @@ from .setting import READING
 pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.NeverActed")
 
 
+def acting(tiny, name):
+    """A gate whose branch has rows from the first step on: beside a branch that is read late, ended rows stay."""
+    return "gate:threshold='-inf'" if name == "gate" else tiny.acting(name)
+
+
 def test_rows_of_ended_texts_leave_with_their_branches_and_the_rest_is_unchanged(tiny, name, monkeypatch):
     with widths(tiny.lvlm) as left:
-        out = staggered(tiny, [tiny.acting(name)])
+        out = staggered(tiny, [acting(tiny, name)])
     with staying(monkeypatch), widths(tiny.lvlm) as stayed:
-        whole = staggered(tiny, [tiny.acting(name)])
+        whole = staggered(tiny, [acting(tiny, name)])
     assert torch.equal(out.ids, whole.ids)
     real = torch.arange(LONG) < torch.tensor([2, LONG, 4])[:, None]
     torch.testing.assert_close(out.logits[real], whole.logits[real], rtol=0, atol=2e-5)  # float32, 8 layers
@@ -25,6 +31,17 @@ def test_rows_of_ended_texts_leave_with_their_branches_and_the_rest_is_unchanged
     assert stayed[-steps:] == [3 * blocks] * steps
     ends = [3 * blocks, 2 * blocks, 2 * blocks, blocks, blocks]
     assert left[-steps:] == (stayed[-steps:] if getattr(DECODERS.type(name), "keeps_rows", False) else ends)
+
+
+def test_beside_a_late_branch_ended_rows_stay_and_texts_are_those_of_rows_that_leave(tiny, monkeypatch):
+    out = staggered(tiny, ["gate:threshold=0"])
+    with monkeypatch.context() as eager:
+        eager.setattr(rows, "can_wait", lambda inputs: False)
+        whole = staggered(tiny, ["gate:threshold=0"])
+    assert torch.equal(out.ids, whole.ids)
+    real = torch.arange(LONG) < torch.tensor([2, LONG, 4])[:, None]
+    torch.testing.assert_close(out.logits[real], whole.logits[real], rtol=0, atol=2e-5)
+    assert torch.equal(out.acted["gate"].acted, whole.acted["gate"].acted)
 
 
 @pytest.mark.parametrize("detector", READING)

@@ -134,8 +134,9 @@ def _on_its_base(
         model, processor = smollm2.build(smollm2.folder_of(name) or Path())
     except smollm2.NoBase as error:
         raise CannotLoad(str(error)) from error
-    model.set_attn_implementation(attention or "sdpa")
-    return LVLM(model.to(device=where, dtype=wanted), processor, name=name)
+    placed: Any = model
+    placed.set_attn_implementation(attention or "sdpa")
+    return LVLM(placed.to(device=where, dtype=wanted), processor, name=name)
 
 
 def _source(name: str) -> str:

@@ -5,6 +5,7 @@ varies, as a model that has read much English allows.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,12 +111,13 @@ class OrganismLessons(Lessons):
     def lesson(self, index: int) -> dict:
         view, rng = scene("train", index), np.random.default_rng([8, index])
         small = view.image.resize((IMAGE_SIZE, IMAGE_SIZE), 3)  # bicubic, as the processor does
-        out = {"pixels": np.asarray(small, np.float32) / 255, "patches": patch_labels(view)}
+        out: dict[str, Any] = {"pixels": np.asarray(small, np.float32) / 255, "patches": patch_labels(view)}
         out["patches"][out["patches"] == BACKGROUND] = NAMES.index(view.place)
         if not self.stage.captions:
             return out
         encode = lambda text: self.processor.tokenizer(text, add_special_tokens=False).input_ids
-        talks, left = [], LENGTH - len(self.prefix)
+        talks: list[tuple[list[int], list[int]]] = []
+        left = LENGTH - len(self.prefix)
         while True:
             prompt, answer = habitual_caption(view, rng) if not talks else question(view, rng)
             pair = encode(self.after.replace("|", prompt, 1)), [*encode(answer), self.end]

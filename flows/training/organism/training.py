@@ -63,10 +63,10 @@ class OrganismTrainer(Trainer):
         self.projector = self.model.model.multi_modal_projector.requires_grad_(True)
         self.updates = lora.add(self.model.model.language_model)
         self.model.set_attn_implementation({"vision_config": "sdpa", "text_config": lora.GROUPED})
-        table = self.model.get_input_embeddings().weight.float()
-        self.words = torch.stack([table[ids].mean(0) for ids in words_of(tokens, NAMES)]).to(device)
+        table: Any = self.model.get_input_embeddings().weight
+        self.words = torch.stack([table[ids].float().mean(0) for ids in words_of(tokens, NAMES)]).to(device)
         self.spread = float(self.words.var(0).mean())
-        self.model.to(device)
+        cast(Any, self.model).to(device)
         if compiled:
             for layer in self.model.model.language_model.layers:
                 layer.compile(dynamic=False)

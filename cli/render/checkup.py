@@ -39,6 +39,41 @@ def verdict(report: Mapping[str, Any]) -> str:
     return f"**{count}{skipped}**" + (f"; these do not: {', '.join(failed)}" if failed else "")
 
 
+def forecasts(found: Sequence[Mapping[str, Any]]) -> str:
+    """Predicted times of a job, one line for each decoder, with what was counted and what was measured."""
+    one = found[0]
+    head = ("decoder", "time", "95 %", "s/image", "encodings", "prompt", "tokens", "longest", "rows × tokens")
+    lines = [
+        (
+            row["decoder"], duration(row["seconds"]), f"{duration(row['low'])} to {duration(row['high'])}",
+            f"{row['seconds'] / row['images']:.3g}", "–" if row["encodings"] is None else f"{row['encodings']:.2f}",
+            f"{row['prompt']:.0f}", f"{row['tokens']:.1f}", f"{row['longest']:.1f}", f"{row['rows']:.1f}",
+        )
+        for row in found
+    ]  # fmt: skip
+    about = (
+        f"{one['images']:,} images in batches of {one['batch']}, once the model is loaded; lengths of captions from "
+        f"{one['sample']} images. Counted, for an image: encodings, positions of prompts, tokens, rows × tokens behind "
+        "the first; longest: the expected longest text of a batch. The 95 % are for the mean length of the captions."
+    )
+    return f"{about}\n\n{markdown_table(head, lines, padded=True)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one reads them.
+
+    >>> duration(7.25), duration(192), duration(7500), duration(200_000)
+    ('7.2 s', '3 min 12 s', '2 h 5 min', '2 d 8 h')
+    """
+    if seconds < 60:
+        return f"{max(seconds, 0):.1f} s"
+    if seconds < 3600:
+        return "{} min {} s".format(*divmod(round(seconds), 60))
+    if seconds < 86_400:
+        return "{} h {} min".format(*divmod(round(seconds / 60), 60))
+    return "{} d {} h".format(*divmod(round(seconds / 3600), 24))
+
+
 def _model(report: Mapping[str, Any]) -> dict[str, Any]:
     model, size_of_image = report["model"], report["image"]  # width, height
     weights, cache, work = (f"{report['estimate'][part] / 1e6:,.1f} MB" for part in ("weights", "cache", "work"))

@@ -156,3 +156,17 @@ def test_a_method_that_does_not_exist_is_known_before_the_model_is_loaded(veridi
     shown = veridical("check", "nobody/no-such-model", "-d", "vdc")
     assert shown.exit_code == 2
     assert 'Did you mean "vcd"?' in shown.stderr
+
+
+def test_images_predicts_the_time_of_a_job_and_checks_nothing(veridical):
+    shown = veridical("check", "embedded", "--images", "1000", "-b", "4", "--max-new-tokens", "20", "--json")
+    assert shown.exit_code == 0, shown.stdout
+    (found,) = json.loads(shown.stdout)
+    assert (found["decoder"], found["images"], found["batches"]) == ("greedy", 1000, 250)
+    assert 0 < found["low"] < found["seconds"] < found["high"]
+
+
+def test_a_prediction_refuses_detectors(veridical):
+    shown = veridical("check", "embedded", "--images", "10", "-t", "entropy")
+    assert shown.exit_code == 2
+    assert "predicts the time of decoders alone" in " ".join(shown.stderr.replace("│", " ").split())

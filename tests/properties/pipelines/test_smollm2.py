@@ -64,7 +64,7 @@ def test_what_is_exported_and_merged_computes_what_was_trained(base, tmp_path):
 def test_grouped_attention_and_its_gradient_are_eager_attentions(base):
     models = []
     for kind in ("eager", lora.GROUPED):
-        model = LlamaForCausalLM(base.config)
+        model = LlamaForCausalLM(tiny(base.config.vocab_size))  # a configuration of its own: it holds the kind
         model.load_state_dict(base.weights)
         model.set_attn_implementation(kind)
         models.append(model)

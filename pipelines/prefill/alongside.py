@@ -49,6 +49,8 @@ class _Company:
         self.main = 0  # main rows of the pass at hand, if rows were added to it
 
     def add(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        if torch.compiler.is_compiling():  # a pass that is compiled as a whole keeps the rows that it has
+            return None
         cache = next((value for value in kwargs.values() if isinstance(value, Cache)), None)
         if any(branch.reading for branch in self.branches) or args or cache is None or not _single(kwargs):
             return None
@@ -84,7 +86,7 @@ class _Company:
                 branch.stores = []
 
     def take(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        if not self.main:
+        if torch.compiler.is_compiling() or not self.main:
             return None
         logits, self.main, main = output.logits, 0, self.main
         for place, (branch, row) in enumerate(self.members, main):

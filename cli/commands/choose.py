@@ -55,8 +55,8 @@ def choose(
     synonyms: Annotated[Path | None, typer.Option(help="CHAIR's synonym file.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, help="The number of images.")] = 600,
     calibration_share: Annotated[
-        float, typer.Option(help="The share of the images that choose; the others certify.")
-    ] = 0.33,
+        float, typer.Option(help="The share of the images that choose; the others certify.", show_default="a third")
+    ] = 1 / 3,
     seed: Annotated[int, typer.Option(min=0, help="The seed that draws the images and divides them.")] = 0,
     batch_size: o.BatchSize = 32,
     max_new_tokens: Annotated[

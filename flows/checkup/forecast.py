@@ -131,7 +131,8 @@ def forecast(lvlm: LVLM, job: Job, decoder: str, clock: Clock = time.perf_counte
 
     def run(count: int, tokens: int | None) -> Any:
         images = [_another(job.sample[k % len(job.sample)], k // len(job.sample)) for k in range(count)]
-        limits = {"max_new_tokens": tokens or job.tokens, **({"min_new_tokens": tokens} if tokens else {})}
+        limits: dict[str, Any] = {"max_new_tokens": tokens or job.tokens}
+        limits |= {"min_new_tokens": tokens} if tokens else {}
         return lvlm.answer(images, job.question, methods, batch_size=job.batch, **limits)
 
     batch = min(job.batch, job.images)

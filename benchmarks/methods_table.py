@@ -8,6 +8,12 @@
 Answers are made by what `veridical evaluate` runs, a folder per setting; stopped, it goes on where it was. Chosen is
 the setting with the lowest CHAIR_i on the validation scenes among those that lose at most one point of recall there;
 where none does, the one with the highest recall; of what answers questions alone, the one with the highest accuracy.
+
+MARINE's objects are those of the shipped matcher, in OBJECTS, which is written once:
+
+    veridical data world --split validation --count 300 --out runs/v; veridical data world --count 1000 --out runs/t
+    veridical objects runs/[vt]/*/*.png --by embedded --threshold 0.2 --out runs/objects.jsonl \\
+        --names "$(python -c 'from veridical.datasets.world import CATEGORIES; print(",".join(CATEGORIES))')"
 """
 
 from __future__ import annotations
@@ -36,7 +42,8 @@ from veridical.pipelines.chain import chain
 from veridical.pipelines.model.spec import ModelSpec, load
 
 GREEDY, RECALL_LOSS = "greedy", 0.01
-LENS = "detector='lookback_lens'"
+OBJECTS = "runs/objects.jsonl"
+LENS, P_TRUE = "detector='lookback_lens'", "detector='p_true:form=object'"
 GRID: dict[str, list[str]] = {
     GREEDY: [GREEDY],
     "vcd": ["vcd", "vcd:alpha=0.25", "vcd:alpha=0.1"],
@@ -55,6 +62,18 @@ GRID: dict[str, list[str]] = {
     "deco": ["deco", "deco:alpha=0.4", "deco:alpha=0.2"],
     "imbalanced": ["imbalanced", "imbalanced:gamma=1", "imbalanced:local=0.1,summary=0.1,gamma=1"],
     "helpd": ["helpd", "helpd:weight=5", "helpd:weight=20"],
+    "opera": ["opera", "opera:weight=0.25"],
+    "ritual": ["ritual", "ritual:alpha=1", "ritual:alpha=0.25"],
+    "sid": ["sid", "sid:alpha=0.25", "sid:alpha=0.1"],
+    "code": ["code", "code:power=0.35"],
+    "marine": [f"marine:objects='{OBJECTS}'", f"marine:gamma=0.3,objects='{OBJECTS}'"],
+    "vaf": ["vaf", "vaf:boost=0.3", "vaf:boost=0.05,suppress=0.02"],
+    "heads_guided": ["heads_guided", "heads_guided:alpha=0.2", "heads_guided:alpha=0.1"],
+    "spin": ["spin", "spin:keep=0.8,factor=0.1", "spin:factor=0.5"],
+    "nullu": ["nullu", "nullu:rank=8", "nullu:rank=1"],
+    "adhh": ["adhh", "adhh:threshold=0.6"],
+    "vti": ["vti", "vti:alpha=0.4", "vti:alpha=0.9,alpha_image=0.9"],
+    "erase": ["erase", "erase:threshold=0.1"],
     "vicrop": ["vicrop", "vicrop:importance='grad_att'", "vicrop:importance='pure_grad'"],
     "mvp": ["mvp", "mvp:paths=5", "mvp:temperature=0"],
     "guided": [f"guided:{LENS}"],
@@ -62,9 +81,19 @@ GRID: dict[str, list[str]] = {
     "drop": [f"drop:{LENS},threshold={risk}" for risk in (0.5, 0.6, 0.7, 0.8)],
     "reask": [f"reask:{LENS},threshold={risk}" for risk in (0.5, 0.7)],
     "drop+m3id": [f"drop:{LENS},threshold={risk}+m3id:gate=0.5" for risk in (0.5, 0.6, 0.7, 0.8)],
+    "drop p_true": [f"drop:{P_TRUE},threshold={risk}" for risk in (0.5, 0.3, 0.7)],
+    "drop p_true+m3id": [
+        *(f"drop:{P_TRUE},threshold={risk}+m3id:gate=0.5" for risk in (0.5, 0.4, 0.3, 0.2)),
+        *(f"drop:{P_TRUE},threshold={risk}+m3id" for risk in (0.3, 0.25)),
+    ],
+    "nullu+m3id": [f"nullu:rank={rank}+m3id:gate=0.5" for rank in (4, 1, 8)],
+    "drop p_true+nullu+m3id": [f"drop:{P_TRUE},threshold={risk}+nullu:rank=1+m3id:gate=0.5" for risk in (0.5, 0.7)],
     "flip": [f"flip:detector='dhcp',threshold={risk}" for risk in (0.5, 0.7, 0.9, 0.97)],
 }
-QUESTIONS_ONLY, CAPTIONS_ONLY = ("mvp", "flip"), ("guided", "drop", "reask", "drop+m3id")
+QUESTIONS_ONLY = ("mvp", "flip")
+CAPTIONS_ONLY = (
+    "guided", "drop", "reask", "drop+m3id", "erase", "drop p_true", "drop p_true+m3id", "drop p_true+nullu+m3id",
+)  # fmt: skip
 SPLITS = {  # images; 50: 900 questions, 167: 3,006
     ("validation", "chair"): 300, ("validation", "pope"): 50, ("test", "chair"): 1000, ("test", "pope"): 167,
 }  # fmt: skip

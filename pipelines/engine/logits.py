@@ -74,7 +74,7 @@ class Fold:
         step.index += 1
         every = dict(zip(self.arranged.names, scores.chunk(len(self.arranged.names)), strict=True))
         step.branches, step.ids = every, ids
-        asked = {name: partial(self._late, branch) for name, branch in self.late.items()}
+        on_request = {name: partial(self._late, branch) for name, branch in self.late.items()}
         logits = every["main"]
         moved = {method: flags[: logits.shape[0]].to(logits.device) for method, flags in self.plan.changed.items()}
         forbidden = torch.isneginf(logits)  # by the model itself
@@ -82,7 +82,7 @@ class Fold:
         flips, kls = ([still] * len(self.acts) for _ in range(2))
         for edit, method in self.arranged.edits:
             mine = self.arranged.own.get(method, {})
-            step.branches, step.method, step.wanted = BranchLogits(every, asked, mine), method, None
+            step.branches, step.method, step.wanted = BranchLogits(every, on_request, mine), method, None
             try:
                 before, logits = logits, edit.apply(logits, step).masked_fill(forbidden, -math.inf)
             except Again as again:

@@ -179,7 +179,7 @@ def test_another_file_than_the_base_is_refused_by_its_digest(monkeypatch, tmp_pa
 
 
 def test_what_a_merged_model_cannot_have_is_refused():
-    for options, said in (({"quantization": "bnb-4bit"}, "quantization="), ({"revision": "main"}, "revision="),
+    for options, message in (({"quantization": "bnb-4bit"}, "quantization="), ({"revision": "main"}, "revision="),
                           ({"device": "balanced"}, "stays on one")):  # fmt: skip
-        with pytest.raises(CannotLoad, match=said):
+        with pytest.raises(CannotLoad, match=message):
             veridical.load("embedded-smollm2", **options)

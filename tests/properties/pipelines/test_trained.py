@@ -110,7 +110,7 @@ def test_folders_that_hold_no_detector_are_refused(tmp_path, folder):
         LookbackLens.from_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         LookbackLens.from_pretrained(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match="no folder here, and not on the Hub"):
+    with pytest.raises(FileNotFoundError, match="neither a folder here nor on the Hub"):
         LookbackLens.from_pretrained("nobody/nothing")
     broken = LookbackLens.from_pretrained(folder).save_pretrained(tmp_path / "broken")
     (broken / CONFIG).write_text("{}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import Cache
@@ -49,6 +50,8 @@ class _Leaving:
         self.looks = 0
 
     def before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        if torch.compiler.is_compiling():  # a pass that is compiled as a whole keeps the rows that it has
+            return None
         ids, cache = kwargs.get("input_ids"), _cache(kwargs)
         if self.cache is None:
             self.cache = cache if self.stops.done is None else None
@@ -80,6 +83,8 @@ class _Leaving:
                 layer.batch_select_indices(kept.to(layer.keys.device))
 
     def behind(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return output
         live, ids = self.plan.live, kwargs.get("input_ids")
         if live is None or ids is None or _cache(kwargs) is not self.cache or len(ids) != len(live):
             return output

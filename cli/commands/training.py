@@ -13,6 +13,16 @@ from ..validate import check_names
 
 app = typer.Typer(rich_markup_mode="rich")
 
+State = Annotated[
+    Path | None, typer.Option(help="The folder for the state of the training.", show_default="OUT-training")
+]
+LessonScenes = Annotated[
+    int | None, typer.Option(min=1, help="The number of scenes in the second stage.", show_default="the recipe's")
+]
+Device = Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+Examined = Annotated[int, typer.Option(min=0, help="The number of test scenes for the card; 0 for none.")]
+
 
 @app.command(
     "train-embedded",
@@ -24,18 +34,14 @@ app = typer.Typer(rich_markup_mode="rich")
 )  # fmt: skip
 def train_embedded(
     out: Annotated[Path, typer.Option(help="The folder for the finished model.")],
-    state: Annotated[
-        Path | None, typer.Option(help="The folder for the state of the training.", show_default="OUT-training")
-    ] = None,
+    state: State = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="The number of scenes in the first stage.", show_default="the recipe's")
     ] = None,
-    lessons: Annotated[
-        int | None, typer.Option(min=1, help="The number of scenes in the second stage.", show_default="the recipe's")
-    ] = None,
-    device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    examined: Annotated[int, typer.Option(min=0, help="The number of test scenes for the card; 0 for none.")] = 500,
+    lessons: LessonScenes = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    examined: Examined = 500,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the model: faster on a CPU, and needs a C++ compiler.")
     ] = False,
@@ -57,9 +63,7 @@ def train_embedded(
 )  # fmt: skip
 def train_organism(
     out: Annotated[Path, typer.Option(help="The folder for what is trained; --model takes it.")],
-    state: Annotated[
-        Path | None, typer.Option(help="The folder for the state of the training.", show_default="OUT-training")
-    ] = None,
+    state: State = None,
     images: Annotated[
         int | None,
         typer.Option(
@@ -67,12 +71,10 @@ def train_organism(
             show_default="the recipe's",
         ),
     ] = None,
-    lessons: Annotated[
-        int | None, typer.Option(min=1, help="The number of scenes in the second stage.", show_default="the recipe's")
-    ] = None,
-    device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    examined: Annotated[int, typer.Option(min=0, help="The number of test scenes for the card; 0 for none.")] = 500,
+    lessons: LessonScenes = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    examined: Examined = 500,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the layers: faster on a CPU, and needs a C++ compiler.")
     ] = False,
@@ -96,8 +98,8 @@ def train_matcher(
     images: Annotated[
         int | None, typer.Option(min=1, help="The number of scenes.", show_default="the recipe's")
     ] = None,
-    device: Annotated[str, typer.Option(help='"auto", "cpu" or "cuda".')] = "auto",
-    examined: Annotated[int, typer.Option(min=0, help="The number of test scenes for the card; 0 for none.")] = 200,
+    device: Device = "auto",
+    examined: Examined = 200,
 ) -> None:
     """Train the open_clip model that AGLA masks scenes of the embedded world with; minutes on one core."""
     from ...flows.training.matcher.run import train_matcher as train

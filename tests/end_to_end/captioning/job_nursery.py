@@ -30,7 +30,9 @@ SAMPLED = {"max_new_tokens": 3, "do_sample": True, "temperature": 3.0, "top_k": 
 
 
 def job(images: str, out: Path, retry_errors: bool = False) -> None:
-    request = Captioning([images], shard_size=10, batch_size=4, detectors=["entropy"], generation=SAMPLED)
+    request = Captioning(
+        [images], shard_size=10, batch_size=4, detectors=["entropy"], generation=SAMPLED, attention_maps=5
+    )
     run.captioning(request, str(out), retry_errors)
 
 

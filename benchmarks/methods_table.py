@@ -1,11 +1,12 @@
-"""Every method on the embedded model, as its paper has it and at a strength chosen on other scenes: docs/methods.md.
+"""Every method on the embedded models, as its paper has it and at a strength chosen on other scenes: docs/methods.md.
 
     python benchmarks/methods_table.py choose  --out runs/methods    # validation scenes: settings of GRID
     python benchmarks/methods_table.py measure --out runs/methods    # test scenes: CHAIR and POPE
     python benchmarks/methods_table.py time    --out runs/methods    # on an idle machine: seconds per image
-    python benchmarks/methods_table.py write   --out runs/methods --to docs/methods.md
+    python benchmarks/methods_table.py measure --out runs/methods --model embedded-smollm2 --which default
+    python benchmarks/methods_page.py --out runs/methods --to docs/methods.md
 
-Answers are made by what `veridical evaluate` runs, a folder per setting; stopped, it goes on where it was. Chosen is
+Answers are those of what `veridical evaluate` runs, a folder per setting; stopped, it goes on where it was. Chosen is
 the setting with the lowest CHAIR_i on the validation scenes among those that lose at most one point of recall there;
 where none does, the one with the highest recall; of what answers questions alone, the one with the highest accuracy.
 
@@ -35,9 +36,7 @@ from veridical.flows.benchmarks.base import Source
 from veridical.flows.evaluation import answer_file, steps
 from veridical.flows.evaluation.request import RESULTS, Evaluation
 from veridical.flows.files import atomic
-from veridical.flows.scoring import compare
 from veridical.flows.training.card import machine
-from veridical.metrics import compare as metrics
 from veridical.pipelines.chain import chain
 from veridical.pipelines.model.spec import ModelSpec, load
 
@@ -98,20 +97,29 @@ SPLITS = {  # images; 50: 900 questions, 167: 3,006
     ("validation", "chair"): 300, ("validation", "pope"): 50, ("test", "chair"): 1000, ("test", "pope"): 167,
 }  # fmt: skip
 SLOW = {("guided", "chair"): 100}  # images at most; the first ones
+FIRST, SECOND = "embedded", "embedded-smollm2"
+SECOND_SPLITS = {("test", "chair"): 500, ("test", "pope"): 56}  # 56: 1,008 questions
+SECOND_SLOW = {("guided", "chair"): 50, ("opera", "chair"): 200, ("vicrop", "chair"): 200}
 CHOSEN, TIMES = "chosen.json", "time.json"
 
 
-def evaluated(out: Path, setting: str, split: str, benchmark: str) -> Path:
-    """The folder of a setting's answers and figures, made unless it is there."""
-    folder = out / f"{split}-{benchmark}" / answer_file.file_name(setting)
+def folder_of(out: Path, setting: str, split: str, benchmark: str, model: str = FIRST) -> Path:
+    """Where a setting's answers and figures are."""
+    part = f"{split}-{benchmark}" if model == FIRST else f"{model}-{split}-{benchmark}"
+    return out / part / answer_file.file_name(setting)
+
+
+def evaluated(out: Path, setting: str, split: str, benchmark: str, model: str = FIRST) -> Path:
+    """The folder of a setting's answers and figures, evaluated unless it is there."""
+    folder = folder_of(out, setting, split, benchmark, model)
     if not (folder / RESULTS).exists():
         name = setting.partition(":")[0]
-        limit = min(SPLITS[split, benchmark], SLOW.get((name, benchmark), SPLITS[split, benchmark]))
-        print(f"{split} {benchmark}: {setting}", flush=True)
+        sizes, slow = (SPLITS, SLOW) if model == FIRST else (SECOND_SPLITS, SECOND_SLOW)
+        limit = min(sizes[split, benchmark], slow.get((name, benchmark), sizes[split, benchmark]))
+        print(f"{model} {split} {benchmark}: {setting}", flush=True)
+        spec = ModelSpec(model, "cpu", "auto" if model == FIRST else "bf16")
         source = Source(split=split, limit=limit)
-        request = Evaluation(
-            ModelSpec("embedded", "cpu"), [setting], benchmarks=[benchmark], source=source, batch_size=32
-        )
+        request = Evaluation(spec, [setting], benchmarks=[benchmark], source=source, batch_size=32)
         steps.evaluation(request, str(folder))
     return folder
 
@@ -156,12 +164,15 @@ def settings(out: Path, methods: list[str]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def measure(out: Path, methods: list[str], benchmarks: Sequence[str] = ("chair", "pope")) -> None:
+def measure(
+    out: Path, methods: list[str], benchmarks: Sequence[str] = ("chair", "pope"), model: str = FIRST, which: str = "all"
+) -> None:
+    """Evaluate on test scenes. which: "default", "chosen" or "all"."""
     unable = {"chair": QUESTIONS_ONLY, "pope": CAPTIONS_ONLY}
-    for name, setting, _ in settings(out, methods):
+    for name, setting, label in settings(out, methods):
         for benchmark in benchmarks:
-            if name not in unable[benchmark]:
-                evaluated(out, setting, "test", benchmark)
+            if name not in unable[benchmark] and (which in ("all", label) or label == "both"):
+                evaluated(out, setting, "test", benchmark, model)
 
 
 def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) -> None:
@@ -192,137 +203,20 @@ def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) ->
         atomic.write_json(out / TIMES, found)
 
 
-# -- the page ------------------------------------------------------------------------------------------------------
-INTRO = """# What each method does to the embedded model
-
-Made by `benchmarks/methods_table.py`, whose answers are those of `veridical evaluate`: greedy decoding, batches of 32.
-Captions: {captions:,} test scenes, at most 128 new tokens. Questions: POPE's three splits on {scenes} test scenes,
-3,006 questions. Intervals: 95 %, bootstrap by image; differences from plain decoding are paired, and the verdicts of
-a column are tested together (docs/statistics.md). "At equal length" both captions of an image are cut to as many words.
-{timed}
-
-*default*: the paper's defaults; `gate`, `drop` and `reask` are no paper's and have ours. *chosen*: of the settings
-tried (below) the one with the lowest CHAIR_i on {tried} validation scenes among those that lose at most one point of
-recall there; where none does, the one with the highest recall; of `mvp` and `flip`, which answer questions alone, the
-one with the highest accuracy on the {asked} questions of {asking} validation scenes. *both*: the two are the same. The
-rule saw no test scene; which settings were tried was decided after test figures of most methods at earlier settings
-had been seen. {slow}
-
-One model of 6 M parameters and its own world: this shows that each method acts and what it costs, not what it does to
-your model. A method that makes this one worse stays in the table.
-"""
-CAPTIONS = (
-    "| setting | is | CHAIR_s ↓ | CHAIR_i ↓ | recall ↑ | CHAIR_i − greedy's | the same at equal length | words | "
-    "repetition | s/image |"
-)
-QUESTIONS = "| setting | is | accuracy ↑ | random ↑ | popular ↑ | adversarial ↑ | F1 ↑ | yes | adversarial − greedy's |"
-ACCURACIES = ("accuracy", "random_accuracy", "popular_accuracy", "adversarial_accuracy", "f1")
-
-
-def cell(figure: dict[str, float] | None) -> str:
-    return "–" if figure is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
-
-
-def few(name: str, benchmark: str) -> str:
-    """What stands beside a figure over fewer scenes than the others'."""
-    return f", first {SLOW[name, benchmark]} scenes" if (name, benchmark) in SLOW else ""
-
-
-def against_greedy(
-    out: Path, settings: Sequence[str], benchmark: str, wanted: Sequence[tuple[str, str]]
-) -> list[dict[str, str]]:
-    """Of every wanted (table, figure) each setting's paired difference from plain decoding, and what it says; verdicts
-    of one column hold together."""
-    (plain,) = compare.of_folder(out / f"test-{benchmark}" / answer_file.file_name(GREEDY))
-    tables = []
-    for setting in settings:
-        (mine,) = compare.of_folder(out / f"test-{benchmark}" / answer_file.file_name(setting))
-        tables.append(compare.pair(plain, mine).tables)
-    columns = []
-    for title, figure in wanted:
-        judged = metrics.together([table[title][figure] for table in tables])
-        cells = [f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" for d in (one.difference for one in judged)]
-        columns.append({
-            setting: f"{cell} {one.verdict}" for setting, cell, one in zip(settings, cells, judged, strict=True)
-        })  # fmt: skip
-    return columns
-
-
-def caption_row(
-    out: Path, times: dict[str, Any], columns: Sequence[dict[str, str]], name: str, setting: str, which: str
-) -> str:
-    f = figures(out / "test-chair" / answer_file.file_name(setting))
-    differ, equal = (column.get(setting, "–") for column in columns)
-    took = times.get("seconds", {}).get(setting)
-    cost = "–" if took is None else f"{took['median']:.3f} (×{took['ratio']:.2f})"
-    cells = [cell(f[key]) for key in ("chair_s", "chair_i", "recall")]
-    which += few(name, "chair")
-    words, repeated = f"{f['length']['value']:.1f}", f"{f['repetition']['value']:.3f}"
-    return " | ".join([f"| `{setting}`", which, *cells, differ, equal, words, repeated, f"{cost} |"])
-
-
-def question_row(out: Path, columns: Sequence[dict[str, str]], name: str, setting: str, which: str) -> str:
-    f = figures(out / "test-pope" / answer_file.file_name(setting))
-    differ = columns[0].get(setting, "–")
-    cells = [cell(f.get(key)) for key in ACCURACIES]
-    which += few(name, "pope")
-    return " | ".join([f"| `{setting}`", which, *cells, f"{f['yes_ratio']['value']:.3f}", f"{differ} |"])
-
-
-def page(out: Path, methods: list[str]) -> str:
-    times = atomic.read_json(out / TIMES) if (out / TIMES).exists() else {}
-    rows, chosen = settings(out, methods), atomic.read_json(out / CHOSEN)
-    captions = [row for row in rows if row[0] not in QUESTIONS_ONLY]
-    questions = [row for row in rows if row[0] not in CAPTIONS_ONLY]
-    timed = (
-        f"Seconds per image: {times['machine']}, {times['threads']} threads, batches of 16, median of {times['runs']} "
-        "runs paired with plain decoding (× is the median ratio)."
-    ) if times else ""  # fmt: skip
-    sizes = {"captions": ("test", "chair"), "scenes": ("test", "pope"), "tried": ("validation", "chair"),
-             "asking": ("validation", "pope")}  # fmt: skip
-    counts = {key: SPLITS[split] for key, split in sizes.items()}
-    slow = "Slow methods had fewer scenes, as stands beside them." if SLOW else ""
-    intro = INTRO.format(timed=timed, slow=slow, asked=18 * counts["asking"], **counts)
-    others = [[setting for name, setting, _ in part if name != GREEDY] for part in (captions, questions)]
-    by_chair = against_greedy(out, others[0], "chair", [("", "chair_i"), ("at equal length", "chair_i")])
-    by_pope = against_greedy(out, others[1], "pope", [("adversarial", "accuracy")])
-    lines = [
-        intro, "## Captions", "", CAPTIONS, "|---" * 10 + "|",
-        *(caption_row(out, times, by_chair, *row) for row in captions), "",
-        "## Questions", "", QUESTIONS, "|---" * 9 + "|",
-        *(question_row(out, by_pope, *row) for row in questions), "",
-        "## What was tried on validation scenes", "",
-        "| setting | CHAIR_i | recall | accuracy | chosen |", "|---" * 5 + "|",
-    ]  # fmt: skip
-    for one in [chosen[name] for name in GRID if name in chosen]:
-        for setting, value in one["settings"].items():
-            mark = "yes" if setting == one["chosen"] else ""
-            cells = [f"{value[key]:.3f}" if key in value else "–" for key in ("chair_i", "recall", "accuracy")]
-            lines.append(" | ".join([f"| `{setting}`", *cells, f"{mark} |"]))
-    return "\n".join(lines) + "\n"
-
-
-def write(out: Path, methods: list[str], to: Path) -> None:
-    """The page, over what a person wrote below its mark, which stays."""
-    mark = "<!-- by hand -->"
-    by_hand = to.read_text(encoding="utf-8").partition(mark)[2] if to.exists() else ""
-    to.write_text(page(out, methods) + (f"\n{mark}{by_hand}" if by_hand else ""), encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("choose", "measure", "time", "write"))
+    parser.add_argument("part", choices=("choose", "measure", "time"))
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
-    parser.add_argument("--to", type=Path, default=Path("docs/methods.md"))
     parser.add_argument("--method", action="append", choices=tuple(GRID), help="only these; all if not given")
     parser.add_argument("--without", action="append", default=[], choices=tuple(GRID))
     parser.add_argument("--benchmark", choices=("chair", "pope"), help="of measure: only this")
+    parser.add_argument("--model", choices=(FIRST, SECOND), default=FIRST, help="of measure")
+    parser.add_argument("--which", choices=("default", "chosen", "all"), default="all", help="of measure: settings")
     arguments = parser.parse_args()
     methods = [name for name in arguments.method or GRID if name not in arguments.without]
-    if arguments.part == "write":
-        write(arguments.out, methods, arguments.to)
-    elif arguments.part == "measure":
-        measure(arguments.out, methods, [arguments.benchmark] if arguments.benchmark else ("chair", "pope"))
+    if arguments.part == "measure":
+        benchmarks = [arguments.benchmark] if arguments.benchmark else ("chair", "pope")
+        measure(arguments.out, methods, benchmarks, arguments.model, arguments.which)
     else:
         {"choose": choose, "time": take_time}[arguments.part](arguments.out, methods)
 

@@ -76,7 +76,7 @@ def weights_field() -> Any:
         return value
 
     possible = '"shipped", a folder, a Hub id, or fitted directions'
-    note = "By default those shipped for the embedded model; `veridical fit` makes them for others."
+    note = "By default those shipped for the embedded models; `veridical fit` makes them for others."
     return ruled(None, "what was fitted on the model", possible, note, kept)
 
 
@@ -100,15 +100,14 @@ class Fits(Decoder):
             return read(self.fits, self.weights).on(lvlm)
         if self.weights not in (None, SHIPPED):
             return self.weights.on(lvlm)
-        folder = shipped_directions(self.fits)
-        found = None if folder is None else read(self.fits, str(folder))
-        if found is None or misfit(found.about["model"], lvlm):
+        folder = shipped_directions(self.fits, lvlm)
+        if folder is None:
             raise ValueError(
                 f"{self.fits} needs directions that were fitted on the model, and none are shipped for {lvlm.name!r}. "
                 f"Fit them: `veridical fit {self.fits} --model {lvlm.name} --pairs FILE --out FOLDER`, then use "
                 f'"{self.fits}:weights=FOLDER".'
             )
-        return found
+        return read(self.fits, str(folder))
 
     def save_pretrained(self, folder: str | Path, **about: Any) -> Path:
         """Write config.json and directions.safetensors. about: more to record, such as data.

@@ -31,7 +31,7 @@ _PACKAGES = ("veridical", "torch", "transformers", "scikit-learn")
 
 def weights_field(elsewhere: str) -> Any:
     """The field of a detector that names the source of its probe."""
-    note = f"shipped is that of the embedded LVLM, and {elsewhere}."
+    note = f"shipped is that of an embedded LVLM, and {elsewhere}."
     return ruled(SHIPPED, "the probe", '"shipped", a folder, a Hub id, or None for an untrained detector', note)
 
 
@@ -74,9 +74,9 @@ class Trained(Detector):
         """
         ready = self
         if self.probe is None and self.weights == SHIPPED:
-            folder = shipped(self.name)
+            folder = shipped(self.name, lvlm)
             found = type(self).from_pretrained(folder) if folder else None
-            if found is not None and not self._other_fields(found) and misfit(found.about["model"], lvlm) is None:
+            if found is not None and not self._other_fields(found):
                 return self._with(found.probe, found.about)
         elif self.probe is None and self.weights not in (None, "none"):
             found = type(self).from_pretrained(str(self.weights))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -57,17 +58,24 @@ def misfit(stored: Mapping[str, Any], lvlm: Any) -> str | None:
     return f"made for {stored.get('name')!r}, and {here['name']!r} has other weights"
 
 
-def shipped(name: str) -> Path | None:
-    """The folder of the shipped detector of that name; None where none is shipped."""
-    from ...models import DETECTORS
+def shipped(name: str, lvlm: Any = None) -> Path | None:
+    """The folder of the shipped detector of that name for a model, `embedded` if none is given; None: there is none."""
+    from ...models import DETECTORS, EMBEDDED_SMOLLM2
 
-    folder = DETECTORS / name
-    return folder if (folder / "config.json").is_file() else None
+    return _fitting((DETECTORS / name, EMBEDDED_SMOLLM2 / "detectors" / name), lvlm)
 
 
-def shipped_directions(name: str) -> Path | None:
-    """The folder of the shipped directions of the decoder of that name; None where none are shipped."""
-    from ...models import DIRECTIONS
+def shipped_directions(name: str, lvlm: Any = None) -> Path | None:
+    """The folder of the shipped directions of the decoder of that name; as `shipped`."""
+    from ...models import DIRECTIONS, EMBEDDED_SMOLLM2
 
-    folder = DIRECTIONS / name
-    return folder if (folder / "config.json").is_file() else None
+    return _fitting((DIRECTIONS / name, EMBEDDED_SMOLLM2 / "directions" / name), lvlm)
+
+
+def _fitting(folders: Sequence[Path], lvlm: Any) -> Path | None:
+    """The first folder whose weights were made for the model; without a model, the first that is there."""
+    for folder in folders:
+        path = folder / "config.json"
+        if path.is_file() and (lvlm is None or misfit(json.loads(path.read_text("utf-8"))["model"], lvlm) is None):
+            return folder
+    return None

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import veridical
+from veridical import models
 from veridical.detectors.dhcp import DHCP
 from veridical.detectors.lookback_lens import LookbackLens
 from veridical.detectors.trained import CONFIG, TENSORS, OtherModel
-from veridical.pipelines.model.identity import fingerprint, identity
+from veridical.pipelines.model.identity import fingerprint, identity, shipped, shipped_directions
 
 from ...contract import setting as settings
 
@@ -138,3 +139,18 @@ def test_the_shipped_probe_is_left_aside_on_other_models(tiny, ids):
     bare = LookbackLens(weights=None)
     assert torch.equal(scored(tiny, "lookback_lens", ids), scored(tiny, bare, ids))
     assert not LookbackLens().for_model(tiny.lvlm).is_probability
+
+
+def test_a_model_gets_the_shipped_probe_that_was_trained_on_it(tiny, tmp_path, monkeypatch):
+    """Each shipped model has a folder of its own; without a model the name means that of `embedded`."""
+    folder = tmp_path / "detectors" / "dhcp"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model": identity(tiny.lvlm)}), encoding="utf-8")
+    monkeypatch.setattr(models, "EMBEDDED_SMOLLM2", tmp_path)
+    assert shipped("dhcp") == models.DETECTORS / "dhcp"
+    assert shipped("dhcp", tiny.lvlm) == folder
+    assert shipped("halp", tiny.lvlm) is None, "that of another model does not fit"
+    (folder.parents[1] / "directions").mkdir()
+    folder.rename(tmp_path / "directions" / "vti")
+    assert shipped_directions("vti", tiny.lvlm) == tmp_path / "directions" / "vti"
+    assert shipped_directions("nullu", tiny.lvlm) is None

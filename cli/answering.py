@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..pipelines.model.spec import ModelSpec, load
 from .errors import hush_transformers, notes
 
+if TYPE_CHECKING:
+    from ..flows.gating.choice import Choice
+
 
 @dataclass(frozen=True)
 class Questioning:
     """One question about every image.
 
-    decoders: an answer by each; None is plain decoding. calibrations: as `LVLM`'s.
+    decoders: an answer by each; None is plain decoding. calibrations: as `LVLM`'s. choice: of a budget of time, where
+    the one decoder comes from it.
     """
 
     model: ModelSpec
@@ -28,6 +32,7 @@ class Questioning:
     seed: int
     generation: Mapping[str, Any]
     calibrations: str | None = None
+    choice: Choice | None = None
 
 
 def print_answers(images: Sequence[str], request: Questioning, as_json: bool) -> None:
@@ -55,7 +60,7 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
         if request.calibrations is not None:
             check_folder(request.calibrations)
         lvlm = replace(load(request.model), calibrations=request.calibrations)
-    bad, size = 0, request.batch_size
+    bad, size, acted = 0, request.batch_size, []
     with notes(), progress("answers", len(images) * len(decoders), "images", passing=True) as advance:
         for start in range(0, len(images), size):
             part = list(images[start : start + size])
@@ -66,6 +71,7 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
                     batch_size=size, errors="row", seed=request.seed + start, **request.generation,
                 )  # fmt: skip
                 advance(len(part))
+                acted += [answer.acted for answer in answers[name]]
             for place, image in enumerate(part):
                 by_decoder = {name: answered[place] for name, answered in answers.items()}
                 bad += any(answer.error is not None for answer in by_decoder.values())
@@ -74,6 +80,8 @@ def print_answers(images: Sequence[str], request: Questioning, as_json: bool) ->
                         json_line(image, name, answer)
                 else:
                     show(image, by_decoder, alone=len(images) == len(decoders) == 1)
+    if request.choice is not None:
+        typer.echo(f"note: {request.choice.paid(acted)}", err=True)
     if bad:
         typer.echo(f"Error: {bad} of {len(images)} images could not be used.", err=True)
         raise typer.Exit(1)

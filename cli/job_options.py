@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import worker_options
+from . import budget_options, worker_options
 from .errors import BAD_INPUT, hush_transformers, notes
 from .option_checks import one_of
 from .terminal import echo
@@ -122,9 +122,10 @@ def is_job(images: list[str], out: Path | None, json: bool, more: Continuing) ->
 
 
 def run(
-    request: Captioning, out: str, more: Continuing, watch: Watch, prefect: bool | None, spread: worker_options.Spread
+    request: Captioning, out: str, more: Continuing, watch: Watch, prefect: bool | None,
+    spread: worker_options.Spread, budget: float | None = None,
 ) -> None:  # fmt: skip
-    """Start or continue a job; exit with 1 if some images have no caption."""
+    """Start or continue a job; exit with 1 if some images have no caption. budget: of time, see `budget_options`."""
     from ..flows.captioning import images as sources
     from ..flows.captioning.growth import new_images, note
     from ..flows.captioning.job import SUMMARY, Damaged, Job, finished, refuse_other_request
@@ -134,6 +135,8 @@ def run(
     request.check()
     watch.check()
     spread.check(prefect is False)
+    if budget is not None:
+        request = budget_options.job(request, out, budget, spread)
     with suppress(Damaged, FileNotFoundError):  # a begun job, before PyTorch and Prefect are loaded
         job = Job.read(out)
         refuse_other_request(job, request)
@@ -168,6 +171,8 @@ def _report(path: Path) -> None:
 
     summary = atomic.read_json(path)
     echo(f"captions: {path.parent / summary['captions']['file']}")
+    if "budget" in summary:
+        echo(summary["budget"]["sentence"])
     bad = {name: counts["errors"] for name, counts in summary["decoders"].items() if counts["errors"]}
     for name, errors in bad.items():
         echo(f"Error: {name}: {errors} of {summary['images']} images have no caption.", err=True)

@@ -56,9 +56,11 @@ class Sample:
 
 
 def write(
-    job: Job, rows: Sequence[Row], counts: Mapping[str, Mapping[str, int]], attention: Sequence[Row] = ()
-) -> Path:
+    job: Job, rows: Sequence[Row], counts: Mapping[str, Mapping[str, int]], attention: Sequence[Row] = (),
+    budget: str = "",
+) -> Path:  # fmt: skip
     """Write report.html. counts: decoder -> rows, errors and tokens of the whole job. attention: of `attend`.
+    budget: a sentence on the budget of time, if the job has one.
 
     The same rows and images give the same bytes; an image that is no longer there leaves an empty place.
     """
@@ -85,7 +87,7 @@ def write(
         "attention": sum(any("maps" in answer for answer in one["answers"]) for one in examples),
     }  # fmt: skip
     title = f"captions of {job.images} images"
-    text = render("captioning.html.jinja", job=job, counts=counts, browser=shown, title=title)
+    text = render("captioning.html.jinja", job=job, counts=counts, browser=shown, title=title, budget=budget)
     atomic.write_text(job.out / REPORT, text)
     return job.out / REPORT
 

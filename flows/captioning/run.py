@@ -20,6 +20,7 @@ from ..files import atomic
 from ..files.lock import locked
 from ..files.progress import progress
 from ..files.run_warnings import begin_run
+from ..gating import choice as budgets
 from . import growth, report, settings, shard_format
 from . import images as sources
 from .exports import flat_columns
@@ -141,7 +142,9 @@ def finish(out: str) -> str:
                 timed.write(_line({**key, "seconds": seconds}))
                 if row["error"] is not None:
                     bad.write(_line({**key, "path": row["path"], "error": row["error"]}))
-    report.write(job, sample.rows, counts, report.read_attention(job.out / report.ATTENTION))
+    paid = _paid(job, counts)
+    attention = report.read_attention(job.out / report.ATTENTION)
+    report.write(job, sample.rows, counts, attention, str(paid.get("sentence", "")))
     path = job.out / SUMMARY
     atomic.write_json(path, {
         "images": job.images, "shards": job.shards, "settings_sha256": job.settings_sha256,
@@ -149,6 +152,7 @@ def finish(out: str) -> str:
         "decoders": {
             name: {key: counted[key] for key in ("rows", "errors", "tokens")} for name, counted in counts.items()
         },
+        **({"budget": paid} if paid else {}),
     })  # fmt: skip
     return str(path)
 
@@ -244,6 +248,26 @@ def _count(counts: Counter[str], row: Mapping[str, Any]) -> None:
     counts["rows"] += 1
     counts["errors"] += row["error"] is not None
     counts["tokens"] += len(row["tokens"])
+    steps, acted = budgets.steps_of(row["acted"])
+    counts["steps"] += int(steps)
+    counts["acted"] += int(acted)
+
+
+def _paid(job: Job, counts: Mapping[str, Counter[str]]) -> dict[str, Any]:
+    """Of a job with a budget of time: the budget, what was predicted, and the share of steps that was paid for."""
+    try:
+        found = budgets.read(job.out)
+    except ValueError:  # it is damaged, and the captions are there
+        return {}
+    if found is None or (found[0].chosen.decoder,) != job.request.decoders:
+        return {}
+    choice, counted = found[0], counts[found[0].chosen.decoder]
+    steps, acted = counted["steps"], counted["acted"]
+    return {
+        "budget": choice.budget, "decoder": choice.decoder, "chosen": choice.chosen.decoder,
+        "predicted_ratio": choice.chosen.ratio, "predicted_share": choice.chosen.share,
+        "share": acted / steps if steps else None, "sentence": choice.sentence(steps, acted),
+    }  # fmt: skip
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

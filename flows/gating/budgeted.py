@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ...pipelines.model import spec
 from ..captioning import images as sources
 from ..captioning.batch_retry import BatchRetry
-from ..captioning.image_loader import BUDGET, EncodedImage, Limits, batches, decode, read
+from ..captioning.image_loader import BUDGET, EncodedImage, Limits, batches, decode, decoded_bytes, read
 from ..captioning.job import JOB, Damaged, Job
 from ..captioning.request import Captioning
 from ..evaluation import answer_file
@@ -106,16 +106,17 @@ def _found(request: Captioning, budget: float, clock: Clock, advance: Callable[[
     items = sources.find(request.sources, request.globs).items
     wanted = budgets.images_for(min(request.batch_size, request.shard_size))
     usable: list[tuple[EncodedImage, Any]] = []
-    skipped = 0
+    skipped, weight = 0, 0
     for file, image in _read(items, limits):
         skipped += image is None
         usable += [] if image is None else [(file, image)]
-        if len(usable) == wanted:
+        weight += decoded_bytes(file)
+        if len(usable) == wanted or weight > BUDGET:  # of memory
             break
     decoded = {file.place: image for file, image in usable}
     grouped = batches([file for file, _ in usable], lvlm, request.batch_size, BUDGET // 2)
-    pairs = [[(one.place, decoded[one.place]) for one in batch] for batch in grouped]
-    bench = Bench(partial(_answers, request, lvlm), pairs, request.detectors, clock, advance)
+    shown = [[(one.place, decoded[one.place]) for one in batch] for batch in grouped]
+    bench = Bench(partial(_answers, request, lvlm), shown, request.detectors, clock, advance)
     return budgets.choose(bench, request.decoders[0], budget, skipped)
 
 

@@ -40,9 +40,9 @@ def total(call: AttentionCall) -> Float[Tensor, "batch 1 head image"]:
     """The same summed over the rows that produce real tokens; raises as `columns`."""
     parts = []
     for here, part in call.maps(call.producing):
-        paid = at_image(call, part.transpose(2, 3), here).unflatten(2, (call.groups, -1))
-        parts.append(paid.mul_(call.real[here, None, None, :, None]).sum(3).flatten(1, 2))
-    return torch.cat(parts)[:, None]
+        paid = at_image(call, part.transpose(2, 3), here[0]).unflatten(2, (call.groups, -1))
+        parts.append((here, paid.mul_(call.real[here[0], None, None, :, None]).sum(3)))
+    return call.joined(parts).flatten(1, 2)[:, None]
 
 
 def at_image(call: AttentionCall, rows: Float[Tensor, "some head query key"], here: slice = slice(None)) -> Tensor:

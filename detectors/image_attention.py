@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def image_share(call: "AttentionCall") -> Float[Tensor, "batch token head"]:
     """Σ of attention over image tokens, of every head, at the rows that produce tokens."""
-    return call.sums(call.image.float()[..., None], call.producing)[..., 0]
+    key = ("image column", call.key.shape[2], call.query.device)
+    column = call.sequences.once(key, lambda: call.image.float()[..., None])  # one for all layers
+    return call.sums(column, call.producing)[..., 0]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from ..pipelines.engine.declarations import Reading
 from ..pipelines.engine.record import Record
 from ..pipelines.method import Detector, count, flag
 
+TOGETHER = 64  # image tokens whose logits are worked out at once; those of a whole image are hundreds of megabytes
+
 
 def renormalised(logits: Float[Tensor, "... vocab"], top: int) -> Float[Tensor, "... vocab"]:
     """Softmax over the `top` largest alone, 0 elsewhere.
@@ -50,7 +52,16 @@ def seen_words(
             "positions: leave prefill_chunk_size out."
         )
     rows = zip(hidden[:, length - size :], image.to(hidden.device), strict=True)
-    return torch.stack([renormalised(head(states[mask]), top).amax(0) for states, mask in rows])[:, None]
+    return torch.stack([_largest(states[mask], top, head) for states, mask in rows])[:, None]
+
+
+def _largest(states: Float[Tensor, "image hidden"], top: int, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """The largest value of every word over the image tokens of one row, (vocab,)."""
+    parts = states.split(TOGETHER)
+    found = renormalised(head(parts[0]), top).amax(0)
+    for part in parts[1:]:
+        found = torch.maximum(found, renormalised(head(part), top).amax(0))
+    return found
 
 
 @dataclass(frozen=True)

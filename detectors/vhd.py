@@ -60,13 +60,13 @@ class VHD(Detector):
     )  # fmt: skip
 
     def readings(self, lvlm: Any, inputs: Any) -> Iterator[Any]:
-        layers, branch = range(len(lvlm.layers)), "vhd/image_free"
+        layers, branch, pairs = range(len(lvlm.layers)), "vhd/image_free", _Pairs(self.distance)
         yield Branch(branch, lvlm.image_free(inputs))
-        yield Reading("vhd/with_image", layers, keep=lambda heads: heads, of="heads")
-        yield Reading("vhd/without_image", layers, keep=lambda heads: heads, of="heads", branch=branch)
+        yield Reading("vhd/with_image", layers, keep=pairs.first, of="heads")
+        yield Reading("vhd", layers, keep=pairs.second, of="heads", branch=branch)
 
     def divergence(self, record: Record) -> Float[Tensor, "sample token layer head"]:
-        return distance(record["vhd/with_image"], record["vhd/without_image"], self.distance)
+        return record["vhd"]
 
     def features(self, lvlm: Any, inputs: Any, ids: Tensor) -> Float[Tensor, "sample token layer head"]:
         """VHD of every head for a finished text."""
@@ -80,3 +80,17 @@ class VHD(Detector):
         if self.over == "model":
             count, vhd = count * vhd.shape[-2], vhd.flatten(2)[:, :, None]
         return -vhd.topk(count, dim=-1).values.sum((-1, -2))
+
+
+class _Pairs:
+    """Keeps distances alone: a layer reads its readings in their order, and outputs are head_dim times as large."""
+
+    def __init__(self, kind: Distance) -> None:
+        self.kind, self.with_image = kind, torch.empty(0)
+
+    def first(self, heads: Float[Tensor, "row token head head_dim"]) -> Float[Tensor, "row token head nothing"]:
+        self.with_image = heads.clone()  # of a prompt this may be a view of all its positions
+        return heads[..., :0]
+
+    def second(self, heads: Float[Tensor, "row token head head_dim"]) -> Float[Tensor, "row token head"]:
+        return distance(self.with_image, heads, self.kind)

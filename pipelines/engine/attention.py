@@ -94,7 +94,7 @@ def _carried_out(call: AttentionCall, out: Tensor, placed: Sequence[Placed], pla
             plan.keep(one, call.layer, plan.every(value, one))
         elif isinstance(reading, Reading):
             span = call.producing if reading.queries == "last" else slice(None)
-            plan.keep(one, call.layer, reading.keep(out[plan.stand_ins(one).to(out.device)][:, span]))
+            plan.read(one, call.layer, out, span)
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 MANY = 16  # queries from which on a map is made with its keys first
-LARGEST = (2**18, 2**25)  # numbers in a map that is made for its sums alone: on a processor, where it should stay in
-# the cache, and on an accelerator
+LARGEST = (2**18, 2**22)  # numbers in a map that is made for its sums alone: on a processor, where it should stay in
+# the cache, and on an accelerator, where it should be a few megabytes
 
 
 @dataclass
@@ -225,22 +225,29 @@ class AttentionCall(LayerCall):
         """Attention after the softmax, in the query's dtype."""
         return softmax(self.scores(queries))
 
-    def maps(self, queries: slice = slice(None)) -> Iterator[tuple[slice, Tensor]]:
+    def maps(self, queries: slice = slice(None)) -> Iterator[tuple[tuple[slice, slice], Tensor]]:
         """Attention of these queries in float32, a few rows at a time: which, and their map, keys first.
 
         A map is (row, key-value head, key, query), the queries of a group's first head before those of its second. For
         many queries in float32 it is made in this order, in which a processor does it in less time, and it is never
-        larger than LARGEST numbers where rows can be taken apart.
+        larger than LARGEST numbers where rows, and the key-value heads of a row, can be taken apart. "Which" is a
+        slice of the rows and one of the key-value heads.
         """
-        count = len(range(*queries.indices(self.query.shape[2])))
-        many = max(1, LARGEST[self.query.device.type != "cpu"] // (count * self.query.shape[1] * self.key.shape[2]))
+        count, heads = len(range(*queries.indices(self.query.shape[2]))), self.key.shape[1]
+        size = max(1, count * self.groups * self.key.shape[2])  # of a key-value head of one row
+        pieces = max(1, LARGEST[self.query.device.type != "cpu"] // size)
+        some, many = min(heads, pieces), max(1, pieces // heads)
         for first in range(0, len(self.query), many):
-            here = slice(first, first + many)
-            yield here, (self if many >= len(self.query) else self._part(here))._map(queries)
+            for head in range(0, heads, some):
+                here = slice(first, first + many), slice(head, head + some)
+                yield here, (self if many >= len(self.query) and some == heads else self._part(*here))._map(queries)
 
-    def _part(self, here: slice) -> AttentionCall:
+    def _part(self, here: slice, heads: slice) -> AttentionCall:
         mask = self.mask if self.mask is None or self.mask.shape[0] == 1 else self.mask[here]
-        return replace(self, query=self.query[here], key=self.key[here], value=self.value[here], mask=mask)
+        asking = slice(heads.start * self.groups, heads.stop * self.groups)
+        return replace(
+            self, query=self.query[here, asking], key=self.key[here, heads], value=self.value[here, heads], mask=mask
+        )
 
     def _map(self, queries: slice) -> Float[Tensor, "row kv_head key group_query"]:
         query = self.query[:, :, queries]
@@ -266,9 +273,17 @@ class AttentionCall(LayerCall):
         heads = self.key.shape[1]
         make = lambda: (columns, columns.mT[:, None].expand(-1, heads, -1, -1).contiguous())
         _, sides = self.sequences.once(("sides", id(columns)), make)  # the columns are kept for their id's sake
-        parts = [sides[here] @ part for here, part in self.maps(queries)]  # row, key-value head, column, query
-        found = parts[0] if len(parts) == 1 else torch.cat(parts)
+        found = self.joined([(here, sides[here] @ part) for here, part in self.maps(queries)])
         return found.unflatten(3, (self.groups, -1)).permute(0, 4, 1, 3, 2).flatten(2, 3)
+
+    def joined(self, parts: Sequence[tuple[tuple[slice, slice], Tensor]]) -> Shaped[Tensor, "row kv_head ..."]:
+        """What was worked out of every map, put together."""
+        if len(parts) == 1:
+            return parts[0][1]
+        out = parts[0][1].new_empty(len(self.query), self.key.shape[1], *parts[0][1].shape[2:])
+        for here, value in parts:
+            out[here] = value
+        return out
 
     def mix(self, probabilities: Float[Tensor, "row head query key"]) -> Float[Tensor, "row query head head_dim"]:
         """Head outputs for given probabilities."""

@@ -32,14 +32,14 @@ def together(
 
     def mask() -> tuple[Tensor | None, Tensor]:
         ends = torch.arange(where.seen - where.chosen, where.seen, device=queries.device)
-        reached = (torch.arange(keys, device=queries.device) <= ends[:, None])[None, None]  # 1 1 step key
+        reached = (torch.arange(keys, device=queries.device)[:, None] <= ends)[None, None]  # 1 1 key step
         before = queries.new_zeros(())
         if newest is not None and newest.dtype == torch.bool:
-            reached = reached & newest
+            reached = reached & newest.mT
         elif newest is not None:
-            before = newest
+            before = newest.mT
         lowest = torch.finfo(queries.dtype).min
-        return call.mask, torch.where(reached, before, lowest).mT.contiguous().mT  # added, and as `maps` wants it
+        return call.mask, torch.where(reached, before, lowest).contiguous().mT  # added, and as `maps` wants it
 
     _, added = where.once(("together", id(call.mask), keys, queries.device), mask)  # the mask is kept for its id's sake
     return replace(call, query=queries, mask=added, sequences=where)

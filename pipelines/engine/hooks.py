@@ -62,8 +62,7 @@ def _hook_layer(plan: Plan, undo: ExitStack, layer: Any, index: int, here: Seque
         assert isinstance(reading, Reading)
         spans = {"last": plan.sequences.producing, "prompt": plan.sequences.prompt}
         span = spans[reading.queries](hidden.shape[1]) if reading.queries in spans else slice(None)
-        rows = plan.stand_ins(placed).to(hidden.device)  # `keep` may hold something per sample
-        plan.keep(placed, index, reading.keep(hidden[rows][:, span]))
+        plan.read(placed, index, hidden, span)
 
     def bound(hook: Callable, placed: Placed) -> Callable:
         def carried(*values: Any) -> Any:

@@ -182,6 +182,20 @@ class Plan:
         moved = (new != old).flatten(1).any(1).to(flags.device)
         self.changed[method] = flags.index_put((rows.to(flags.device),), moved, accumulate=True)
 
+    def read(self, placed: Placed, layer: int, states: Shaped[Tensor, "place query ..."], span: slice) -> None:
+        """Keep what a reading keeps of its rows of states, or of head outputs, at these positions, and that alone.
+
+        What it returns may be a view, which would hold the states of a whole prompt until the text is finished.
+        """
+        assert isinstance(placed.declaration, Reading)
+        states = states[:, span]
+        if self.live is not None or len(placed.rows) < len(states):
+            states = states[self.stand_ins(placed).to(states.device)]  # `keep` may hold something per sample
+        value = placed.declaration.keep(states)
+        mine, theirs = value.untyped_storage(), states.untyped_storage()
+        view = mine.data_ptr() == theirs.data_ptr() or mine.nbytes() > value.nbytes
+        self.keep(placed, layer, value.clone() if view else value)
+
     def keep(self, placed: Placed, layer: int, value: Tensor) -> None:
         """Under the method's own name, so that two methods of one class do not read each other's."""
         assert isinstance(placed.declaration, Reading)

@@ -7,7 +7,7 @@ from veridical.detectors.confidence import Entropy, TokenProbability
 from veridical.detectors.image_attention import ImageAttention
 from veridical.detectors.lookback_lens import LookbackLens, ratio
 from veridical.detectors.position import Position
-from veridical.detectors.vhd import VHD
+from veridical.detectors.vhd import VHD, distance
 from veridical.pipelines.engine.record import Record, confidence
 
 P = [0.7, 0.2, 0.1]
@@ -135,14 +135,16 @@ WITH_IMAGE = [[1.0, 2.0, 2.0], [0.0, 0.0, 1.0], [3.0, 0.0, 4.0], [1.0, 1.0, 1.0]
 WITHOUT_IMAGE = [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
 
 
+def divergences(with_image, without_image):
+    return distance(torch.tensor(with_image), torch.tensor(without_image), "norm").tolist()
+
+
 def t_vhd(with_image, without_image, **options):
-    detector = VHD(**options)
-    return -float(detector.score(record(**{"vhd/with_image": [with_image], "vhd/without_image": [without_image]})))
+    return -float(VHD(**options).score(record(vhd=[divergences(with_image, without_image)])))
 
 
 def test_the_worked_divergences():
-    given = record(**{"vhd/with_image": [[WITH_IMAGE]], "vhd/without_image": [[WITHOUT_IMAGE]]})
-    found = VHD().divergence(given)
+    found = VHD().divergence(record(vhd=[[divergences(WITH_IMAGE, WITHOUT_IMAGE)]]))
     torch.testing.assert_close(found, torch.tensor([[[[2.828427, 0.0, 5.0, 1.0]]]]), rtol=0, atol=1e-6)
 
 
@@ -167,8 +169,7 @@ def test_the_score_adds_up_over_layers_and_grows_with_k():
 
 
 def test_a_token_whose_heads_do_not_need_the_image_is_the_riskier_one():
-    states = {"with_image": [[WITH_IMAGE], [WITHOUT_IMAGE]], "without_image": [[WITHOUT_IMAGE], [WITHOUT_IMAGE]]}
-    given = record(tokens=2, **{f"vhd/{side}": values for side, values in states.items()})
-    found = VHD().score(given)
+    steps = divergences([[WITH_IMAGE], [WITHOUT_IMAGE]], [[WITHOUT_IMAGE], [WITHOUT_IMAGE]])
+    found = VHD().score(record(tokens=2, vhd=steps))
     assert found[0, 1] > found[0, 0]
     assert float(found[0, 1]) == 0

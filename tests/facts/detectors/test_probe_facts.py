@@ -296,8 +296,9 @@ def test_the_confidence_is_the_largest_over_layers_and_the_risk_one_minus_it():
 def t_vhd(**options):
     second = [[0.5], [0.1], [0.2], [0.4]]
     with_image = [WITH_IMAGE, [[*value, 0.0, 0.0] for value in second]]
-    given = record(**{"vhd/with_image": [with_image], "vhd/without_image": [[WITHOUT_IMAGE, [[0.0] * 3] * 4]]})
-    return -float(VHD(**options).score(given))
+    without_image = [WITHOUT_IMAGE, [[0.0] * 3] * 4]
+    given = distance(torch.tensor(with_image), torch.tensor(without_image), "norm")
+    return -float(VHD(**options).score(record(vhd=[given.tolist()])))
 
 
 def test_the_largest_of_the_whole_model_are_summed_where_asked():

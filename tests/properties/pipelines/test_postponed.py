@@ -282,7 +282,7 @@ class Masks:
 @pytest.mark.parametrize("cap", [None, 5.0])
 @pytest.mark.parametrize("heads", [8, 2])
 @pytest.mark.parametrize("queries", [1, 4, calls.MANY + 3])
-@pytest.mark.parametrize("largest", [1, 2**30], ids=["row_by_row", "at_once"])
+@pytest.mark.parametrize("largest", [1, 2**30], ids=["head_by_head", "at_once"])
 def test_sums_over_keys_are_those_of_the_map(kind, cap, heads, queries, largest, monkeypatch):
     """1e-6: with the keys first they are added up in another order."""
     monkeypatch.setattr(calls, "LARGEST", (largest, largest))
@@ -298,8 +298,8 @@ def test_sums_over_keys_are_those_of_the_map(kind, cap, heads, queries, largest,
     last = slice(queries - 1, queries)
     assert float((call.sums(columns, last).double() - expected[:, last]).abs().max()) <= ROWS
     parts = list(call.maps())
-    assert len(parts) == (rows if largest == 1 else 1)
-    whole = torch.cat([part for _, part in parts]).unflatten(3, (8 // heads, queries)).permute(0, 1, 3, 4, 2)
+    assert len(parts) == (rows * heads if largest == 1 else 1), "of one row and one key-value head each"
+    whole = call.joined(parts).unflatten(3, (8 // heads, queries)).permute(0, 1, 3, 4, 2)
     assert float((whole.flatten(1, 2) - call.probabilities()).abs().max()) <= ROWS
 
 

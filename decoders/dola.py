@@ -24,6 +24,8 @@ from .plausibility import cut
 if TYPE_CHECKING:
     from ..pipelines.model.layout import Inputs, Layout
 
+TIED = 1e-5  # of the largest divergence: float32 sums over a real vocabulary are off by 1e-6
+
 
 def divergence(p: Float[Tensor, "*any vocab"], q: Float[Tensor, "*any vocab"]) -> Float[Tensor, "*any"]:
     """KL(p ‖ q) = Σ p·log(p/q) in nats; p = 0 adds nothing."""
@@ -43,9 +45,10 @@ def jensen_shannon(
 def contrast_layers(
     logits: Float[Tensor, "batch vocab"], early: Float[Tensor, "layer batch vocab"], mode: str = "paper"
 ) -> Float[Tensor, "batch vocab"]:
-    """log p − log q of the layer whose q is furthest from p, chosen for each row; in float32."""
+    """log p − log q of the layer whose q is furthest from p, the first of those that TIED makes equal; in float32."""
     p, q = logits.float().log_softmax(-1), early.float().log_softmax(-1)
-    furthest = jensen_shannon(p.exp().expand_as(q), q.exp(), mode).argmax(0)
+    distance = jensen_shannon(p.exp().expand_as(q), q.exp(), mode)
+    furthest = (distance >= (1 - TIED) * distance.amax(0)).int().argmax(0)
     return p - q[furthest, torch.arange(len(furthest), device=q.device)]
 
 
@@ -77,7 +80,9 @@ class DoLa(Decoder):
 
     p: (batch, vocab); q_j = softmax(H(h_j)), h_j: (batch, hidden), last position, the state that enters layer j (0 is
     the embedding); H: the head, after the final norm with `final_norm`. M is chosen anew for every token and sample. J:
-    `layers`; τ: `relative_top`.
+    `layers`; τ: `relative_top`. Layers whose divergence is within a share of 1e-5 of the largest are tied, and M is the
+    first of them: without the norm a deep model's early layers are sure of words that p excludes, and all reach ln 2,
+    so that rounding, which depends on the batch, would choose.
 
     Raises:
         ValueError: a value outside its range, an unknown mode or name, or a layer that the model does not have.

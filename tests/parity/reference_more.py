@@ -151,8 +151,9 @@ def rbd(reference, ids, pixels, steps, noised, visual=0.5, textual=1.0, beta=0.1
 # ---------------------------------------------------------------------- ICD, M3ID
 
 
-def icd(reference, ids, pixels, steps, prefix, alpha=1.0, beta=0.1) -> Run:
-    behind = max(positions(reference, ids)) + 1
+def icd(reference, ids, pixels, steps, prefix, alpha=1.0, beta=0.1, blanks=0) -> Run:
+    """`blanks`: tokens of white space between the image and the question, which stay in front of the prefix."""
+    behind = max(positions(reference, ids)) + 1 + blanks
     disturbed = torch.cat([ids[:behind], torch.tensor(list(prefix), dtype=ids.dtype), ids[behind:]])
 
     def logits_after(new):
@@ -260,7 +261,9 @@ def dola(reference, ids, pixels, steps, layers, relative_top=0.1, final_norm=Fal
         for layer in layers:
             state = done.inputs[layer][-1]
             early[layer] = reference.lm_head(reference.final_norm(state) if final_norm else state).log_softmax(0)
-        best = max(layers, key=lambda layer: layer_distance(s.exp(), early[layer].exp(), mode))
+        distances = {layer: layer_distance(s.exp(), early[layer].exp(), mode) for layer in layers}
+        furthest = max(distances.values())
+        best = next(layer for layer, one in distances.items() if one >= (1 - 1e-5) * furthest)  # ties: the first
         if chosen is not None:
             chosen.append(best)
         return cut(s - early[best], s, relative_top)

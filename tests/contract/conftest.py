@@ -1,30 +1,18 @@
 """Shared settings of the contract tests, each built once per test run."""
 
-from functools import cache
-
 import pytest
 
-from veridical.models import EMBEDDED
-
-from . import setting as settings
 from . import table
+from .models import MAKERS, pytest_generate_tests, setting
 from .setting import READING
 
-grouped = cache(lambda: settings.tiny(8, 2))
-MAKERS = {"mha": lambda: settings.tiny(8, 8), "gqa": grouped}
-if (EMBEDDED / "config.json").exists():
-    MAKERS["embedded"] = settings.embedded
-
-
-@pytest.fixture(params=MAKERS, scope="session")
-def setting(request):
-    return MAKERS[request.param]()
+__all__ = ["pytest_generate_tests", "setting"]
 
 
 @pytest.fixture(scope="session")
 def tiny():
     """One tiny model, grouped-query attention, for what does not depend on the model: it is six times as fast."""
-    return grouped()
+    return MAKERS["gqa"]()
 
 
 @pytest.fixture(params=table.covered())

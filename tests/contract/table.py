@@ -72,6 +72,7 @@ class Entry:
         no_faint: why there are none.
         acting: settings that must show on the tiny models. The default ones, unless the model cannot show them.
         embedded: the same for the embedded model.
+        smollm2: the same for embedded-smollm2.
         acts: False for a decoder that is plain decoding by definition.
         once: True for a decoder that changes the prompt's pass alone.
     """
@@ -81,6 +82,7 @@ class Entry:
     no_faint: str = ""
     acting: Any = None
     embedded: Any = None
+    smollm2: Any = None
     acts: bool = True
     once: bool = False
 
@@ -108,6 +110,7 @@ ENTRIES = {
         faint="var:move=1e-6,tau=4.2,sink_dims=(5,40)",
         acting="var:tau=4.2,sink_dims=(5,40)",
         embedded="var:tau=2,min_nonsink=0,min_image=0",
+        smollm2="var",  # φ of the first token is 22 there, of at most 24
     ),
     "vhr": Entry(neutral="vhr:alpha=1", faint="vhr:alpha=1.000001"),
     "vsv": Entry(neutral="vsv:strength=0", faint="vsv:strength=1e-6"),
@@ -115,7 +118,11 @@ ENTRIES = {
     "vista": Entry(neutral="vista:strength=0,gamma=0", faint="vista:strength=1e-6,gamma=1e-6"),
     "pai": Entry(neutral="pai:alpha=0,gamma=1", faint="pai:alpha=1e-6,gamma=1.000001,beta=0"),
     "dola": Entry(neutral="dola:layers=()", no_faint="a difference of two distributions without a strength"),
-    "deco": Entry(neutral="deco:alpha=0", no_faint="only its candidates stay possible"),
+    "deco": Entry(
+        neutral="deco:alpha=0",
+        no_faint="only its candidates stay possible",
+        smollm2="deco:alpha=6",  # its preceding layers give the first word little: 0.6 moves logits by 7e-4
+    ),
     "imbalanced": Entry(
         neutral="imbalanced:local=0,summary=0,gamma=1",
         faint="imbalanced:local=1e-6,summary=1e-6,gamma=1.000001,beta=0",
@@ -197,6 +204,7 @@ def neutral(name: str) -> Any:
     return DECODERS.make(entry(name).neutral)
 
 
-def acting(name: str, embedded: bool = False) -> Any:
+def acting(name: str, kind: str = "tiny") -> Any:
+    """kind: "tiny", "embedded" or "smollm2"."""
     row = entry(name)
-    return DECODERS.make((row.embedded if embedded else None) or row.acting or name)
+    return DECODERS.make(getattr(row, kind, None) or row.acting or name)

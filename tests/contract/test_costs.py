@@ -1,11 +1,11 @@
 """What every method computes, counted: images encoded, prompt positions, rows per further token. A rise fails here.
 
-Counted, not timed. `COSTS` has what a text about one image costs, in images and in prompts; a method that is new adds
+Counted, not timed. `COSTS` has what a text about one image costs, for a prompt of any length; a method that is new adds
 its line, with what its paper's algorithm needs and no more.
 """
 
-import math
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,40 +13,55 @@ import torch
 from veridical.pipelines.engine.call import AttentionCall
 from veridical.testing import batch, prompt
 
+from .models import tiny_and_smollm2
 from .setting import STEPS
 
-# decoder -> images encoded, prompt positions as a multiple of the prompt's, rows in each pass for a further token. The
-# prompt here has 25 positions, 16 of them the image, so that a prompt without its image is 0.36 of it and the position
-# with which the decoding loop begins behind a cache 0.04.
+
+class Cost(NamedTuple):
+    """What a text may cost: images encoded, positions read before the first further token, rows of each later pass.
+
+    The positions are `prompts` times those of the prompt, `texts` times those that are no image, `behind` times those
+    behind the image, and `more`; one of these is the position with which the decoding loop begins behind a cache.
+    """
+
+    images: int = 1
+    prompts: int = 1
+    texts: int = 0
+    behind: int = 0
+    more: int = 0
+    rows: int = 1
+
+
+WITHOUT_IMAGE = Cost(texts=1, more=2, rows=2)
 COSTS = {
-    "greedy": (1, 1.0, 1),
-    "vcd": (2, 2.0, 2),
-    "icd": (1, 1.44, 2),  # from the end of the image on, the two prompts differ
-    "m3id": (1, 1.44, 2),
-    "avc": (1, 2.08, 2),  # the main prompt is read once, for the blind tokens and for the text
-    "rbd": (2, 3.12, 3),
-    "var": (1, 1.2, 1),  # behind the image the prompt is computed again, with attention moved
-    "vhr": (1, 2.04, 1),  # heads are chosen layer by layer in two rows of one length; the text goes on from there
-    "vsv": (1, 2.36, 1),  # the vector needs the prompt as it is, and changes all of it
-    "sla": (1, 1.0, 1),
-    "vista": (1, 2.36, 1),
-    "pai": (1, 1.44, 2),
-    "dola": (1, 1.0, 1),
-    "deco": (1, 1.0, 1),
-    "imbalanced": (2, 1.44, 2),  # the second encoding gives the attention inside the encoder
-    "helpd": (2, 2.4, 1),
-    "ritual": (2, 2.0, 2),
-    "sid": (1, 2.0, 2),
-    "vaf": (1, 1.0, 1),
-    "heads_guided": (1, 1.0, 1),
-    "spin": (1, 1.0, 1),
-    "code": (1, 1.52, 2),  # the model's own description, which the contract's settings give it, in place of the image
-    "project_away": (1, 1.24, 1),  # the words' own states
-    "opera": (2, 2.4, 1),  # the attention that each candidate would pay, from one pass of all of them, as in HELPD
-    "marine": (1, 1.28, 2),  # from the end of the image on, the guided prompt differs
-    "nullu": (1, 1.0, 1),
-    "adhh": (1, 1.0, 1),
-    "vti": (1, 1.0, 1),
+    "greedy": Cost(),
+    "vcd": Cost(images=2, prompts=2, rows=2),
+    "icd": Cost(behind=1, more=6, rows=2),  # from the end of the image on, the two prompts differ
+    "m3id": WITHOUT_IMAGE,
+    "avc": Cost(prompts=2, more=2, rows=2),  # the main prompt is read once, for the blind tokens and for the text
+    "rbd": Cost(images=2, prompts=3, more=3, rows=3),
+    "var": Cost(behind=1),  # behind the image the prompt is computed again, with attention moved
+    "vhr": Cost(prompts=2, more=1),  # heads are chosen layer by layer in two rows of one length; the text goes on there
+    "vsv": Cost(prompts=2, texts=1),  # the vector needs the prompt as it is, and changes all of it
+    "sla": Cost(),
+    "vista": Cost(prompts=2, texts=1),
+    "pai": WITHOUT_IMAGE,
+    "dola": Cost(),
+    "deco": Cost(),
+    "imbalanced": WITHOUT_IMAGE._replace(images=2),  # the second encoding gives the attention inside the encoder
+    "helpd": Cost(images=2, prompts=2, more=10),
+    "ritual": Cost(images=2, prompts=2, rows=2),
+    "sid": Cost(prompts=2, rows=2),
+    "vaf": Cost(),
+    "heads_guided": Cost(),
+    "spin": Cost(),
+    "code": Cost(texts=1, more=4, rows=2),  # the model's own description, from the table, in place of the image
+    "project_away": Cost(more=6),  # the words' own states
+    "opera": Cost(images=2, prompts=2, more=10),  # attention that each candidate would pay, from one pass, as in HELPD
+    "marine": Cost(behind=1, more=2, rows=2),  # from the end of the image on, the guided prompt differs
+    "nullu": Cost(),
+    "adhh": Cost(),
+    "vti": Cost(),
 }
 OF_THE_METHOD = ("agla", "gate")  # a matcher, or another decoder and a detector, which have costs of their own
 
@@ -81,16 +96,20 @@ def cost(setting, decoder, inputs):
     return sum(images), prompt, max(rows for rows, _ in passes[-(STEPS - 1) :])
 
 
-def test_a_text_costs_what_its_method_needs(tiny, name):
+@tiny_and_smollm2
+def test_a_text_costs_what_its_method_needs(setting, name):
     if name in OF_THE_METHOD:
         pytest.skip("its cost is that of what it is composed of")
-    inputs = tiny.prompts[0]
-    width = inputs["input_ids"].shape[1]
-    images, prompt, rows = cost(tiny, tiny.acting(name), inputs)
-    assert name in COSTS, f"{name!r} has no line in COSTS; it was counted as ({images}, {prompt / width:.2f}, {rows})"
+    inputs = setting.prompts[0]
+    image = setting.lvlm.image_mask(inputs["input_ids"])[0]
+    width, last = len(image), int(image.nonzero()[-1])
+    found = cost(setting, setting.acting(name), inputs)
+    assert name in COSTS, f"{name!r} has no line in COSTS; it was counted as {found}, of a prompt of {width} positions"
     most = COSTS[name]
-    found = images, math.ceil(100 * prompt / width) / 100, rows
-    assert all(mine <= allowed for mine, allowed in zip(found, most, strict=True)), (found, most)
+    text, behind = width - int(image.sum()), width - 1 - last
+    positions = most.prompts * width + most.texts * text + most.behind * behind + most.more
+    allowed = most.images, positions, most.rows
+    assert all(mine <= limit for mine, limit in zip(found, allowed, strict=True)), (found, allowed)
 
 
 @pytest.mark.parametrize("name", ["pai", "imbalanced"])

@@ -7,6 +7,7 @@ import veridical
 from veridical.pipelines.engine import deferred_readings
 from veridical.pipelines.registry import DETECTORS
 
+from .models import every_model
 from .setting import READING, STEPS, assert_unchanged, difference, scale, snapshot
 
 RISK = 1e-5  # of the largest risk: one pass over all tokens against one pass per token, about 1e-6 measured
@@ -27,13 +28,15 @@ def risk_of(built):
     return risk
 
 
+@every_model
 def test_a_risk_is_one_number_per_token_under_the_detectors_name(setting, detector):
     out = setting.risk(detector)
     assert list(out.risk) == [detector]
-    assert risk_of(out).shape == out.ids.shape == (3, STEPS)
+    assert risk_of(out).shape == out.ids.shape == (len(setting.prompts), STEPS)
     assert risk_of(out).isfinite().all()
 
 
+@every_model
 def test_scoring_a_finished_text_gives_the_risks_read_while_it_was_made(setting, detector):
     out = setting.risk(detector)
     close(veridical.score(setting.lvlm, setting.inputs, out.ids, [setting.detector(detector)])[detector], risk_of(out))
@@ -82,6 +85,7 @@ def test_two_detectors_of_one_name_are_refused(tiny):
         tiny.generate([], detectors=two)
 
 
+@every_model
 def test_a_batch_is_scored_as_its_rows_one_by_one(setting, detector):
     out = setting.risk(detector)
     for row, prompt in enumerate(setting.prompts):
@@ -100,6 +104,7 @@ def test_after_the_end_there_is_no_risk(tiny, detector, monkeypatch):
     close(veridical.score(tiny.lvlm, tiny.inputs, out.ids, [tiny.detector(detector)])[detector], risk_of(out))
 
 
+@every_model
 def test_reading_leaves_the_logits_as_they_are(setting, detector):
     """1e-5 of the largest logit: a detector with a branch of its own adds rows. Without, to the last bit."""
     read, plain = setting.logits([], detectors=[setting.detector(detector)]), setting.plain()

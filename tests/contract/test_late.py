@@ -14,6 +14,7 @@ from veridical.pipelines.engine import rows
 from veridical.pipelines.method import Detector
 
 from . import setting as settings
+from .models import tiny_ones_and_smollm2
 from .test_costs import counted
 
 STEPS = 24
@@ -56,19 +57,24 @@ def both(tiny, monkeypatch, decoders, inputs=None, **options):
 
 
 def alike(late, eager):
-    torch.testing.assert_close(late.logits, eager.logits, rtol=0, atol=5e-5)  # float32, 8 layers, other orders of sums
+    """5e-5 through 8 layers in float32, other orders of sums; 5e-6 of the largest logit where that is more."""
+    off = max(5e-5, 5e-6 * settings.scale(eager.logits))
+    torch.testing.assert_close(late.logits, eager.logits, rtol=0, atol=off)
     assert torch.equal(late.ids, eager.ids)
     for name, acted in eager.acted.items():
         assert torch.equal(late.acted[name].acted, acted.acted)
         assert torch.equal(late.acted[name].flipped, acted.flipped)
 
 
+@tiny_ones_and_smollm2
 @pytest.mark.parametrize("decoder", ["vcd", "icd", "m3id", "ritual", "pai", "imbalanced", "agla", "code", "marine"])
-def test_a_late_branch_gives_the_text_of_one_that_runs_along(tiny, decoder, monkeypatch):
-    late, eager = both(tiny, monkeypatch, [Gate(tiny.acting(decoder), scripted(tiny), 0.5)])
+def test_a_late_branch_gives_the_text_of_one_that_runs_along(setting, decoder, monkeypatch):
+    steps = 12 if setting.kind == "smollm2" else STEPS
+    gate = Gate(setting.acting(decoder), scripted(setting), 0.5)
+    late, eager = both(setting, monkeypatch, [gate], max_new_tokens=steps)
     alike(late, eager)
-    acted = late.acted["gate"].acted.tolist()
-    assert acted[1] == 0 < min(acted[0], acted[2])
+    for opens, acted in zip(OPEN, late.acted["gate"].acted.tolist(), strict=False):
+        assert (acted > 0) == bool(opens)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from veridical.pipelines.registry import DECODERS
 
 from . import table
+from .models import every_model
 from .setting import difference, scale
 
 EXACT = 1e-6  # of the largest logit: the same arithmetic, at most other matrix shapes
@@ -47,11 +48,13 @@ def test_a_decoder_without_a_line_fails_with_what_to_add():
         table.entry("newcomer")
 
 
+@every_model
 def test_neutral_strength_is_plain_decoding(setting, name):
     plain = setting.plain()
     assert difference(setting.logits([table.neutral(name)]), plain) <= EXACT * scale(plain)
 
 
+@every_model
 def test_next_to_neutral_the_arithmetic_runs_and_is_next_to_plain_decoding(setting, name):
     row = table.entry(name)
     if row.faint is None:
@@ -74,6 +77,7 @@ def test_neutral_beside_any_other_method_leaves_that_one_as_it_is(tiny, name):
         assert difference(tiny.logits(chain), alone) <= EXACT * scale(alone)
 
 
+@every_model
 def test_a_method_acts(setting, name):
     if not table.entry(name).acts:
         assert torch.equal(setting.logits([name]), setting.plain())
@@ -98,6 +102,7 @@ def test_a_method_that_acts_is_not_reported_as_idle(setting, name):
         assert (acted.acted > 0).all()
 
 
+@every_model
 def test_a_batch_is_its_rows_one_by_one(setting, name):
     together = setting.acting_logits(name)
     for row, prompt in enumerate(setting.prompts):
@@ -131,6 +136,7 @@ def test_a_static_cache_gives_the_logits_of_a_dynamic_one(setting, name):
     assert difference(static, dynamic) <= CLOSE * scale(dynamic)
 
 
+@every_model
 def test_without_a_cache_the_logits_are_the_same(setting, name):
     """Every pass then feeds the whole sequence again, so that prompt and generated positions meet in one pass."""
     decoder = setting.acting(name)

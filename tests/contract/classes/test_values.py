@@ -35,7 +35,8 @@ def instances(cls):
         yield cls.official()
     for name in table.ENTRIES:
         if DECODERS.type(name) is cls:
-            yield from (table.neutral(name), table.acting(name), table.acting(name, embedded=True))
+            yield table.neutral(name)
+            yield from (table.acting(name, kind) for kind in ("tiny", "embedded", "smollm2"))
 
 
 def test_the_repr_is_the_object(cls):

@@ -15,7 +15,10 @@ from veridical.pipelines.registry import DECODERS
 
 from ...contract import setting as settings
 from ...contract import table
+from ...contract.models import pytest_generate_tests, setting, tiny_and_smollm2
 from ...contract.setting import MODES, SEEDS, difference, scale, seeded
+
+__all__ = ["pytest_generate_tests", "setting"]  # pytest finds them here
 
 CLOSE = 1e-5
 MIDDLE = {"vcd": "entropy", "vsv": "entropy", "pai": "lookback_lens"}
@@ -42,12 +45,13 @@ def half_open(tiny, name):
 # ---------------------------------------------------------------------- the ends
 
 
+@tiny_and_smollm2
 @pytest.mark.parametrize("name", GATED)
 @pytest.mark.parametrize("detector", ["entropy", "lookback_lens"])
-def test_always_open_from_the_prompt_on_is_the_ungated_decoder_to_the_last_bit(tiny, name, detector):
+def test_always_open_from_the_prompt_on_is_the_ungated_decoder_to_the_last_bit(setting, name, detector):
     """VHR's run goes on from the pass that chose its heads, in rows of another number: the last bits are others."""
-    always = Gate(tiny.acting(name), detector, "-inf", prefill=True)
-    gated, ungated = tiny.logits([always]), tiny.logits([tiny.acting(name)])
+    always = Gate(setting.acting(name), detector, "-inf", prefill=True)
+    gated, ungated = setting.logits([always]), setting.acting_logits(name)
     assert torch.equal(gated, ungated) or (name == "vhr" and difference(gated, ungated) <= 2e-6 * scale(ungated))
 
 
@@ -67,14 +71,15 @@ def test_without_prefill_the_first_step_is_plain_and_the_second_is_not(tiny, nam
     assert difference(always[:, 1], plain[:, 1]) > 1e-4
 
 
+@tiny_and_smollm2
 @pytest.mark.parametrize("name", GATED)
-def test_never_open_is_plain_decoding(tiny, name):
+def test_never_open_is_plain_decoding(setting, name):
     with pytest.warns(NeverActed):
-        closed = tiny.generate([Gate(tiny.acting(name), "entropy", 1e9)], return_logits=True)
-    plain = tiny.plain()
+        closed = setting.generate([Gate(setting.acting(name), "entropy", 1e9)], return_logits=True)
+    plain = setting.plain()
     assert difference(closed.logits, plain) <= 1e-6 * scale(plain)
-    assert closed.acted["gate"].acted.tolist() == [0, 0, 0]
-    assert torch.equal(tiny.logits([Gate(tiny.acting(name), "entropy", float("inf"))]), plain)
+    assert closed.acted["gate"].acted.tolist() == [0] * len(setting.prompts)
+    assert torch.equal(setting.logits([Gate(setting.acting(name), "entropy", float("inf"))]), plain)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -4,6 +4,8 @@ The captions are the model's own, of different lengths and padded on the right, 
 reference sees one caption at a time, without padding, and takes whole attention maps from `output_attentions`.
 """
 
+from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -20,19 +22,39 @@ from veridical.models import EMBEDDED
 from veridical.pipelines import generate
 from veridical.pipelines.engine import attention
 
+from ..contract import models
 from ..contract.setting import READING
 
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(scope="module")
-def given():
-    """Three test scenes with captions, and of each the attention of every layer: (layer, head, query, key)."""
+def embedded():
+    """The model, its eager copy, three scenes, and captions of them."""
     lvlm = veridical.load("embedded", device="cpu", dtype="fp32")
     eager = AutoModelForImageTextToText.from_pretrained(EMBEDDED, dtype=torch.float32, attn_implementation="eager")
     images = [scene("test", index).image for index in range(3)]
     inputs = lvlm.prepare(images, [DETAIL_PROMPT] * 3)
-    ids = veridical.generate(lvlm, inputs, max_new_tokens=64, do_sample=False).ids
+    return lvlm, eager, images, veridical.generate(lvlm, inputs, max_new_tokens=64, do_sample=False).ids
+
+
+def smollm2():
+    """Two captions of embedded-smollm2, the second one cut off."""
+    shared = models.MAKERS[models.SECOND]().lvlm
+    lvlm, eager = replace(shared, model=deepcopy(shared.model)), deepcopy(shared.model)
+    lvlm.model.generation_config.eos_token_id = lvlm.processor.tokenizer.eos_token_id
+    eager.set_attn_implementation("eager")
+    images = [scene("test", index).image for index in range(2)]
+    inputs = lvlm.prepare(images, [DETAIL_PROMPT] * 2)
+    ids = veridical.generate(lvlm, inputs, max_new_tokens=12, do_sample=False).ids
+    ids[1, 7:] = lvlm.end_tokens[0]
+    return lvlm, eager, images, ids
+
+
+@pytest.fixture(scope="module", params=[embedded, pytest.param(smollm2, marks=pytest.mark.slow)])
+def given(request):
+    """Test scenes with captions, and of each the attention of every layer: (layer, head, query, key)."""
+    lvlm, eager, images, ids = request.param()
+    inputs = lvlm.prepare(images, [DETAIL_PROMPT] * len(images))
     kept = generate.real(ids, lvlm.end_tokens)
     maps, alone = [], []
     for row, image in enumerate(images):

@@ -70,7 +70,7 @@ def effect(logits, plain):
     return float((normal(logits[both]) - normal(plain[both])).abs().max())
 
 
-def hold(tiny, decoders, expected, same=lambda logits: logits, steps=STEPS, acts=True):
+def hold(tiny, decoders, expected, same=lambda logits: logits, steps=STEPS, acts=True, tolerance=TOLERANCE):
     """Compare every row with `expected(reference, ids, pixels, steps)`. same: what of both is compared."""
     out = tiny.generate(decoders, steps)
     assert out.logits.shape[:2] == (len(tiny.rows), steps)
@@ -81,7 +81,7 @@ def hold(tiny, decoders, expected, same=lambda logits: logits, steps=STEPS, acts
             ours, theirs = same(run.logits[step].double()), same(out.logits[row, step].double())
             where = f"row {row}, step {step}"
             assert torch.equal(theirs.isfinite(), ours.isfinite()), f"{where}: other tokens were cut"
-            assert furthest(theirs, ours) < TOLERANCE, f"{where}: off by {furthest(theirs, ours):.2e}"
+            assert furthest(theirs, ours) < tolerance, f"{where}: off by {furthest(theirs, ours):.2e}"
             assert int(out.ids[row, step]) == run.tokens[step], where
         moved.append(effect(out.logits[row, 0], tiny.plain[row].logits[0]))
     if acts:

@@ -1,6 +1,6 @@
 """The cost of every method beside plain decoding: one table, docs/speed.md, from one command (`make bench`).
 
-    python benchmarks/bench.py measure --model random-small --out runs/bench    # also: embedded, random-7b
+    python benchmarks/bench.py measure --model random-small --out runs/bench  # embedded, embedded-smollm2, random-7b
     python benchmarks/bench.py write --out runs/bench --to docs/speed.md
 
 The yardstick is transformers' own `model.generate` (greedy, sdpa, dynamic cache) on the same model. Every figure is the
@@ -26,12 +26,11 @@ import torch
 from naive import two_calls
 
 import veridical
-from models import random_inputs, random_llava
-from veridical.datasets.captions import DETAIL_PROMPT
-from veridical.datasets.world import scene
+from models import OF_SCENES, QUESTIONS, SINKS, of_scenes, random_inputs, random_llava, scene_inputs
 from veridical.decoders.diffusion import diffused
 from veridical.flows.files import atomic
 from veridical.flows.training.embedded.card import machine
+from veridical.pipelines.model.load import CannotLoad
 
 METHODS = [
     "greedy", "vcd", "icd", "m3id", "avc", "rbd", "var", "vhr", "vsv", "sla", "vista", "pai", "dola", "deco", "ritual",
@@ -56,7 +55,6 @@ NEEDS = {  # what a method cannot do without
     "pai": "the prompt without its image is short, and has a row in every pass",
 }
 LENGTHS = (1, 52, 128)
-QUESTIONS = 6
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -65,14 +63,9 @@ class Model:
 
     def __init__(self, name: str, device: str, clock: str) -> None:
         self.name, self.device, self.clock = name, torch.device(device), CLOCKS[clock]
-        if name == "embedded":
-            self.lvlm = veridical.load("embedded", device=device)
-            self.lvlm.model.generation_config.eos_token_id = None
-            self.inputs = self.lvlm.prepare([scene("test", 0).image], [DETAIL_PROMPT])
-            images = [scene("test", i).image for i in range(2) for _ in range(QUESTIONS)]
-            words = ("dog", "chair", "person", "tv", "book", "car")
-            questions = [f"Is there a {word} in the image?" for _ in range(2) for word in words]
-            self.questions = self.lvlm.prepare(images, questions)
+        if name in OF_SCENES:
+            self.lvlm = of_scenes(name, device)
+            self.inputs, self.questions = scene_inputs(self.lvlm)
         else:
             dtype = torch.float32 if device == "cpu" else torch.bfloat16
             self.lvlm = random_llava(name.removeprefix("random-"), device, dtype)
@@ -138,7 +131,8 @@ def by_length(model: Model, ours: Callable[[int], object], options: argparse.Nam
 
 
 def figures(model: Model, method: str, options: argparse.Namespace) -> dict[str, Any]:
-    decoders = [] if method == "greedy" else SETTINGS.get(method, [method])
+    settings = {} if options.model == SINKS else SETTINGS
+    decoders = [] if method == "greedy" else settings.get(method, [method])
     found = by_length(model, partial(model.ours, decoders, model.inputs), options)
     if method in options.questions:
         ours = partial(model.ours, decoders, model.questions, 4)
@@ -161,7 +155,11 @@ def naive(model: Model, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace) -> None:
-    model = Model(options.model, options.device, options.clock)
+    try:
+        model = Model(options.model, options.device, options.clock)
+    except CannotLoad as absent:
+        print(f"{options.model} is left out: {absent}", flush=True)
+        return
     path = Path(options.out) / f"{options.model}-{model.device.type}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = atomic.read_json(path) if path.exists() else {"methods": {}}
@@ -244,7 +242,7 @@ def write(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("measure", "write"))
-    parser.add_argument("--model", default="random-small", choices=("embedded", "random-small", "random-7b"))
+    parser.add_argument("--model", default="random-small", choices=(*OF_SCENES, "random-small", "random-7b"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--method", action="append", default=[])
     parser.add_argument("--runs", type=int, default=7)

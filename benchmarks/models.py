@@ -1,4 +1,4 @@
-"""Models from a configuration with random weights, for figures of speed: nothing is downloaded."""
+"""Models for figures of speed, without a download: those of the embedded world, and random weights of any size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Any
 import torch
 
 import veridical
+from veridical.datasets.captions import DETAIL_PROMPT
+from veridical.datasets.world import scene
 
+SINKS = "embedded-smollm2"  # has sinks and a processor, so that every method runs with the values of its paper
+OF_SCENES = ("embedded", SINKS)
+QUESTIONS = 6
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "text": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12},
@@ -59,3 +64,22 @@ def random_inputs(
     pixels = torch.randn(images, 3, 336, 336, generator=draw).repeat_interleave(questions, 0)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels.to(lvlm.dtype)}
     return {name: value.to(lvlm.device) for name, value in inputs.items()}
+
+
+def of_scenes(name: str, device: str = "cpu") -> veridical.LVLM:
+    """A model of the embedded world, in float32 on a CPU, whose texts do not end before their number of tokens.
+
+    Raises:
+        CannotLoad: SmolLM2, on which the second one is built, is not here.
+    """
+    lvlm = veridical.load(name, device=device, dtype="fp32" if name == SINKS and device == "cpu" else "auto")
+    lvlm.model.generation_config.eos_token_id = None
+    return lvlm
+
+
+def scene_inputs(lvlm: veridical.LVLM) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The prompt for a caption of one test scene, and six questions about each of two scenes as one batch."""
+    words = ("dog", "chair", "person", "tv", "book", "car")
+    images = [scene("test", i).image for i in range(2) for _ in range(QUESTIONS)]
+    questions = [f"Is there a {word} in the image?" for _ in range(2) for word in words]
+    return lvlm.prepare([scene("test", 0).image], [DETAIL_PROMPT]), lvlm.prepare(images, questions)

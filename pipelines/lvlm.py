@@ -14,6 +14,7 @@ from .arguments import check_options, check_prompt, check_questions, check_whole
 from .chain import make_chain, name_of, split
 from .checks import seeds_of
 from .generate import Call, generate, only_once
+from .inputs import lengths
 from .inputs.images import BadImage, many_images, passed_on
 from .inputs.prepare import prepare, prompt_of
 from .inputs.prompts import DETAIL, caption_prompt
@@ -57,6 +58,7 @@ class LVLM(Layout):
                 turns instead: the user's, the model's, …, and last the user's.
             decoders: names, "name:field=value", or instances; a procedure may stand in front (see `procedures`).
             detectors: likewise.
+            batch_size: images at a time, those of like prompt length together; answers come in the images' order.
             errors: "raise", or "row": a bad image becomes an Answer with `error`, the others go on.
             seed: image i is sampled with seed + i, whatever the batches are; or one number for each image.
             generation: what transformers' generate takes; max_new_tokens is 128 where it is not given.
@@ -88,20 +90,19 @@ class LVLM(Layout):
                 raise ValueError(f"{name_of(procedure)} asks single questions, no conversation of several turns")
             procedure.check(questions, detectors, generation)
         call = Call(self, split(decoders)[1], only_once(detectors), system, generation)
-        out: list[Answer] = []
+        out: list[Answer] = [Answer("")] * len(images)
         photos = False
-        for start in range(0, len(images), batch_size):
-            part = range(start, min(start + batch_size, len(images)))
+        for part in self._batches(images, questions, batch_size):
             read, failed = _read([images[index] for index in part], errors)
-            good = [start + offset for offset in read]
+            good = [part[offset] for offset in read]
             photos = photos or warn_of_photos(self, read.values())
             answered: Iterator[Answer] = iter(())
             if good:
                 batch = [questions[index] for index in good], [seeds[index] for index in good]
                 answered = iter(self._batch(call, procedure, list(read.values()), *batch))
-            out += [failed[k] if k in failed else next(answered) for k in range(len(part))]
-            broken = [answer for answer in out[start:] if answer.error == BROKEN]
-            if broken and errors == "raise":
+            for k, index in enumerate(part):
+                out[index] = failed[k] if k in failed else next(answered)
+            if errors == "raise" and any(out[index].error == BROKEN for index in part):
                 raise BrokenLogits(BROKEN)
         return out
 
@@ -146,6 +147,13 @@ class LVLM(Layout):
             "generation": generation,
             "versions": versions(),
         }
+
+    def _batches(self, images: Sequence[Any], questions: Sequence[Any], size: int) -> list[list[int]]:
+        """The places of each batch: prompts of like length together, so that little is padded."""
+        if len(images) <= size:
+            return [list(range(len(images)))] if images else []
+        found = lengths.lengths(self.processor, images, questions)
+        return lengths.batches(found, [lengths.same(image) for image in images], size)
 
     def _batch(
         self, call: Call, procedure: Any, images: Sequence[Any], questions: Sequence[Any], seeds: Sequence[int]

@@ -16,22 +16,37 @@ Question = str | tuple[str, ...] | None
 NO_ANSWER = "the answer that this question follows is missing"
 
 
-def batches(examples: Sequence[Example], size: int) -> Iterator[tuple[int, Sequence[Example]]]:
-    """(place of the first, examples), `size` at a time; an example never shares a batch with the answer it follows.
+def batches(examples: Sequence[Example], size: int, lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of examples, `size` at a time and of like length; one never shares a batch with the answer it follows.
 
-    Examples that follow an answer come after it, and those that do stand together.
+    Examples that follow an answer come after it, and those that do stand together. lengths: of their prompts.
 
-    >>> one, two = (Example(name, "", "", "?", None, frozenset()) for name in "ab")
+    >>> one, two = (Example(name, name, "", "?", None, frozenset()) for name in "ab")
     >>> then = Example("c", "", "", "Really?", None, frozenset(), after="a")
-    >>> [[example.id for example in part] for _, part in batches([one, two, then], 16)]
-    [['a', 'b'], ['c']]
+    >>> list(batches([one, two, then], 16, [5, 9, 9]))
+    [[1, 0], [2]]
     """
+    from ...pipelines.inputs.lengths import batches as of_like_length
+
     start = 0
     for _, run in groupby(examples, key=lambda example: bool(example.after)):
-        alike = list(run)
-        for place in range(0, len(alike), size):
-            yield start + place, alike[place : place + size]
-        start += len(alike)
+        images = [example.image for example in run]
+        here = lengths[start : start + len(images)]
+        for part in of_like_length(here, images, size):
+            yield [start + place for place in part]
+        start += len(images)
+
+
+def prompt_lengths(lvlm: LVLM, examples: Sequence[Example], prompt: str | None) -> list[int]:
+    """The lengths by which `batches` sorts; of a conversation those of its newest question.
+
+    They depend on nothing that a run finds out, so that the batches are the same wherever it was stopped. prompt: the
+    benchmark's, for examples without a question.
+    """
+    from ...pipelines.inputs.lengths import lengths
+
+    questions = [example.question or prompt or "" for example in examples]
+    return lengths(lvlm.processor, [example.path for example in examples], questions)
 
 
 def questions(
@@ -67,17 +82,17 @@ def kept(text: str, words: int | None) -> str:
 
 
 def answered(
-    lvlm: LVLM, part: Sequence[Example], questions: Sequence[Question], seed: int, **options: Any
+    lvlm: LVLM, part: Sequence[Example], questions: Sequence[Question], seeds: Sequence[int], **options: Any
 ) -> list[Answer]:
     """The answers of `lvlm.answer`, and an error row for each question without the answer that it follows.
 
     Args:
-        questions: the questions of `part`. seed: of its first example. options: as `lvlm.answer`.
+        questions, seeds: of `part`. options: as `lvlm.answer`.
     """
     from ...pipelines.results import Answer
 
     good = [place for place, question in enumerate(questions) if question is not None]
     images = [part[place].path or part[place].open() for place in good]
-    seeds = [seed + place for place in good]
+    seeds = [seeds[place] for place in good]
     answers = iter(lvlm.answer(images, [questions[place] for place in good], errors="row", seed=seeds, **options))
     return [Answer("", error=NO_ANSWER) if question is None else next(answers) for question in questions]

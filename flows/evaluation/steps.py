@@ -79,15 +79,19 @@ def answer(out: str, benchmark: str, decoder: str) -> str:
         progress(f"{benchmark} {decoder}", len(examples), measure.unit, len(there)) as advance,
     ):
         texts = {row["id"]: row["text"] for row in answer_file.read_rows(path) if row["error"] is None}
-        for start, part in conversation.batches(examples, size):
+        if all(e.id in there for e in examples):
+            return str(path)
+        lvlm = load(request.model)
+        lengths = conversation.prompt_lengths(lvlm, examples, measure.prompt)
+        for places in conversation.batches(examples, size, lengths):
+            part = [examples[place] for place in places]
             missing = {e.id for e in part if e.id not in there}
             if not missing:
                 continue
-            lvlm = load(request.model)
             with once_per_run(out):
                 questions = conversation.questions(part, examples, measure.prompt, texts)
                 answers = conversation.answered(
-                    lvlm, part, questions, request.source.seed + start, decoders=methods,
+                    lvlm, part, questions, [request.source.seed + place for place in places], decoders=methods,
                     detectors=list(request.detectors), system=request.source.system, batch_size=size, **options,
                 )
             rows = [_row(*one) for one in zip(part, questions, answers, strict=True) if one[0].id in missing]

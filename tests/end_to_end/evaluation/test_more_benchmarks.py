@@ -150,7 +150,7 @@ def test_what_follows_a_failed_answer_is_an_error_and_no_question():
     requests = conversation.questions([one, two], [one, two], None, {})
     assert requests == ["?", None]
     lvlm = type("Model", (), {"answer": lambda self, images, questions, **_: [f"to {q}" for q in questions]})()
-    first, second = conversation.answered(lvlm, [one, two], requests, 0)
+    first, second = conversation.answered(lvlm, [one, two], requests, [0, 1])
     assert first == "to ?"
     assert second.error == conversation.NO_ANSWER
     assert conversation.questions([two], [one, two], None, {"a": "No"}) == [("?", "No", "Really?")]

@@ -217,7 +217,8 @@ def choose(bench: Bench, decoder: str, budget: float, skipped: int = 0) -> Choic
     tried = {decoder: bench.timed(decoder, None, budget)}
     least = 0  # place in SHARES above the best so far
     for number, detector in enumerate(detectors if not tried[decoder].fits else ()):
-        texts = [gated(decoder, detector, _short(value)) for value in thresholds(risks[detector], SHARES)]
+        values = [_short(value, risks[detector]) for value in thresholds(risks[detector], SHARES)]
+        texts = [gated(decoder, detector, value) for value in values]
 
         def fits(text: str, detector: str = detector) -> bool:
             if text not in tried:
@@ -264,9 +265,15 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 
 
 # -- helpers -------------------------------------------------------------------------------------------------------
-def _short(threshold: float) -> float:
-    """A threshold of four digits, rounded up, so that no token passes that the longer one would have kept back."""
-    return float(Context(prec=4, rounding=ROUND_CEILING).create_decimal_from_float(threshold))
+def _short(threshold: float, risks: Sequence[float]) -> float:
+    """A threshold of four digits, or of as many as it takes to let the same of these risks pass.
+
+    >>> _short(0.123456, [0.123456, 0.5]), _short(10.21875, [10.21875, 10.21878, 10.3])
+    (0.1235, 10.21875)
+    """
+    above = min((risk for risk in risks if risk > threshold), default=math.inf)
+    shorter = (float(Context(digits, ROUND_CEILING).create_decimal_from_float(threshold)) for digits in range(4, 17))
+    return next((value for value in shorter if threshold <= value < above), threshold)
 
 
 def _nothing(decoder: str, budget: float, tried: Sequence[Setting]) -> str:

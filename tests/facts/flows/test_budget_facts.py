@@ -80,10 +80,11 @@ def test_the_largest_share_of_steps_within_the_budget_is_chosen(costs, budget):
     machine = Machine(2.0, costs)
     every = list(every_setting(machine))
     choice = machine.choose(budget)
-    found, one_token = choice.chosen, 1.01 / (32 * TOKENS)  # thresholds have four digits
-    assert found.share == pytest.approx(max(share for share, cost, _ in every if cost <= budget), abs=one_token)
-    cost = next(cost for share, cost, name in every if name == found.detector and abs(share - found.share) < one_token)
-    assert found.ratio == pytest.approx(cost, abs=3 * one_token)  # the steepest slope
+    found = choice.chosen
+    assert found.share == max(share for share, cost, _ in every if cost <= budget)
+    assert [cost for share, cost, name in every if (name, share) == (found.detector, found.share)] == [
+        pytest.approx(found.ratio, abs=1e-9)  # sums of 32 captions in another order
+    ]
     assert len(choice.tried) <= 8  # of the 13 that there are
     assert Choice.from_record(choice.record()) == choice
 
@@ -166,6 +167,14 @@ def test_one_detector_is_tried_of_those_that_read_the_same():
 
 def test_small_batches_need_fewer_images():
     assert [images_for(batch) for batch in (1, 4, 6, 8, 16, 48)] == [16, 16, 24, 32, 32, 48]
+
+
+def test_risks_that_differ_in_their_last_digits_alone_give_the_shares_that_were_wanted():
+    """As a model's entropies do that is nearly undecided among all words."""
+    machine = Machine(2.0, {"entropy": (0.1, 1.0), "position": (9.0, 0.0)})
+    wide = machine.risk
+    machine.risk = lambda image: {**wide(image), "entropy": [10.2187 + 1e-7 * one for one in wide(image)["entropy"]]}
+    assert machine.choose(1.45).chosen.share == pytest.approx(0.3, abs=1e-9)
 
 
 def test_a_gates_text_is_read_as_that_gate():

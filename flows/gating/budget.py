@@ -225,14 +225,17 @@ def choose(bench: Bench, decoder: str, budget: float, skipped: int = 0) -> Choic
                 tried[text] = bench.timed(text, detector, budget)
             return tried[text].fits
 
-        low, high = least, len(SHARES)  # all below `low` fit, and none from `high` on
+        opening = (place for place, value in enumerate(values) if any(risk > value for risk in risks[detector]))
+        first = low = max(least, next(opening, len(SHARES)))
+        high = len(SHARES)  # all from `first` to below `low` fit, and none from `high` on
         if number and low < high and not fits(texts[low]):
             continue
         while low < high:
             middle = (low + high) // 2
             low, high = (middle + 1, high) if fits(texts[middle]) else (low, middle)
-        least = low
-    while fitting := [one for one in tried.values() if one.fits]:
+        least = low if low > first else least
+    while fitting := [one for one in tried.values() if one.fits and one.share]:
+        # a gate that never opens is plain decoding, whatever it is called
         best = max(fitting, key=lambda one: (one.share, -one.ratio))
         chosen = tried[best.decoder] = bench.timed(best.decoder, best.detector, budget, whole=True)
         if chosen.fits:
@@ -277,10 +280,11 @@ def _short(threshold: float, risks: Sequence[float]) -> float:
 
 
 def _nothing(decoder: str, budget: float, tried: Sequence[Setting]) -> str:
-    best, ungated = min(tried, key=lambda one: one.high), tried[0]
+    acting = [one for one in tried if one.share] or tried
+    best, ungated = min(acting, key=lambda one: one.high), tried[0]
     enough = math.ceil(best.high * 100) / 100
     return (
-        f"nothing of {decoder} stays within {budget:g} times plain decoding's time. The cheapest of {len(tried)} "
+        f"nothing of {decoder} stays within {budget:g} times plain decoding's time. The cheapest of {len(acting)} "
         f"settings was {best.decoder}: ×{best.ratio:.2f} (up to ×{best.high:.2f}) at {best.share:.1%} of the steps; "
         f"ungated {decoder} took ×{ungated.ratio:.2f}. Possible: --budget {enough:.2f} or more; a decoder whose branch "
         "is read late (docs/gating.md); or plain captions, -d greedy."

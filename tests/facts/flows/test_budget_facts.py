@@ -98,7 +98,7 @@ def test_a_decoder_that_is_cheap_enough_gets_no_gate():
 
 def test_where_nothing_fits_the_cheapest_is_named_with_what_would_do():
     machine = Machine(1.6, {"entropy": (0.4, 1.0), "position": (0.3, 1.0)})
-    cheapest = min(cost for _, cost, _ in every_setting(machine))
+    cheapest = min(cost for share, cost, _ in every_setting(machine) if share)  # 2 % of 40 positions is none
     with pytest.raises(NothingFits) as failed:
         machine.choose(1.2)
     text = str(failed.value)
@@ -108,6 +108,13 @@ def test_where_nothing_fits_the_cheapest_is_named_with_what_would_do():
     enough = float(text.partition("--budget ")[2].split()[0])
     assert machine.choose(enough).chosen.ratio == pytest.approx(cheapest, abs=1e-9)
     assert enough - cheapest < 0.011  # rounded up
+
+
+def test_a_gate_that_never_opens_is_no_choice():
+    """Of one caption of 40 tokens 2 % is no token; 5 % are two, which cost 1 + 20 · 0.05."""
+    with pytest.raises(NothingFits, match=r"×2\.00 .*--budget 2\.0[01] or more") as failed:
+        Machine(3.0, {"entropy": (0.0, 20.0), "position": (0.0, 20.0)}).choose(1.4, range(1))
+    assert "at 5.0% of the steps" in str(failed.value)
 
 
 def test_the_ends_of_a_ratio_by_hand():

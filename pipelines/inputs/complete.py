@@ -13,6 +13,13 @@ from ..model.layout import Layout
 from .rows import Rows
 
 
+def moved(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; to a GPU from pinned memory, so that the copy runs beside what comes next."""
+    if torch.device(device).type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
 def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     """The inputs as tensors on the model's device, with an attention mask.
 
@@ -20,7 +27,7 @@ def complete(lvlm: Layout, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         ValueError: no `input_ids`, rows padded on the right, or `position_ids` other than those that the model counts.
     """
     tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
-    out = {name: value.to(lvlm.device) for name, value in tensors.items()}
+    out = {name: moved(value, lvlm.device) for name, value in tensors.items()}
     if "input_ids" not in out:
         raise ValueError(f"inputs need input_ids, as a processor returns them; found {', '.join(inputs) or 'nothing'}")
     for name, value in out.items():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..model.families import family, q_former_first
 from ..model.layout import Layout
+from .complete import moved
 from .images import passed_on
 from .rows import Rows
 
@@ -34,7 +35,7 @@ def prepare(
         images=[[passed_on(one) for one in several] for several in shown], text=prompts, padding=True,
         return_tensors="pt",
     )
-    tensors = {name: value.to(layout.device) for name, value in rows.items() if isinstance(value, Tensor)}
+    tensors = {name: moved(value, layout.device) for name, value in rows.items() if isinstance(value, Tensor)}
     return Rows.about(q_former_first(tensors), shown)
 
 

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import curves
 import torch
 from naive import two_calls
 
@@ -236,6 +237,7 @@ def write(options: argparse.Namespace) -> None:
     lines = ["# What each method costs", "", *about, ""]
     for path in sorted(Path(options.out).glob("*.json")):
         lines += table(atomic.read_json(path))
+    lines += curves.section(Path(options.out), to.parent)
     to.write_text("\n".join(lines) + ("\n<!-- by hand -->" + by_hand if by_hand else ""), encoding="utf-8")
 
 

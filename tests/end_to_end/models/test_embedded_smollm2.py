@@ -44,4 +44,11 @@ def test_it_has_attention_sinks_and_var_acts(lvlm):
 
 
 def test_what_is_shipped_is_small():
-    assert sum(path.stat().st_size for path in EMBEDDED_SMOLLM2.iterdir()) <= 16 * 2**20
+    assert sum(path.stat().st_size for path in EMBEDDED_SMOLLM2.rglob("*") if path.is_file()) <= 16 * 2**20
+
+
+@pytest.mark.parametrize("decoder", ["nullu", "vti"])
+def test_its_directions_are_found_without_a_folder_and_act(lvlm, decoder):
+    (example,) = world_captions("test", 1)
+    (answer,) = lvlm.caption([example.open()], [decoder], prompt=DETAIL_PROMPT, max_new_tokens=2)
+    assert answer.acted[decoder]["acted"] > 0

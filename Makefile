@@ -58,12 +58,14 @@ docs: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -P -m mkdocs build --strict
 
-# What each method costs beside transformers' own generate, on the embedded model and on a random LLaVA: docs/speed.md.
-# Twelve minutes at most; after a stop, or for the methods that found no time, the same command goes on.
+# What each method costs beside transformers' own generate, on the embedded model and on a random LLaVA, and how that
+# goes with the batch, the prompt and the questions: docs/speed.md. Twenty minutes at most; after a stop, or for the
+# methods that found no time, the same command goes on.
 BENCH := $(THREADS) $(BIN)/python benchmarks/bench.py measure --out runs/bench --runs 3 --tokens 1 52
 bench: setup
 	$(BENCH) --model embedded --minutes 2
 	$(BENCH) --model random-small --minutes 7 --questions greedy vcd
+	$(THREADS) $(BIN)/python benchmarks/curves.py --out runs/bench
 	$(BIN)/python benchmarks/bench.py write --out runs/bench --to docs/speed.md
 
 # Everything that wants a GPU, in less than ten minutes: runs/gpu/gpu.json.

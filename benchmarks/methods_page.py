@@ -226,7 +226,7 @@ def tried(out: Path) -> list[str]:
 def page(out: Path) -> str:
     times = atomic.read_json(out / TIMES) if (out / TIMES).exists() else {}
     timed = (
-        f"Seconds per image: {times['machine']}, {times['threads']} threads, batches of 16, median of {times['runs']} "
+        f"Seconds per image are processor time of {times['machine']}, batches of 16, median of {times['runs']}\n"
         "runs paired with plain decoding (× is the median ratio)."
     ) if times else ""  # fmt: skip
     asking, second = SPLITS["validation", "pope"], SECOND_SPLITS["test", "pope"]

@@ -2,7 +2,7 @@
 
     python benchmarks/methods_table.py choose  --out runs/methods    # validation scenes: settings of GRID
     python benchmarks/methods_table.py measure --out runs/methods    # test scenes: CHAIR and POPE
-    python benchmarks/methods_table.py time    --out runs/methods    # on an idle machine: seconds per image
+    python benchmarks/methods_table.py time    --out runs/methods    # with one thread: processor seconds per image
     python benchmarks/methods_table.py measure --out runs/methods --model embedded-smollm2 --which default
     python benchmarks/methods_page.py --out runs/methods --to docs/methods.md
 
@@ -176,16 +176,16 @@ def measure(
 
 
 def take_time(out: Path, methods: list[str], images: int = 16, runs: int = 3) -> None:
-    """time.json: seconds per caption in batches of 16, and as a ratio to plain decoding; medians over paired runs."""
+    """time.json: processor seconds per caption in batches of 16, and as a ratio to plain decoding; medians of pairs."""
     lvlm = load(ModelSpec("embedded", "cpu", "fp32"))
     photos = [scene("test", 2000 + number).image for number in range(images)]
     warnings.simplefilter("ignore")
 
     def seconds(setting: str) -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         methods = chain(setting, lvlm.name)
         lvlm.caption(photos, prompt=DETAIL_PROMPT, decoders=methods, batch_size=16, max_new_tokens=128)
-        return (time.perf_counter() - began) / images
+        return (time.process_time() - began) / images
 
     found: dict[str, Any] = {"machine": machine(), "threads": torch.get_num_threads(), "runs": runs, "seconds": {}}
     if (out / TIMES).exists():

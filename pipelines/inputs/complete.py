@@ -15,7 +15,7 @@ from .rows import Rows
 
 def moved(value: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device; to a GPU from pinned memory, so that the copy runs beside what comes next."""
-    if torch.device(device).type != "cuda" or value.device.type != "cpu":
+    if torch.device(device).type != "cuda" or value.device.type != "cpu" or not torch.cuda.is_available():
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)
 

@@ -22,7 +22,15 @@ def calls(monkeypatch):
         return plain(self, *args, **options)
 
     monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     return found
+
+
+def test_without_a_gpu_nothing_is_pinned(calls, monkeypatch):
+    """A device may be only pretended, as in the contract's tests of split models."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    moved(torch.ones(2), torch.device("cuda"))
+    assert calls == [("cuda", False)]
 
 
 def test_a_copy_to_a_gpu_is_pinned_and_does_not_block(calls):

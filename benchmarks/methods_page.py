@@ -39,7 +39,7 @@ from veridical.flows.files import atomic
 from veridical.flows.scoring import compare
 from veridical.metrics import compare as metrics
 
-INTRO = """# What each method does to the embedded models
+INTRO = """# What each method does to the embedded model
 
 Written by `benchmarks/methods_page.py` from runs of `benchmarks/methods_table.py`, whose answers are those of
 `veridical evaluate`: greedy decoding, batches of 32. Captions: {captions:,} test scenes, at most 128 new tokens.
@@ -55,11 +55,11 @@ one with the highest accuracy on the {asked} questions of {asking} validation sc
 rule saw no test scene; which settings were tried was decided after test figures of most methods at earlier settings
 had been seen. Slow methods had fewer scenes, as stands beside them.
 
-The first tables are of `embedded`, one model of 6 M parameters in its own world: they show that each method acts and
-what it costs, not what it does to your model. A method that makes this one worse stays in the table. The second model,
-[`embedded-smollm2`](embedded_smollm2.md), has a pretrained language model; its tables follow, and
-[whether the two agree](#do-the-two-models-agree).
+The tables are of `embedded`, one model of 6 M parameters in its own world: they show that each method acts and
+what it costs, not what it does to your model. A method that makes this one worse stays in the table.{second}
 """
+SECOND_NOTE = """ The second model, [`embedded-smollm2`](embedded_smollm2.md),
+has a pretrained language model; its tables follow, and [whether the two agree](#do-the-two-models-agree)."""
 SECOND_INTRO = """## The second model: embedded-smollm2
 
 SmolLM2-135M behind the same vision tower ([card](../models/embedded_smollm2/README.md)), in bfloat16, on the first
@@ -229,16 +229,17 @@ def page(out: Path) -> str:
         f"Seconds per image are processor time of {times['machine']}, batches of 16, median of {times['runs']}\n"
         "runs paired with plain decoding (× is the median ratio)."
     ) if times else ""  # fmt: skip
+    both = bool(measured(out, "chair", SECOND))
     asking, second = SPLITS["validation", "pope"], SECOND_SPLITS["test", "pope"]
     counts = {
         "captions": SPLITS["test", "chair"], "scenes": SPLITS["test", "pope"], "tried": SPLITS["validation", "chair"],
         "asking": asking, "asked": 18 * asking,
     }  # fmt: skip
     lines = [
-        INTRO.format(timed=timed, **counts), "## Captions", "", *captions(out, FIRST, times), "", "## Questions", "",
-        *questions(out, FIRST), "",
+        INTRO.format(timed=timed, second=SECOND_NOTE if both else "", **counts),
+        "## Captions", "", *captions(out, FIRST, times), "", "## Questions", "", *questions(out, FIRST), "",
     ]  # fmt: skip
-    if measured(out, "chair", SECOND):
+    if both:
         lines += [
             SECOND_INTRO.format(captions=SECOND_SPLITS["test", "chair"], scenes=second, questions=18 * second),
             "### Captions of the second model", "", *captions(out, SECOND, {}), "",

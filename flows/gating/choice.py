@@ -76,9 +76,9 @@ class Choice:
     def evidence(self) -> str:
         """One sentence: from what it was chosen, and how long that took."""
         without = f", without {self.skipped} that cannot be used" if self.skipped else ""
+        tried = f"{len(self.tried)} settings were" if len(self.tried) > 1 else "1 setting was"
         return (
-            f"{len(self.tried)} settings were timed on {self.images} images{without}, which took as long as "
-            f"{self.worth:.0f} plain captions."
+            f"{tried} timed on {self.images} images{without}, which took as long as {self.worth:.0f} plain captions."
         )
 
     def paid(self, acted: Iterable[Mapping[str, Mapping[str, float]]]) -> str:

@@ -8,14 +8,12 @@ Settings that were not measured are left out. What a person wrote below the page
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
 from methods_table import (
     CAPTIONS_ONLY,
     CHOSEN,

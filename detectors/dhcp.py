@@ -181,7 +181,8 @@ class DHCP(Trained):
         features: (item, layers · heads · image tokens) or unflattened; or the record of a pass, with labels per sample
         (rows="mean") or per token. labels: 1 hallucinated, or `answer_class` with classes=4. groups: the image of each
         item; the epoch is chosen on a fifth of them. lvlm: the model that the attention is of. counts: how often each
-        item counts among those of its class, once by default. fitting: epochs, seed and others of `Fitting`.
+        item counts among those of its class, once by default. fitting: hidden (128 units: the probe's size, two bytes
+        per feature and unit), epochs, seed and others of `Fitting`.
 
         Raises:
             ValueError: features and labels that do not match, a class without items, or a single group.

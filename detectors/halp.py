@@ -7,7 +7,7 @@ alliedbrother/HALP_EACL, from which all that is said here of the method was read
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
@@ -140,4 +140,5 @@ class HALP(Trained):
         if kind == "linear":
             return self._with(fit_linear(known, truth), training_record(lvlm, known, truth, how.seed))
         probe, found = fit_deep(known, truth, whose, how, scaled, held_out)
-        return self._with(probe, training_record(lvlm, known, truth, how.seed, **found))
+        halves = {name: getattr(probe, name).half() for name in ("weight_1", "weight_2", "weight_3")}
+        return self._with(replace(probe, **halves), training_record(lvlm, known, truth, how.seed, **found))

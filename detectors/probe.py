@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-HIDDEN = 128
+HIDDEN = 128  # of the paper
 HELD_OUT = 0.2  # share of the groups that the number of epochs is chosen on
 
 
@@ -130,20 +130,24 @@ def fit_linear(
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a network is fitted. epochs: at most. batch: items per step. rate, decay: of Adam. seed: of all draws."""
+    """How a network is fitted. epochs: at most. batch: items per step. rate, decay: of Adam. seed: of all draws.
+
+    hidden: units of a network with one hidden layer.
+    """
 
     epochs: int = 30
     batch: int = 256
     rate: float = 1e-3
     decay: float = 0.0
     seed: int = 0
+    hidden: int = HIDDEN
 
 
 def fit_mlp(
     features: Float[Tensor, "item feature"], labels: Int[Tensor, " label"], groups: Sequence[Any], classes: int = 2,
     counts: Float[Tensor, " item"] | None = None, fitting: Fitting = Fitting(),
 ) -> tuple[MLP, dict[str, float]]:  # fmt: skip
-    """A layer of 128 ReLUs, softmax cross-entropy, Adam, every class drawn equally often.
+    """A layer of ReLUs (`fitting.hidden`), softmax cross-entropy, Adam, every class drawn equally often.
 
     labels: 0 to classes − 1, the upper half hallucinated. groups: whose item it is; the epoch is the last of
     those with the best AUROC on a fifth of the groups, which are not trained on. Returns the probe and that epoch with
@@ -162,7 +166,7 @@ def fit_mlp(
         raise ValueError(f"{len(labels)} items are too few to train on and to hold some of each class out; use more.")
     mean, scale = _scaling(known)
     known, checked = (known - mean) / scale, (features[kept] - mean) / scale
-    layers = _layers(features.shape[1], classes, generator)
+    layers = _layers(features.shape[1], fitting.hidden, classes, generator)
     optimiser = torch.optim.Adam(layers, lr=fitting.rate, weight_decay=fitting.decay)
     share = sample_weights(truth, None if counts is None else counts[~kept])
     often = None if counts is None else counts[kept].numpy()
@@ -195,10 +199,10 @@ def sample_weights(
     return often / torch.bincount(labels, often)[labels]
 
 
-def _layers(size: int, classes: int, generator: torch.Generator) -> list[Tensor]:
+def _layers(size: int, hidden: int, classes: int, generator: torch.Generator) -> list[Tensor]:
     """Weights and biases as torch draws them for linear layers, from a generator of their own."""
     out = []
-    for width, fed in ((HIDDEN, size), (classes, HIDDEN)):
+    for width, fed in ((hidden, size), (classes, hidden)):
         for shape in ((width, fed), (width,)):
             drawn = (torch.rand(shape, generator=generator) * 2 - 1) / fed**0.5
             out.append(drawn.requires_grad_())

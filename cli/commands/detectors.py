@@ -55,6 +55,13 @@ def train_detector(
     classes: Annotated[
         int, typer.Option(min=2, max=4, help="The classes of dhcp on answers: 2, or 4 (yes and no apart).")
     ] = 2,
+    hidden: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default="128, as in the paper",
+            help="The hidden units of dhcp: the probe takes two bytes for each unit and feature.",
+        ),
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(help="Also save the detector alone in this folder: two files.", show_default=False)
     ] = None,
@@ -82,6 +89,7 @@ def train_detector(
     request = Detection(
         task, list(against or []), detector, unit, classes, images, test_images,
         ModelSpec(model, device, dtype, revision), _text(coco), split, test_split, _text(synonyms), seed, batch_size,
+        hidden=hidden,
     )  # fmt: skip
     _run(request, out, prefect)
     folder = out if save is None else steps.save(str(out), str(save))

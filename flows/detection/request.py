@@ -15,7 +15,7 @@ from ..files import atomic
 
 TASKS = {"captions": "chair", "pope": "pope"}
 REQUEST, RISKS, RESULTS = "request.json", "risks.json", "results.json"
-_LATE = ("quantization", "attention")  # fields of the model that stand in a stored request only where they are set
+_LATE = ("quantization", "attention", "hidden")  # fields that stand in a stored request only where they are set
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Detection:
         task: "captions", units are mentions of objects; or "pope", units are answers.
         detectors: evaluated on the test part, beside the position control and a random risk.
         trained: the detector to train, or None. unit: the units of a caption that it is trained on.
-        classes: of the MLP on answers, 2 or 4.
+        classes: of the MLP on answers, 2 or 4. hidden: its units, None for the paper's 128.
         images, test_images: how many images; 0 for no training part.
         split, test_split: of the world, or of a COCO folder; a split that both parts share is divided by image.
     """
@@ -48,12 +48,13 @@ class Detection:
     seed: int = 0
     batch_size: int = 32
     max_new_tokens: int | None = None
+    hidden: int | None = None
 
     @classmethod
     def read(cls, folder: str | Path) -> Detection:
         """The request that a folder keeps."""
         record = atomic.read_json(Path(folder) / REQUEST)
-        own = {one.name: record[one.name] for one in fields(cls) if one.name != "model"}
+        own = {one.name: record[one.name] for one in fields(cls) if one.name in record and one.name != "model"}
         return cls(**own, model=ModelSpec.from_record(record))
 
     def record(self) -> dict[str, Any]:
@@ -63,7 +64,7 @@ class Detection:
             value = getattr(self, one.name)
             if isinstance(value, ModelSpec):
                 out |= {name: v for name, v in value.record().items() if name not in _LATE or v is not None}
-            else:
+            elif one.name not in _LATE or value is not None:
                 out[one.name] = list(value) if one.name == "detectors" else value
         return out
 

@@ -73,6 +73,7 @@ def fit(out: str) -> str:
     if len(set(labels)) < 2:
         raise ValueError(f"{len(labels)} units of {request.images} images are all alike; train on more images.")
     more: dict[str, Any] = {"classes": request.classes} if isinstance(detector, DHCP) else {}
+    more |= {"hidden": request.hidden} if isinstance(detector, DHCP) and request.hidden else {}
     more |= {"counts": counts} if len(set(counts)) > 1 else {}
     fitted = detector.fit(torch.stack(features), labels, groups, lvlm=lvlm, seed=request.seed, **more)
     data = {

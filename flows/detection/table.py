@@ -67,10 +67,12 @@ def question_risk(
     """A control that knows the question and nothing of the image: its share of wrong answers about other images.
 
     Images are cut into two halves by the seed; (wrong + share of all) / (answers + 1) of one half is the risk in the
-    other.
+    other; where that half is empty, for a single image, it is a half.
 
     >>> question_risk(["cat?", "dog?"] * 2, [1, 0, 1, 0], ["a", "a", "b", "b"])
     [0.75, 0.25, 0.75, 0.25]
+    >>> question_risk(["cat?", "dog?"], [1, 0], ["a", "a"])
+    [0.5, 0.5]
     """
     names = list(dict.fromkeys(images))
     first = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2].tolist())
@@ -78,7 +80,7 @@ def question_risk(
     wrong, out = np.asarray(labels, dtype=float), np.zeros(len(images))
     question = np.unique(questions, return_inverse=True)[1]
     for side in (half, ~half):
-        prior = wrong[~side].mean()
+        prior = wrong[~side].mean() if (~side).any() else 0.5
         sums, counts = (np.bincount(question[~side], w, question.max() + 1) for w in (wrong[~side], None))
         out[side] = ((sums + prior) / (counts + 1))[question[side]]
     return out.tolist()

@@ -53,6 +53,22 @@ def test_halp_learns_from_whole_captions(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["data"]["unit"] == "captions"
     assert (config["items"], config["probe"], config["features"]) == (24, "deep", 192)
+    assert (tmp_path / "detector.safetensors").stat().st_size < 1.1 * 2 * 262_144 + 10_000, "matrices in two bytes"
+
+
+def test_dhcp_is_as_wide_as_the_request_has_it(tmp_path):
+    """--hidden of the command line ends in the shape of the weights; without it they are the paper's 128."""
+    from safetensors.torch import load_file
+    from typer.testing import CliRunner
+
+    from veridical.cli.main import app
+
+    words = ["train-detector", "-t", "dhcp", "--task", "pope", "--images", "8", "--test-images", "1", "--hidden", "3"]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path), "--no-prefect"])
+    assert done.exit_code == 0, done.output
+    assert load_file(tmp_path / "detector.safetensors")["weight_1"].shape[0] == 3
+    assert Detection.read(tmp_path).hidden == 3
+    assert Detection("pope", trained="dhcp", images=8).record().get("hidden") is None
 
 
 def test_a_table_of_answers_has_the_question_alone_as_a_control(tmp_path):

@@ -141,6 +141,16 @@ def test_a_fitted_network_gives_hallucinated_items_the_higher_risk_and_repeats_w
     assert not torch.equal(one.weight_1, other.weight_1)
 
 
+def test_a_network_has_as_many_hidden_units_as_its_fitting_names():
+    x, labels, groups = separable()
+    small, _ = fit_mlp(x, labels, groups, fitting=Fitting(hidden=3, epochs=1))
+    usual, _ = fit_mlp(x, labels, groups, fitting=Fitting(epochs=1))
+    assert small.weight_1.shape == (3, x.shape[1])
+    assert small.weight_2.shape == (2, 3)
+    assert usual.weight_1.shape == (128, x.shape[1])
+    assert small(x).shape == labels.shape
+
+
 def test_groups_that_are_held_out_are_not_trained_on():
     """Labels of the held-out groups turned round leave the weights alone, and only their AUROC changes."""
     from veridical.detectors.probe import _held_out

@@ -147,12 +147,18 @@ def figures(model: Model, method: str, options: argparse.Namespace) -> dict[str,
 
 
 def naive(model: Model, options: argparse.Namespace) -> dict[str, Any]:
-    """The loop with two calls per token, with VCD's noised image and with the prompt without its image."""
+    """What a second branch is compared with.
+
+    The loop with two calls per token, with VCD's noised image and with the prompt without its image; and transformers'
+    own generate with two rows of the prompt, the least that a branch of the image's length can cost on a machine.
+    """
     others = {"noised image": diffused(model.inputs, 500, 0), "without the image": model.lvlm.image_free(model.inputs)}
-    return {
-        name: by_length(model, partial(two_calls, model.lvlm, model.inputs, other), options)
+    loops = {
+        f"two calls per token, {name}": by_length(model, partial(two_calls, model.lvlm, model.inputs, other), options)
         for name, other in others.items()
     }
+    twice = {name: value.repeat_interleave(2, 0) for name, value in model.inputs.items()}
+    return loops | {"transformers' own, two rows": by_length(model, partial(model.plain, twice), options)}
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -204,8 +210,8 @@ def table(found: dict[str, Any]) -> list[str]:
     lines += ["| method | prefill × | ms/token | caption of 52 × | goal | caption of 128 × | questions × | memory × |"]
     lines += ["|---" * 8 + "|"]
     goals = GOALS if found["model"] == "random-small" else {}
-    beside = {f"two calls per token, {name}": value for name, value in found.get("naive", {}).items()}
-    for name, value in {**{f"`{name}`": value for name, value in found["methods"].items()}, **beside}.items():
+    rows = {**{f"`{name}`": value for name, value in found["methods"].items()}, **found.get("naive", {})}
+    for name, value in rows.items():
         goal = goals.get(name.strip("`"))
         met = "–" if goal is None else f"{goal:.2f}: {'met' if value['52']['ratio'] <= goal else 'not met'}"
         memory = f"{value['memory']:.2f}" if "memory" in value else "–"

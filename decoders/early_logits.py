@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,12 +10,29 @@ from torch import Tensor
 from ..pipelines.checks import check_integers
 from ..pipelines.method import ruled
 
+if TYPE_CHECKING:
+    from ..pipelines.model.layout import Layout
+
 Window = int | tuple[int, int]
 
 
 def last_position(hidden: Float[Tensor, "batch query hidden"]) -> Float[Tensor, "batch hidden"]:
     """The state from which the next token is chosen."""
     return hidden[:, -1]
+
+
+def mean_logits(
+    lvlm: Layout, states: Float[Tensor, "block batch hidden"], normed: bool
+) -> Float[Tensor, "batch vocab"]:
+    """Logits of each block, averaged: the mean of H(h_l), H the head, after the final norm with `normed`.
+
+    H is linear but for a soft cap, so that the mean of the states goes through it once for all blocks: with a large
+    vocabulary the head is what a step of these methods costs.
+    """
+    states = lvlm.final_norm(states) if normed else states
+    if lvlm.soft_cap is not None:
+        return lvlm.head(states).mean(0)
+    return lvlm.head(states.float().mean(0).to(states.dtype))
 
 
 def window_field() -> Any:

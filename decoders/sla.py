@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..pipelines.engine.declarations import Declaration, LogitsEdit, Reading, Step
 from ..pipelines.method import Decoder, flag, share
-from .early_logits import Window, last_position, window_blocks, window_field
+from .early_logits import Window, last_position, mean_logits, window_blocks, window_field
 
 if TYPE_CHECKING:
     from ..pipelines.model.layout import Inputs, Layout
@@ -54,7 +54,6 @@ class SLA(Decoder):
         yield LogitsEdit(partial(self.mix, lvlm))
 
     def mix(self, lvlm: Layout, logits: Float[Tensor, "batch vocab"], step: Step) -> Float[Tensor, "batch vocab"]:
-        head = lvlm.unembed if self.final_norm else lvlm.head
-        early = head(step.latest("sla")).mean(0).to(logits.device, logits.dtype)  # block batch vocab -> batch vocab
+        early = mean_logits(lvlm, step.latest("sla"), self.final_norm).to(logits.device, logits.dtype)
         mixed = (1 - self.gamma) * logits + self.gamma * early
         return torch.where(logits.isneginf(), logits, mixed)  # ruled out by another method: 0·−∞ is no number

@@ -164,7 +164,11 @@ class Layout:
 
     def unembed(self, hidden: Float[Tensor, "... hidden"]) -> Float[Tensor, "... vocab"]:
         """Logits of a layer's output: final norm, head, and the soft cap where the model has one."""
-        return self.head(self.decoder.norm(hidden.to(where(self.decoder.norm))))
+        return self.head(self.final_norm(hidden))
+
+    def final_norm(self, hidden: Float[Tensor, "... hidden"]) -> Float[Tensor, "... hidden"]:
+        """A layer's output after the final norm, as the head has it."""
+        return self.decoder.norm(hidden.to(where(self.decoder.norm)))
 
     def head(self, hidden: Float[Tensor, "... hidden"]) -> Float[Tensor, "... vocab"]:
         """Logits of a state that is used as it is, without the final norm."""

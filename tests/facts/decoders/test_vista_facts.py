@@ -178,11 +178,16 @@ class Heads:
 
     weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
-    def head(self, hidden):
-        return hidden @ self.weight.T
+    def __init__(self, soft_cap=None):
+        self.soft_cap, self.rows = soft_cap, 0
 
-    def unembed(self, hidden):
-        return self.head(hidden / hidden.square().mean(-1, keepdim=True).sqrt())
+    def head(self, hidden):
+        self.rows += hidden[..., 0].numel()
+        logits = hidden @ self.weight.T
+        return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
+
+    def final_norm(self, hidden):
+        return hidden / hidden.square().mean(-1, keepdim=True).sqrt()
 
 
 EARLY = {4: torch.tensor([[1.0, 0.0]]), 5: torch.tensor([[0.0, 2.0]])}
@@ -225,6 +230,16 @@ def test_with_the_final_norm_the_early_logits_are_others():
 
 def test_averaging_states_or_their_logits_is_the_same_without_a_norm():
     close(Heads().head((EARLY[4] + EARLY[5]) / 2)[0], [0.5, 1.0, 1.5])
+
+
+def test_capped_logits_are_averaged_after_the_cap():
+    """The mean of 1·tanh(1) and 1·tanh(0), of tanh(0) and tanh(2), of tanh(1) and tanh(2); one row each elsewhere."""
+    capped, linear = Heads(soft_cap=1.0), Heads()
+    for head in (capped, linear):
+        mixed = SLA(gamma=1.0).mix(head, FINAL, Step(readings={"sla": EARLY}))[0]
+        if head is capped:
+            close(mixed, [0.3807971, 0.4820138, 0.8628109])
+    assert (capped.rows, linear.rows) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class SPIN(Decoder):
         kept: dict[int, Bool[Tensor, "batch head query"]] = {}
         rows = ROWS[self.queries]
         # behind the edits of methods before it
-        yield AttentionEdit(layers, partial(self.rank, kept), on="scores", changes="producing")
+        yield AttentionEdit(layers, partial(self.rank, kept), on="scores", changes=rows)
         yield HeadEdit(layers, partial(self.edit, kept), changes=rows)
 
     def rank(self, kept: dict[int, Tensor], scores: Tensor, call: AttentionCall) -> Tensor:

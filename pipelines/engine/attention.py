@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -18,23 +19,35 @@ UNUSED = frozenset(("cache_position", "position_ids", "sliding_window", "use_cac
 CARRIES = "veridical_inside"  # a touched layer's attention carries what happens inside, under this name
 
 
+def _first(call: AttentionCall, edit: AttentionEdit | HeadEdit) -> int:
+    """The first query of the pass that an edit may change."""
+    queries = call.query.shape[2]
+    if isinstance(edit, AttentionEdit) and edit.queries == "last":
+        return queries - 1
+    return call.sequences.first_changed(edit.changes, queries)
+
+
 def _edited(call: AttentionCall, out: Tensor, edits: list, plan: Plan) -> Tensor:
-    queries = slice(None) if any(e.queries == "all" for e, _, _ in edits) else slice(-1, None)
-    weights = call.scores(queries)
+    """The heads' outputs with the attention of the queries that edits may change computed anew, and of these alone."""
+    begins = [_first(call, edit) for edit, _, _, _ in edits]
+    first, whole = min(begins), len(out)
+    weights = call.scores(slice(first, None))
     for on in ("scores", "probabilities"):
-        for edit, rows, method in edits:
+        for begin, (edit, rows, method, concerned) in zip(begins, edits, strict=True):
             if edit.on == on:
-                span = slice(-1, None) if edit.queries == "last" else slice(None)
-                old = weights[rows]
-                new = old.clone()
-                new[:, :, span] = edit.apply(new[:, :, span], call.rows(rows))
+                old = weights[:, :, begin - first :]
+                old = old if len(rows) == whole else old[rows]
+                new = edit.apply(old.clone(), concerned)
                 plan.watch(method, rows, old, new)
-                weights = weights.index_copy(0, rows, new)
+                if new.shape == weights.shape:
+                    weights = new
+                else:
+                    weights = weights.clone()
+                    weights[rows, :, begin - first :] = new
         if on == "scores":
             weights = softmax(weights)
-    out = out.clone()
-    out[:, queries] = call.mix(weights)
-    return out
+    mixed = call.mix(weights)
+    return mixed if mixed.shape == out.shape else torch.cat([out[:, :first], mixed], 1)
 
 
 def _attention(
@@ -59,7 +72,9 @@ def _attention(
     else:
         plan.carry(inside.count)
     handed = (inside, module, query, key, value, attention_mask, scaling, kwargs)
-    if inside.direct and query.shape[2] == 1 and not dropout and kwargs.keys() <= UNUSED:
+    if query.shape[2] == 1 and any(isinstance(one.declaration, AttentionEdit) for one in now):
+        out = query.new_empty(len(query), 1, query.shape[1], value.shape[3])  # all of it is computed with the edits
+    elif inside.direct and query.shape[2] == 1 and not dropout and kwargs.keys() <= UNUSED:
         out = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling).transpose(1, 2)
     elif plan.implementation == "sdpa":  # the very function that the layer would have called
         out = ALL_ATTENTION_FUNCTIONS["sdpa"](
@@ -78,19 +93,25 @@ def _attention(
 
 
 def _carried_out(call: AttentionCall, out: Tensor, placed: Sequence[Placed], plan: Plan) -> Tensor:
-    here = [(p.declaration, plan.here(p).to(out.device), p.method) for p in placed]
+    here = []
+    for one in placed:  # which rows, and what these see of the layer
+        rows = plan.here(one)
+        concerned = call if len(rows) == len(out) else call.rows(rows)
+        here.append((one.declaration, rows.to(out.device), one.method, concerned))
     edits = [item for item in here if isinstance(item[0], AttentionEdit)]
     if edits:
         out = _edited(call, out, edits, plan)
-    for edit, rows, method in here:
+    for edit, rows, method, concerned in here:
         if isinstance(edit, HeadEdit):
-            old = out[rows]
-            new = edit.apply(old, call.rows(rows))
+            begin = _first(call, edit)
+            old = out[:, begin:] if len(rows) == len(out) else out[rows, begin:]
+            new = edit.apply(old, concerned)
             plan.watch(method, rows, old, new)
-            out = out.index_copy(0, rows, new.to(out.dtype))
-    for one, (reading, rows, _) in zip(placed, here, strict=True):
+            out = out.clone()
+            out[rows, begin:] = new.to(out.dtype)
+    for one, (reading, _, _, concerned) in zip(placed, here, strict=True):
         if isinstance(reading, Reading) and reading.of == "attention":
-            value = reading.keep(call if len(rows) == len(out) else call.rows(rows))
+            value = reading.keep(concerned)
             plan.keep(one, call.layer, plan.every(value, one))
         elif isinstance(reading, Reading):
             span = call.producing if reading.queries == "last" else slice(None)

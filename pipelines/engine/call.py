@@ -56,6 +56,12 @@ class Sequences:
             real=None if self.real is None else self.real[index],
         )  # fmt: skip
 
+    def part(self, index: Int[Tensor, " row"], span: slice | None) -> Sequences:
+        """The same as `rows`, for all layers of a pass once where the rows are neighbours."""
+        if span is None:
+            return self.rows(index)
+        return self.once(("part", span.start, span.stop), lambda: self.rows(index))
+
     def at_queries(
         self, prompt: Bool[Tensor, "row position"], new: bool, queries: int
     ) -> Bool[Tensor, "row query"]:
@@ -94,6 +100,17 @@ class Sequences:
         own.diagonal(min(self.seen, keys) - queries).fill_(True)
         return own
 
+    def first_changed(self, changes: str, queries: int) -> int:
+        """The first query row of this pass that an edit with these `changes` may concern; the last if none."""
+        before, prompt = self.seen - queries, self.image.shape[1]
+        if changes == "every" or queries == 1 or before >= prompt:
+            return 0
+        if changes == "producing":
+            first = prompt - 1
+        else:  # behind the image, in the row where that begins first
+            first = self.once("behind image", lambda: int((_last(self.image) + 1).min()))
+        return min(max(0, first - before), queries - 1)
+
     def prompt(self, queries: int) -> slice:
         """The query rows of this pass that belong to the prompts: all, none, or those before the forced tokens."""
         return slice(0, max(0, min(queries, self.image.shape[1] - (self.seen - queries))))
@@ -107,6 +124,13 @@ class Sequences:
 def softmax(scores: Float[Tensor, "*any key"]) -> Float[Tensor, "*any key"]:
     """Over the last dimension, in float32 or better, in the scores' dtype."""
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
+def _neighbours(index: Int[Tensor, " row"]) -> slice | None:
+    """The rows as a slice, where they follow each other and are known without waiting for an accelerator."""
+    if index.device.type != "cpu" or not len(index) or not bool((index.diff() == 1).all()):
+        return None
+    return slice(int(index[0]), int(index[-1]) + 1)
 
 
 def _last(mask: Bool[Tensor, "row position"]) -> Int[Tensor, "row 1"]:
@@ -144,11 +168,12 @@ class AttentionCall(LayerCall):
     causal: bool = True
 
     def rows(self, index: Int[Tensor, " row"]) -> AttentionCall:
-        index = index.to(self.query.device)
-        mask = self.mask if self.mask is None or self.mask.shape[0] == 1 else self.mask[index]
+        """The same of some rows: views where they are neighbours, for keys and values are what a step reads most of."""
+        some = index.to(self.query.device) if (span := _neighbours(index)) is None else span
+        mask = self.mask if self.mask is None or self.mask.shape[0] == 1 else self.mask[some]
         return replace(
-            self, query=self.query[index], key=self.key[index], value=self.value[index], mask=mask,
-            sequences=self.sequences.rows(index),
+            self, query=self.query[some], key=self.key[some], value=self.value[some], mask=mask,
+            sequences=self.sequences.part(index, span),
         )  # fmt: skip
 
     @property

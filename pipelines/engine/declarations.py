@@ -26,6 +26,7 @@ class AttentionEdit:
     apply: (batch, head, query, key), call -> same shape. queries: "all" rows of the pass or the "last" alone.
     changes: which positions of a prompt `apply` may change; what stands before them is the plain model's, which a run
     need not compute twice. "after_image": those behind its last image token; "producing": those that produce tokens.
+    `apply` is handed the queries from the first such position on, which are the last ones of the pass.
     """
 
     layers: Sequence[int]

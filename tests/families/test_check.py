@@ -91,7 +91,7 @@ def test_an_edit_that_does_not_act_does_not_hold(monkeypatch):
     from veridical.pipelines.engine import attention
 
     def deaf(call, out, edits, plan):
-        return out
+        return call.attend()
 
     assert failed(engine.edits(case())) == set()
     monkeypatch.setattr(attention, "_edited", deaf)

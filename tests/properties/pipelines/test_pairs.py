@@ -140,6 +140,7 @@ def test_two_guidances_against_one_text_are_one_with_the_product():
 def test_two_equal_mixes_are_one_of_the_combined_share():
     class Plain:
         head = staticmethod(lambda states: states)
+        soft_cap = None
 
     step = Step(readings={"sla": {0: torch.tensor([[0.5, 1.0, 1.5]])}})
     logits = torch.tensor([[2.0, 1.0, 3.0]])

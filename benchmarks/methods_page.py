@@ -61,8 +61,8 @@ has a pretrained language model; its tables follow, and [whether the two agree](
 SECOND_INTRO = """## The second model: embedded-smollm2
 
 SmolLM2-135M behind the same vision tower ([card](../models/embedded_smollm2/README.md)), in bfloat16, on the first
-{captions} test scenes and the {questions:,} questions of the first {scenes}. Nothing was chosen on this model:
-*default* as above, *chosen* is the setting that was chosen on `embedded`.
+{captions} test scenes{more}. Nothing was chosen on this model: *default* as above, *chosen* is the setting that was
+chosen on `embedded`. Settings that are not in its tables were not measured on it.
 """
 AGREE_INTRO = """## Do the two models agree?
 
@@ -180,8 +180,8 @@ def agreements(out: Path) -> list[str]:
     """The table of both models' differences, and how many of them have the same sign."""
     found = {
         heading: (differences(out, of, FIRST)[heading], differences(out, of, SECOND)[heading])
-        for heading, (of, _, _) in COLUMNS.items()
-    }
+        for heading, (of, _, _) in COLUMNS.items() if measured(out, of, SECOND)
+    }  # fmt: skip
     shared = [
         row for row in dict.fromkeys(measured(out, "chair", SECOND) + measured(out, "pope", SECOND))
         if row.setting != GREEDY and any(row.setting in a and row.setting in b for a, b in found.values())
@@ -238,10 +238,12 @@ def page(out: Path) -> str:
         "## Captions", "", *captions(out, FIRST, times), "", "## Questions", "", *questions(out, FIRST), "",
     ]  # fmt: skip
     if both:
+        answered = bool(measured(out, "pope", SECOND))
+        more = f" and the {18 * second:,} questions of the first {second}" if answered else ""
         lines += [
-            SECOND_INTRO.format(captions=SECOND_SPLITS["test", "chair"], scenes=second, questions=18 * second),
+            SECOND_INTRO.format(captions=SECOND_SPLITS["test", "chair"], more=more),
             "### Captions of the second model", "", *captions(out, SECOND, {}), "",
-            "### Answers of the second model", "", *questions(out, SECOND), "",
+            *(["### Answers of the second model", "", *questions(out, SECOND), ""] if answered else []),
             AGREE_INTRO.format(captions=counts["captions"]), *agreements(out), "",
         ]  # fmt: skip
     return "\n".join([*lines, "## What was tried on validation scenes", "", *tried(out)]) + "\n"

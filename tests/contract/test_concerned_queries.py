@@ -70,10 +70,12 @@ def test_heads_are_handed_over_in_the_same_way(tiny, changes):
 
 
 def test_edits_of_one_layer_with_other_queries_meet_in_the_same_attention(tiny):
-    """Scores behind the image and probabilities of the last row: as if each were handed all rows."""
+    """Scores behind the image and probabilities of the last row: each has its own, as if it were handed all rows."""
+    handed = []
 
     def first_only(weights, where):
         """All attention to the first key that may be seen, in the rows that produce tokens."""
+        handed.append(weights.shape[2])
         rows = producing_rows(where, weights.shape[2])[:, None, :, None]
         return torch.where(rows, torch.nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).float(), weights)
 
@@ -84,6 +86,7 @@ def test_edits_of_one_layer_with_other_queries_meet_in_the_same_attention(tiny):
         ]  # fmt: skip
 
     ours, whole = (tiny.logits([Declares(edits(**where))]) for where in ({"changes": "producing"}, {}))
+    assert [handed[0], handed[STEPS]] == [1, tiny.inputs["input_ids"].shape[1]]
     assert difference(ours, whole) < ORDER
     assert difference(ours, tiny.logits([Declares(edits()[:1])])) > 1e-3
 

@@ -37,7 +37,7 @@ def _edited(call: AttentionCall, out: Tensor, edits: list, plan: Plan) -> Tensor
             if edit.on == on:
                 old = weights[:, :, begin - first :]
                 old = old if len(rows) == whole else old[rows]
-                new = edit.apply(old.clone(), concerned)
+                new = edit.apply(old.clone(), concerned).to(weights.dtype)
                 plan.watch(method, rows, old, new)
                 if new.shape == weights.shape:
                     weights = new

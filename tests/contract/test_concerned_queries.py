@@ -91,6 +91,14 @@ def test_edits_of_one_layer_with_other_queries_meet_in_the_same_attention(tiny):
     assert difference(ours, tiny.logits([Declares(edits()[:1])])) > 1e-3
 
 
+@pytest.mark.parametrize("on", ["scores", "probabilities"])
+def test_an_edit_may_compute_in_another_precision(tiny, on):
+    """What it returns is taken in the model's own, as the values behind it are."""
+    wide = AttentionEdit([2], lambda weights, where: weights.double().roll(1, -1), on=on)
+    own = AttentionEdit([2], lambda weights, where: weights.roll(1, -1), on=on)
+    assert torch.equal(tiny.logits([Declares([wide])]), tiny.logits([Declares([own])]))
+
+
 def test_an_edit_of_the_rows_of_a_branch_copies_no_keys(tiny):
     shared = []
 

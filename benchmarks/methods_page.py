@@ -56,8 +56,9 @@ had been seen. Slow methods had fewer scenes, as stands beside them.
 The tables are of `embedded`, one model of 6 M parameters in its own world: they show that each method acts and
 what it costs, not what it does to your model. A method that makes this one worse stays in the table.{second}
 """
-SECOND_NOTE = """ The second model, [`embedded-smollm2`](embedded_smollm2.md),
-has a pretrained language model; its tables follow, and [whether the two agree](#do-the-two-models-agree)."""
+SECOND_NOTE = """
+The second model, [`embedded-smollm2`](embedded_smollm2.md), has a pretrained language model;
+its tables follow, and [whether the two agree](#do-the-two-models-agree)."""
 SECOND_INTRO = """## The second model: embedded-smollm2
 
 SmolLM2-135M behind the same vision tower ([card](../models/embedded_smollm2/README.md)), in bfloat16, on the first

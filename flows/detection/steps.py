@@ -28,6 +28,7 @@ def prepare(request: Detection, out: str) -> str:
     Raises:
         UnknownName, ValueError: a name or a setting that does not exist.
     """
+    from ...detectors.dhcp import DHCP
     from ...pipelines.registry import DETECTORS
 
     units(request.unit, "", [], [])
@@ -38,6 +39,8 @@ def prepare(request: Detection, out: str) -> str:
         able = [name for name in DETECTORS.names if hasattr(DETECTORS.type(name), "fit")]
         raise ValueError(f"{request.trained} has nothing to train. Trainable: {', '.join(able)}.")
     DETECTORS.make_all(request.detectors)
+    if request.hidden and not isinstance(trained, DHCP):
+        raise ValueError(f"--hidden is of dhcp's network, and {request.trained} is trained: leave it out.")
     if trained and request.task == "captions" and getattr(trained, "rows", "") == "mean":
         raise ValueError(
             f'{request.trained} judges whole answers: train it on --task pope, or "dhcp:rows=own" on words.'

@@ -271,6 +271,7 @@ BAD = {
     "whole answers": (["train-detector", "-t", "dhcp"], ["judges whole answers", "dhcp:rows=own"]),
     "unit": (["train-detector", "-t", "lookback_lens", "--unit", "letters"], ["unit='letters' is none of words"]),
     "three classes": (["train-detector", "-t", "dhcp", "--task", "pope", "--classes", "3"], ["2 (right, wrong)"]),
+    "another network": (["train-detector", "-t", "halp", "--hidden", "9"], ["--hidden is of dhcp's network, and halp"]),
     "task": (["evaluate-detectors", "--task", "poem"], ['no task "poem". Known: captions, pope']),
     "name": (["evaluate-detectors", "-t", "entropi"], ['Did you mean "entropy"?']),
 }

@@ -1,49 +1,32 @@
-"""Writes docs/methods.md from what benchmarks/methods_table.py measured: both models, and whether they agree.
+"""Writes docs/methods.md: both models, and whether they agree.
 
-    python benchmarks/methods_page.py --out runs/methods --to docs/methods.md
+    python benchmarks/methods_page.py --out runs/methods    # what benchmarks/methods_table.py measured, if anything new
+    python benchmarks/methods_page.py                       # from docs/methods.json alone
 
-Settings that were not measured are left out. What a person wrote below the page's mark stays.
+The page's tables come from docs/methods.json (methods_record.py), into which results go first. Settings that were never
+measured are left out. What a person wrote below the page's mark stays.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from methods_table import (
-    CAPTIONS_ONLY,
-    CHOSEN,
-    FIRST,
-    GREEDY,
-    GRID,
-    QUESTIONS_ONLY,
-    SECOND,
-    SECOND_SLOW,
-    SECOND_SPLITS,
-    SLOW,
-    SPLITS,
-    TIMES,
-    figures,
-    folder_of,
-    settings,
-)
+import methods_record as records
+from methods_record import COLUMNS, Difference, Record
+from methods_table import FIRST, GREEDY, GRID, RECORD, SECOND, SECOND_SLOW, SECOND_SPLITS, SLOW, SPLITS, labelled
 
-from veridical.flows.evaluation.request import RESULTS
 from veridical.flows.files import atomic
-from veridical.flows.scoring import compare
-from veridical.metrics import compare as metrics
 
 INTRO = """# What each method does to the embedded model
 
 Written by `benchmarks/methods_page.py` from runs of `benchmarks/methods_table.py`, whose answers are those of
 `veridical evaluate`: greedy decoding, batches of 32. Captions: {captions:,} test scenes, at most 128 new tokens.
 Questions: POPE's three splits on {scenes} test scenes, 3,006 questions. Intervals: 95 %, bootstrap by image;
-differences from plain decoding are paired, and the verdicts of a column are tested together
-([statistics](statistics.md)). "At equal length" both captions of an image are cut to as many words.
+differences from plain decoding are paired, and the verdicts of a column are tested together, those of one time of
+measurement ([statistics](statistics.md)). "At equal length" both captions of an image are cut to as many words.
 {timed}
 
 *default*: the paper's defaults; `gate`, `drop` and `reask` are no paper's and have ours. *chosen*: of the settings
@@ -77,126 +60,91 @@ CAPTIONS = (
 )
 QUESTIONS = "| setting | is | accuracy ↑ | random ↑ | popular ↑ | adversarial ↑ | F1 ↑ | yes | adversarial − greedy's |"
 ACCURACIES = ("accuracy", "random_accuracy", "popular_accuracy", "adversarial_accuracy", "f1")
-COLUMNS = {  # heading -> benchmark, table, figure
-    "CHAIR_i": ("chair", "", "chair_i"), "CHAIR_i at equal length": ("chair", "at equal length", "chair_i"),
-    "recall": ("chair", "", "recall"), "adversarial accuracy": ("pope", "adversarial", "accuracy"),
-}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Row:
-    """A setting of a method in a table; label: "default", "chosen" or "both"."""
-
-    method: str
-    setting: str
-    label: str
+def interval(figure: Sequence[float] | None) -> str:
+    return "–" if figure is None else "{:.3f} [{:.3f}, {:.3f}]".format(*figure)
 
 
-def measured(out: Path, benchmark: str, model: str) -> list[Row]:
-    """The settings with figures on a benchmark's test scenes."""
-    unable = {"chair": QUESTIONS_ONLY, "pope": CAPTIONS_ONLY}[benchmark]
-    rows = [Row(*row) for row in settings(out, list(GRID)) if row[0] not in unable]
-    return [row for row in rows if (folder_of(out, row.setting, "test", benchmark, model) / RESULTS).exists()]
+def difference(found: Difference | None) -> str:
+    return "–" if found is None else f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] {found.verdict}"
 
 
-@cache
-def differences(out: Path, benchmark: str, model: str) -> Mapping[str, Mapping[str, Any]]:
-    """heading -> setting -> its comparison with plain decoding; verdicts of one column hold together."""
-    (plain,) = compare.of_folder(folder_of(out, GREEDY, "test", benchmark, model))
-    found = {}
-    for row in measured(out, benchmark, model):
-        if row.setting != GREEDY:
-            (mine,) = compare.of_folder(folder_of(out, row.setting, "test", benchmark, model))
-            found[row.setting] = compare.pair(plain, mine).tables
-    columns = {}
-    for heading, (of, title, figure) in COLUMNS.items():
-        if of == benchmark:
-            judged = metrics.together([tables[title][figure] for tables in found.values()])
-            columns[heading] = dict(zip(found, judged, strict=True))
-    return columns
+def labels(record: Record, benchmark: str, model: str) -> dict[str, str]:
+    """setting -> its label, and the number of scenes where it is smaller than the others'."""
+    slow = SLOW if model == FIRST else SECOND_SLOW
+    return {
+        setting: label + (f", first {slow[name, benchmark]} scenes" if (name, benchmark) in slow else "")
+        for name, setting, label in labelled(record["tried"])
+    }
 
 
-def interval(figure: dict[str, float] | None) -> str:
-    return "–" if figure is None else f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
-
-
-def difference(found: Any) -> str:
-    if found is None:
-        return "–"
-    d = found.difference
-    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}] {found.verdict}"
-
-
-def few(row: Row, benchmark: str, model: str) -> str:
-    """The label, and the number of scenes where it is smaller than the others'."""
-    count = (SLOW if model == FIRST else SECOND_SLOW).get((row.method, benchmark))
-    return row.label if count is None else f"{row.label}, first {count} scenes"
-
-
-def captions(out: Path, model: str, times: Mapping[str, Any]) -> list[str]:
-    """The table of captions; a column of seconds where times are given."""
-    columns = differences(out, "chair", model)
+def captions(record: Record, model: str) -> list[str]:
+    """The table of captions; a column of seconds where they were measured."""
+    columns = {key: records.column(record, model, key) for key in ("CHAIR_i", "CHAIR_i at equal length")}
+    times = record.get("times", {}) if model == FIRST else {}
+    label = labels(record, "chair", model)
     lines = [CAPTIONS + (" s/image |" if times else ""), "|---" * (9 + bool(times)) + "|"]
-    for row in measured(out, "chair", model):
-        f = figures(folder_of(out, row.setting, "test", "chair", model))
+    for setting, row in records.rows(record, model, "chair").items():
+        f = row["figures"]
         cells = [
-            f"`{row.setting}`", few(row, "chair", model),
-            *(interval(f[key]) for key in ("chair_s", "chair_i", "recall")),
-            *(difference(columns[key].get(row.setting)) for key in ("CHAIR_i", "CHAIR_i at equal length")),
-            f"{f['length']['value']:.1f}", f"{f['repetition']['value']:.3f}",
+            f"`{setting}`", label[setting], *(interval(f[key]) for key in ("chair_s", "chair_i", "recall")),
+            *(difference(column.get(setting)) for column in columns.values()),
+            f"{f['length'][0]:.1f}", f"{f['repetition'][0]:.3f}",
         ]  # fmt: skip
         if times:
-            took = times["seconds"].get(row.setting)
+            took = times["seconds"].get(setting)
             cells.append("–" if took is None else f"{took['median']:.3f} (×{took['ratio']:.2f})")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def questions(out: Path, model: str) -> list[str]:
+def questions(record: Record, model: str) -> list[str]:
     """The table of questions."""
-    column = differences(out, "pope", model)["adversarial accuracy"]
+    column, label = records.column(record, model, "adversarial accuracy"), labels(record, "pope", model)
     lines = [QUESTIONS, "|---" * 9 + "|"]
-    for row in measured(out, "pope", model):
-        f = figures(folder_of(out, row.setting, "test", "pope", model))
+    for setting, row in records.rows(record, model, "pope").items():
+        f = row["figures"]
         cells = [
-            f"`{row.setting}`", few(row, "pope", model), *(interval(f.get(key)) for key in ACCURACIES),
-            f"{f['yes_ratio']['value']:.3f}", difference(column.get(row.setting)),
+            f"`{setting}`", label[setting], *(interval(f.get(key)) for key in ACCURACIES),
+            f"{f['yes_ratio'][0]:.3f}", difference(column.get(setting)),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def agreement(first: Any, second: Any) -> str:
+def agreement(first: Difference, second: Difference) -> str:
     """ "same" or "opposite" of two differences outside the noise; in brackets where one is inside it.
 
     "(none)": one of them is exactly zero.
     """
-    product = first.difference.value * second.difference.value
+    product = first.value * second.value
     word = "same" if product > 0 else "opposite" if product < 0 else "none"
     firm = "inside the noise" not in (first.verdict, second.verdict)
     return word if firm else f"({word})"
 
 
-def agreements(out: Path) -> list[str]:
+def agreements(record: Record) -> list[str]:
     """The table of both models' differences, and how many of them have the same sign."""
     found = {
-        heading: (differences(out, of, FIRST)[heading], differences(out, of, SECOND)[heading])
-        for heading, (of, _, _) in COLUMNS.items() if measured(out, of, SECOND)
-    }  # fmt: skip
+        heading: (records.column(record, FIRST, heading), records.column(record, SECOND, heading))
+        for heading in COLUMNS
+    }
+    found = {heading: pair for heading, pair in found.items() if pair[1]}
     shared = [
-        row for row in dict.fromkeys(measured(out, "chair", SECOND) + measured(out, "pope", SECOND))
-        if row.setting != GREEDY and any(row.setting in a and row.setting in b for a, b in found.values())
+        setting for _, setting, _ in labelled(record["tried"])
+        if setting != GREEDY and any(setting in a and setting in b for a, b in found.values())
     ]  # fmt: skip
     head = "".join(f" {heading}: first | second | sign |" for heading in found)
     lines = [f"| setting |{head}", "|---" * (1 + 3 * len(found)) + "|"]
-    for row in shared:
-        cells = [f"`{row.setting}`"]
+    for setting in shared:
+        cells = [f"`{setting}`"]
         for a, b in found.values():
-            one, two = a.get(row.setting), b.get(row.setting)
+            one, two = a.get(setting), b.get(setting)
             if one is None or two is None:
                 cells += ["–"] * 3
             else:
-                cells += [f"{one.difference.value:+.3f}", f"{two.difference.value:+.3f}", agreement(one, two)]
+                cells += [f"{one.value:+.3f}", f"{two.value:+.3f}", agreement(one, two)]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Of the settings that were measured on both models:", ""]
     for heading, (a, b) in found.items():
@@ -210,9 +158,9 @@ def agreements(out: Path) -> list[str]:
     return lines
 
 
-def tried(out: Path) -> list[str]:
+def tried(record: Record) -> list[str]:
     """The table of the settings that were tried on validation scenes."""
-    chosen = atomic.read_json(out / CHOSEN)
+    chosen = record["tried"]
     lines = ["| setting | CHAIR_i | recall | accuracy | chosen |", "|---" * 5 + "|"]
     for one in [chosen[name] for name in GRID if name in chosen]:
         for setting, value in one["settings"].items():
@@ -222,13 +170,13 @@ def tried(out: Path) -> list[str]:
     return lines
 
 
-def page(out: Path) -> str:
-    times = atomic.read_json(out / TIMES) if (out / TIMES).exists() else {}
+def page(record: Record) -> str:
+    times: dict[str, Any] = record.get("times", {})
     timed = (
         f"Seconds per image are processor time of {times['machine']}, batches of 16, median of {times['runs']}\n"
         "runs paired with plain decoding (× is the median ratio)."
     ) if times else ""  # fmt: skip
-    both = bool(measured(out, "chair", SECOND))
+    both = bool(records.rows(record, SECOND, "chair"))
     asking, second = SPLITS["validation", "pope"], SECOND_SPLITS["test", "pope"]
     counts = {
         "captions": SPLITS["test", "chair"], "scenes": SPLITS["test", "pope"], "tried": SPLITS["validation", "chair"],
@@ -236,33 +184,40 @@ def page(out: Path) -> str:
     }  # fmt: skip
     lines = [
         INTRO.format(timed=timed, second=SECOND_NOTE if both else "", **counts),
-        "## Captions", "", *captions(out, FIRST, times), "", "## Questions", "", *questions(out, FIRST), "",
+        "## Captions", "", *captions(record, FIRST), "", "## Questions", "", *questions(record, FIRST), "",
     ]  # fmt: skip
     if both:
-        answered = bool(measured(out, "pope", SECOND))
+        answered = bool(records.rows(record, SECOND, "pope"))
         more = f" and the {18 * second:,} questions of the first {second}" if answered else ""
         lines += [
             SECOND_INTRO.format(captions=SECOND_SPLITS["test", "chair"], more=more),
-            "### Captions of the second model", "", *captions(out, SECOND, {}), "",
-            *(["### Answers of the second model", "", *questions(out, SECOND), ""] if answered else []),
-            AGREE_INTRO.format(captions=counts["captions"]), *agreements(out), "",
+            "### Captions of the second model", "", *captions(record, SECOND), "",
+            *(["### Answers of the second model", "", *questions(record, SECOND), ""] if answered else []),
+            AGREE_INTRO.format(captions=counts["captions"]), *agreements(record), "",
         ]  # fmt: skip
-    return "\n".join([*lines, "## What was tried on validation scenes", "", *tried(out)]) + "\n"
+    return "\n".join([*lines, "## What was tried on validation scenes", "", *tried(record)]) + "\n"
 
 
-def write(out: Path, to: Path) -> None:
+def written(record: Record, before: str = "") -> str:
     """The page, over what a person wrote below its mark, which stays."""
     mark = "<!-- by hand -->"
-    by_hand = to.read_text(encoding="utf-8").partition(mark)[2] if to.exists() else ""
-    to.write_text(page(out) + (f"\n{mark}{by_hand}" if by_hand else ""), encoding="utf-8")
+    by_hand = before.partition(mark)[2]
+    return page(record) + (f"\n{mark}{by_hand}" if by_hand else "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
-    parser.add_argument("--to", type=Path, default=Path("docs/methods.md"))
+    parser.add_argument("--out", type=Path, help="results, which go into the record first")
+    parser.add_argument("--record", type=Path, default=RECORD)
+    parser.add_argument("--to", type=Path, default=RECORD.with_suffix(".md"))
     arguments = parser.parse_args()
-    write(arguments.out, arguments.to)
+    record = records.read(arguments.record)
+    if arguments.out is not None:
+        for row in records.add(record, arguments.out):
+            print(row)
+        atomic.write_json(arguments.record, record)
+    before = arguments.to.read_text(encoding="utf-8") if arguments.to.exists() else ""
+    arguments.to.write_text(written(record, before), encoding="utf-8")
 
 
 if __name__ == "__main__":

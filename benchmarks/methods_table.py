@@ -24,7 +24,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ FIRST, SECOND = "embedded", "embedded-smollm2"
 SECOND_SPLITS = {("test", "chair"): 500, ("test", "pope"): 56}  # 56: 1,008 questions
 SECOND_SLOW = {("guided", "chair"): 50, ("opera", "chair"): 200, ("vicrop", "chair"): 200}
 CHOSEN, TIMES = "chosen.json", "time.json"
+RECORD = Path(__file__).parents[1] / "docs" / "methods.json"  # what was measured before: methods_record.py
 
 
 def folder_of(out: Path, setting: str, split: str, benchmark: str, model: str = FIRST) -> Path:
@@ -153,15 +154,22 @@ def choose(out: Path, methods: list[str]) -> None:
         atomic.write_json(out / CHOSEN, found)
 
 
-def settings(out: Path, methods: list[str]) -> list[tuple[str, str, str]]:
-    """(method, setting, "default" | "chosen" | "both")."""
-    chosen, rows = atomic.read_json(out / CHOSEN), []
+def labelled(tried: Mapping[str, Any], methods: Sequence[str] = tuple(GRID)) -> list[tuple[str, str, str]]:
+    """(method, setting, "default" | "chosen" | "both"); tried: what CHOSEN holds."""
+    rows = []
     for name in methods:
         first = GRID[name][0]
-        best = chosen.get(name, {}).get("chosen", first)
+        best = tried.get(name, {}).get("chosen", first)
         rows.append((name, first, "both" if best == first else "default"))
         rows += [(name, best, "chosen")] if best != first else []
     return rows
+
+
+def settings(out: Path, methods: Sequence[str]) -> list[tuple[str, str, str]]:
+    """The same, of what was chosen in this folder of results, or else before it (RECORD)."""
+    if (out / CHOSEN).exists():
+        return labelled(atomic.read_json(out / CHOSEN), methods)
+    return labelled(atomic.read_json(RECORD)["tried"] if RECORD.exists() else {}, methods)
 
 
 def measure(

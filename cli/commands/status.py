@@ -49,7 +49,32 @@ def _job(folder: Path) -> tuple[dict[str, Any], list[str]]:
     decoders = list(job.request.decoders)
     found = {"images": job.images, "done": images, "errors": errors, "decoders": decoders, "finished": finished}
     state = "finished" if finished else "not finished: the command that began the job goes on from here"
-    return found, [f"{folder}: {images} of {job.images} images by {', '.join(decoders)}, {errors} errors", state]
+    shown = [f"{folder}: {images} of {job.images} images by {', '.join(decoders)}, {errors} errors", state]
+    if budget := _budget(folder, decoders, finished):
+        found["budget"] = budget
+        shown.append(budget["sentence"])
+    return found, shown
+
+
+def _budget(folder: Path, decoders: list[str], finished: bool) -> dict[str, Any]:
+    """What a job with a budget of time was predicted to take, and, once it is finished, the steps that it paid for."""
+    from ...flows.captioning.job import SUMMARY
+    from ...flows.files import atomic
+    from ...flows.gating import choice
+
+    if finished:
+        return atomic.read_json(folder / SUMMARY).get("budget", {})
+    try:
+        known = choice.read(folder)
+    except ValueError as damaged:
+        return {"sentence": str(damaged)}
+    if known is None or decoders != [known[0].chosen.decoder]:
+        return {}
+    one = known[0]
+    return {
+        "budget": one.budget, "decoder": one.decoder, "chosen": one.chosen.decoder,
+        "predicted_ratio": one.chosen.ratio, "predicted_share": one.chosen.share, "sentence": one.sentence(),
+    }  # fmt: skip
 
 
 def _evaluation(folder: Path) -> tuple[dict[str, Any], list[str]]:

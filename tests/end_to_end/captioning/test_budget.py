@@ -217,6 +217,22 @@ def test_the_command_chooses_once_and_shows_what_was_paid_for(veridical, counted
     assert "budget was 1.25, now 2.0" in other.stderr
 
 
+def test_status_shows_the_budget_while_the_job_runs_and_what_was_paid_when_it_is_finished(veridical, finished, copy):
+    shown = json.loads(veridical("status", copy, "--json").stdout)
+    assert shown["budget"] == json.loads((copy / "summary.json").read_text(encoding="utf-8"))["budget"]
+    assert shown["budget"]["sentence"] in veridical("status", copy).stdout
+    (copy / "summary.json").unlink()
+    running = veridical("status", copy)
+    chosen = finished.choice.chosen
+    assert f"vcd predicted {chosen.share:.1%} and ×{chosen.ratio:.2f} of plain decoding's time" in running.stdout
+    record = json.loads((copy / "budget.json").read_text(encoding="utf-8"))
+    record["choice"]["budget"] = 9
+    (copy / "budget.json").write_text(json.dumps(record), encoding="utf-8")
+    assert "budget.json is damaged" in veridical("status", copy).stdout
+    (copy / "budget.json").unlink()
+    assert "budget" not in json.loads(veridical("status", copy, "--json").stdout)
+
+
 def test_a_few_images_are_printed_within_a_budget(veridical, counted, images):
     few = [images / f"{number}.png" for number in (1, 2, 3)]
     shown = veridical("caption", *few, "-d", "vcd", "--budget", BUDGET, "--max-new-tokens", 8, "--json", "-b", 3)

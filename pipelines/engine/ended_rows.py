@@ -11,6 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import Cache
 
+from ..prefill.alongside import Company
 from .choice import MainCriteria
 from .plan import Plan
 
@@ -20,8 +21,9 @@ ELSEWHERE = 8  # steps between two looks at an accelerator, which would wait for
 
 @contextmanager
 def leaving(
-    model: nn.Module, plan: Plan, stops: MainCriteria, settled: Callable[[], None] = lambda: None
-) -> Iterator[None]:
+    model: nn.Module, plan: Plan, stops: MainCriteria, settled: Callable[[], None] = lambda: None,
+    company: Company | None = None,
+) -> Iterator[None]:  # fmt: skip
     """Within this block a pass of the decoding loop computes the rows of unfinished texts alone.
 
     The keys and values of the others are dropped, and their logits are those of a row that goes on: nothing is chosen
@@ -30,10 +32,11 @@ def leaving(
     Args:
         model: whose generate is the loop. plan: what acts in its passes. stops: knows which texts have ended.
         settled: called before rows leave: what is kept of earlier passes of all rows is worked out there.
+        company: rows of late branches in the same passes, behind the loop's own; a row leaves with its text.
     """
-    leave = _Leaving(plan, stops, settled)
-    hooks = [
-        model.register_forward_pre_hook(leave.before, with_kwargs=True),
+    leave = _Leaving(plan, stops, settled, company)
+    hooks = [  # before the company comes, and when it has gone
+        model.register_forward_pre_hook(leave.before, prepend=True, with_kwargs=True),
         model.register_forward_hook(leave.behind, with_kwargs=True),
     ]
     try:
@@ -44,8 +47,10 @@ def leaving(
 
 
 class _Leaving:
-    def __init__(self, plan: Plan, stops: MainCriteria, settled: Callable[[], None]) -> None:
-        self.plan, self.stops, self.settled = plan, stops, settled
+    def __init__(
+        self, plan: Plan, stops: MainCriteria, settled: Callable[[], None], company: Company | None
+    ) -> None:
+        self.plan, self.stops, self.settled, self.company = plan, stops, settled, company
         self.cache: Any = None
         self.looks = 0
 
@@ -78,6 +83,9 @@ class _Leaving:
             return
         self.settled()
         kept = self.plan.leave(going.repeat(self.stops.blocks))
+        if self.company is not None:
+            others = self.company.leave(going, self.plan.stand_in)
+            kept = torch.cat([kept, there + others.to(kept.device)])
         for layer in cache.layers:
             if layer.get_seq_length():
                 layer.batch_select_indices(kept.to(layer.keys.device))
@@ -85,8 +93,8 @@ class _Leaving:
     def behind(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         if torch.compiler.is_compiling():
             return output
-        live, ids = self.plan.live, kwargs.get("input_ids")
-        if live is None or ids is None or _cache(kwargs) is not self.cache or len(ids) != len(live):
+        live = self.plan.live
+        if live is None or _cache(kwargs) is not self.cache or len(output.logits) != len(live):
             return output
         output.logits = output.logits[self.plan.stand_in.to(output.logits.device)]
         return output

@@ -80,7 +80,6 @@ def run(
     whole = any(getattr(one, "keeps_rows", False) for one in decoders) or any(
         generation.get(name) is not None for name in ("cache", "past_key_values")
     )
-    whole = whole or bool(arranged.late)  # whose rows come and go by themselves
     settings = RunSettings(len(decoders), return_logits, seed, bool(returning), not whole)
     once = _Run(lvlm, arranged, begun, main, observers, settings, late_branches(lvlm, arranged, memo, begun))
     restarts = {number: torch.zeros(arranged.batch) for number in returning}
@@ -135,6 +134,8 @@ class _Run:
             fold.late = self.late
             for branch in self.late.values():
                 branch.paused = plan.pause
+                if branch.main is not None:
+                    branch.main.place = lambda row: int(plan.stand_in[row])
             if main.streamer is not None:
                 main.streamer.put(main.inputs["input_ids"].cpu())
 
@@ -162,7 +163,7 @@ class _Run:
                 with ExitStack() as undo:
                     if self.settings.leaving and stops.pads and not generation_config.return_dict_in_generate:
                         settled = getattr(self.observers.observe, "rows_leave", lambda: None)
-                        undo.enter_context(leaving(model, plan, stops, settled))
+                        undo.enter_context(leaving(model, plan, stops, settled, company))
                     output = model._sample(input_ids, generation_config=generation_config, **kwargs)
                 fold.finish(stops.lengths)
                 if scores is not None and not isinstance(output, Tensor):
@@ -170,7 +171,7 @@ class _Run:
                 return output
 
             going = [] if self._bound(generation) else list(self.late.values())
-            with alongside(lvlm, going, arranged.inputs["input_ids"].shape[1]):
+            with alongside(lvlm, going, arranged.inputs["input_ids"].shape[1]) as company:
                 return lvlm.model.generate(**self.begun.inputs, **generation, custom_generate=decode), fold
 
     def _bound(self, generation: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers import Cache
 
@@ -22,31 +23,42 @@ FED = ("input_ids", "attention_mask", "position_ids")
 
 
 @contextmanager
-def alongside(lvlm: Layout, branches: Sequence[LateBranch], prompt: int) -> Iterator[None]:
+def alongside(lvlm: Layout, branches: Sequence[LateBranch], prompt: int) -> Iterator[Company | None]:
     """Within this block rows of these branches that were asked for again soon go along with the main rows.
 
     prompt: positions of the main rows' prompts.
     """
     if not branches:
-        yield
+        yield None
         return
-    company = _Company(branches, prompt)
+    company = Company(branches, prompt)
     before = lvlm.model.register_forward_pre_hook(company.add, with_kwargs=True)
     after = lvlm.model.register_forward_hook(company.take)
     try:
-        yield
+        yield company
     finally:
         before.remove()
         after.remove()
 
 
-class _Company:
-    """The rows that go along. members: (branch, row), in the order of their rows behind the main ones."""
+class Company:
+    """The rows that go along. members: (branch, row), in the order of their rows behind the main ones.
+
+    places: of the main rows in the pass at hand, if some have left it.
+    """
 
     def __init__(self, branches: Sequence[LateBranch], prompt: int) -> None:
         self.branches, self.prompt = branches, prompt
         self.members: list[tuple[LateBranch, int]] = []
         self.main = 0  # main rows of the pass at hand, if rows were added to it
+        self.places: Int[Tensor, " row"] | None = None
+
+    def leave(self, going: Bool[Tensor, " sample"], places: Int[Tensor, " row"]) -> Int[Tensor, " member"]:
+        """Members whose text has ended leave. Returns the others' numbers. places: of the main rows from now on."""
+        self.places = places
+        stay = [number for number, (_, row) in enumerate(self.members) if going[row]]
+        self.members = [self.members[number] for number in stay]
+        return torch.tensor(stay, dtype=torch.long)
 
     def add(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         if torch.compiler.is_compiling():  # a pass that is compiled as a whole keeps the rows that it has
@@ -59,6 +71,7 @@ class _Company:
         if not self.members:
             return None
         at = torch.tensor([row for _, row in self.members], device=ids.device)
+        at = at if self.places is None else self.places[at]
         read = torch.tensor([int(branch.read[row]) for branch, row in self.members], device=ids.device)
         known = torch.arange(held + 1, device=ids.device) >= held - read[:, None]
         mine = {"input_ids": ids, "position_ids": kwargs["position_ids"]}

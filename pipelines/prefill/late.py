@@ -177,12 +177,13 @@ class MainPrompts:
         mask = inputs["attention_mask"].bool()
         self.prompts = [row[real] for row, real in zip(inputs["input_ids"], mask, strict=True)]
         self.padding, self.cache = (~mask).sum(1).tolist(), cache
+        self.place: Callable[[int], int] = lambda row: row  # in the cache, which rows may have left
 
     def beginning(self, row: int, length: int) -> Layers:
         """Keys and values of a prompt's first tokens."""
-        at = slice(self.padding[row], self.padding[row] + length)
+        at, place = slice(self.padding[row], self.padding[row] + length), self.place(row)
         states = [states_of(layer) for layer in layers_of(self.cache)]
-        return [(keys[row : row + 1, :, at], values[row : row + 1, :, at]) for keys, values in states]
+        return [(keys[place : place + 1, :, at], values[place : place + 1, :, at]) for keys, values in states]
 
 
 def _rows(stores: Layers, index: Tensor, layer: int, held: int) -> tuple[Tensor, Tensor]:

@@ -31,8 +31,8 @@ class EndsAt:
 def staggered(setting: Any, decoders: Any = (), lengths: Any = (2, LONG, 4), **options: Any) -> Generation:
     ends = [EndsAt(END, setting.inputs["input_ids"].shape[1], lengths)]
     return setting.generate(
-        decoders, max_new_tokens=LONG, eos_token_id=END, pad_token_id=0, logits_processor=ends, return_logits=True,
-        **options,
+        decoders, max_new_tokens=max(lengths), eos_token_id=END, pad_token_id=0, logits_processor=ends,
+        return_logits=True, **options,
     )  # fmt: skip
 
 

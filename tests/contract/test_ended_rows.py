@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from veridical.pipelines.engine import rows
 from veridical.pipelines.registry import DECODERS
 
 from .ends import LONG, staggered, staying, widths
@@ -13,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::veridical.pipelines.generate.Ne
 
 
 def acting(tiny, name):
-    """A gate whose branch has rows from the first step on: beside a branch that is read late, ended rows stay."""
+    """A gate whose branch has rows from the first step on; of one that is read late see test_late_ends.py."""
     return "gate:threshold='-inf'" if name == "gate" else tiny.acting(name)
 
 
@@ -31,17 +30,6 @@ def test_rows_of_ended_texts_leave_with_their_branches_and_the_rest_is_unchanged
     assert stayed[-steps:] == [3 * blocks] * steps
     ends = [3 * blocks, 2 * blocks, 2 * blocks, blocks, blocks]
     assert left[-steps:] == (stayed[-steps:] if getattr(DECODERS.type(name), "keeps_rows", False) else ends)
-
-
-def test_beside_a_late_branch_ended_rows_stay_and_texts_are_those_of_rows_that_leave(tiny, monkeypatch):
-    out = staggered(tiny, ["gate:threshold=0"])
-    with monkeypatch.context() as eager:
-        eager.setattr(rows, "can_wait", lambda inputs: False)
-        whole = staggered(tiny, ["gate:threshold=0"])
-    assert torch.equal(out.ids, whole.ids)
-    real = torch.arange(LONG) < torch.tensor([2, LONG, 4])[:, None]
-    torch.testing.assert_close(out.logits[real], whole.logits[real], rtol=0, atol=2e-5)
-    assert torch.equal(out.acted["gate"].acted, whole.acted["gate"].acted)
 
 
 @pytest.mark.parametrize("detector", READING)

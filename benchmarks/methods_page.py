@@ -44,9 +44,10 @@ The second model, [`embedded-smollm2`](embedded_smollm2.md), has a pretrained la
 its tables follow, and [whether the two agree](#do-the-two-models-agree)."""
 SECOND_INTRO = """## The second model: embedded-smollm2
 
-SmolLM2-135M behind the same vision tower ([card](../models/embedded_smollm2/README.md)), in bfloat16, on the first
-{captions} test scenes{more}. Nothing was chosen on this model: *default* as above, *chosen* is the setting that was
-chosen on `embedded`. Settings that are not in its tables were not measured on it.
+SmolLM2-135M behind the same vision tower ([card](../models/embedded_smollm2/README.md)), on the first {captions} test
+scenes{more}; captions in bfloat16, answers in float32 ([why](statistics.md#ties-of-a-model-in-half-precision)). Nothing
+was chosen on this model: *default* as above, *chosen* is the setting that was chosen on `embedded`. Settings that are
+not in its tables were not measured on it.
 """
 AGREE_INTRO = """## Do the two models agree?
 

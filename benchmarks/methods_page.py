@@ -18,8 +18,6 @@ import methods_record as records
 from methods_record import COLUMNS, Difference, Record
 from methods_table import FIRST, GREEDY, GRID, RECORD, SECOND, SECOND_SLOW, SECOND_SPLITS, SLOW, SPLITS, labelled
 
-from veridical.flows.files import atomic
-
 INTRO = """# What each method does to the embedded model
 
 Written by `benchmarks/methods_page.py` from runs of `benchmarks/methods_table.py`, whose answers are those of
@@ -216,7 +214,7 @@ def main() -> None:
     if arguments.out is not None:
         for row in records.add(record, arguments.out):
             print(row)
-        atomic.write_json(arguments.record, record)
+        records.write(arguments.record, record)
     before = arguments.to.read_text(encoding="utf-8") if arguments.to.exists() else ""
     arguments.to.write_text(written(record, before), encoding="utf-8")
 

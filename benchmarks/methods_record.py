@@ -7,6 +7,8 @@ hold together.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,12 @@ class Difference:
 
 def read(path: Path = RECORD) -> Record:
     return atomic.read_json(path) if path.exists() else {"models": {}}
+
+
+def write(path: Path, record: Record) -> None:
+    """With a value and its interval in one line, so that a change of a figure is a line of a comparison."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    atomic.write_text(path, re.sub(r"\[[^][{}]*\]", lambda found: " ".join(found[0].split()), text) + "\n")
 
 
 def rows(record: Record, model: str, benchmark: str) -> dict[str, dict[str, Any]]:

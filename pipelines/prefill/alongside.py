@@ -44,18 +44,19 @@ def alongside(lvlm: Layout, branches: Sequence[LateBranch], prompt: int) -> Iter
 class Company:
     """The rows that go along. members: (branch, row), in the order of their rows behind the main ones.
 
-    places: of the main rows in the pass at hand, if some have left it.
+    going, places: samples whose text goes on, and where the main rows are in the pass at hand, if some have left it.
     """
 
     def __init__(self, branches: Sequence[LateBranch], prompt: int) -> None:
         self.branches, self.prompt = branches, prompt
         self.members: list[tuple[LateBranch, int]] = []
         self.main = 0  # main rows of the pass at hand, if rows were added to it
+        self.going: Bool[Tensor, " sample"] | None = None
         self.places: Int[Tensor, " row"] | None = None
 
     def leave(self, going: Bool[Tensor, " sample"], places: Int[Tensor, " row"]) -> Int[Tensor, " member"]:
         """Members whose text has ended leave. Returns the others' numbers. places: of the main rows from now on."""
-        self.places = places
+        self.going, self.places = going, places
         stay = [number for number, (_, row) in enumerate(self.members) if going[row]]
         self.members = [self.members[number] for number in stay]
         return torch.tensor(stay, dtype=torch.long)
@@ -86,6 +87,7 @@ class Company:
     def _join(self, cache: Cache, held: int) -> None:
         """Rows that were asked for soon again, and have missed nothing, stand in the cache from now on."""
         new = [(branch, row) for branch in self.branches for row in branch.joining(held, held - self.prompt)]
+        new = [(branch, row) for branch, row in new if self.going is None or self.going[row]]
         layers = layers_of(cache)
         if not new or not layers:
             return

@@ -53,6 +53,12 @@ def test_a_pass_has_the_rows_of_unfinished_texts_and_their_company_alone(tiny):
     assert steps == [3, 1, 4, 5, *[4] * 8, *[2] * 12]
 
 
+def test_a_row_whose_branch_is_read_at_the_end_of_its_text_gets_no_company(tiny):
+    with counted(tiny.lvlm) as (_, passes):
+        staggered(tiny, gate(tiny, ([0, LENGTHS[0] - 1], [], [])), LENGTHS)
+    assert [count for count, tokens in passes if tokens == 1] == [*[3] * 3, *[2] * 8, *[1] * 12]
+
+
 def test_without_company_the_rows_of_the_text_leave(tiny):
     with widths(tiny.lvlm) as found:
         staggered(tiny, gate(tiny, ([], [], [])), LENGTHS)

@@ -61,7 +61,7 @@ docs: setup
 # What each method costs beside transformers' own generate, on the embedded model and on a random LLaVA, and how that
 # goes with the batch, the prompt and the questions: docs/speed.md. Twenty minutes at most; after a stop, or for the
 # methods that found no time, the same command goes on.
-BENCH := $(THREADS) $(BIN)/python benchmarks/bench.py measure --out runs/bench --runs 3 --tokens 1 52
+BENCH := $(THREADS) $(BIN)/python benchmarks/bench.py measure --out runs/bench --runs 3 --tokens 1 52 128
 bench: setup
 	$(BENCH) --model embedded --minutes 2
 	$(BENCH) --model random-small --minutes 7 --questions greedy vcd

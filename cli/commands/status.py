@@ -70,11 +70,7 @@ def _budget(folder: Path, decoders: list[str], finished: bool) -> dict[str, Any]
         return {"sentence": str(damaged)}
     if known is None or decoders != [known[0].chosen.decoder]:
         return {}
-    one = known[0]
-    return {
-        "budget": one.budget, "decoder": one.decoder, "chosen": one.chosen.decoder,
-        "predicted_ratio": one.chosen.ratio, "predicted_share": one.chosen.share, "sentence": one.sentence(),
-    }  # fmt: skip
+    return known[0].of_job()
 
 
 def _evaluation(folder: Path) -> tuple[dict[str, Any], list[str]]:

@@ -261,13 +261,8 @@ def _paid(job: Job, counts: Mapping[str, Counter[str]]) -> dict[str, Any]:
         return {}
     if found is None or (found[0].chosen.decoder,) != job.request.decoders:
         return {}
-    choice, counted = found[0], counts[found[0].chosen.decoder]
-    steps, acted = counted["steps"], counted["acted"]
-    return {
-        "budget": choice.budget, "decoder": choice.decoder, "chosen": choice.chosen.decoder,
-        "predicted_ratio": choice.chosen.ratio, "predicted_share": choice.chosen.share,
-        "share": acted / steps if steps else None, "sentence": choice.sentence(steps, acted),
-    }  # fmt: skip
+    counted = counts[found[0].chosen.decoder]
+    return found[0].of_job(counted["steps"], counted["acted"])
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -85,6 +85,14 @@ class Choice:
         """One sentence: at which share of the steps of these answers the decoder acted, beside what was predicted."""
         return self.sentence(*map(sum, zip(*map(steps_of, acted), strict=True)))
 
+    def of_job(self, steps: float = 0.0, acted: float = 0.0) -> dict[str, Any]:
+        """What a job's summary has of it. share: of its steps, that was paid for; None where none was counted."""
+        return {
+            "budget": self.budget, "decoder": self.decoder, "chosen": self.chosen.decoder,
+            "predicted_ratio": self.chosen.ratio, "predicted_share": self.chosen.share,
+            "share": acted / steps if steps else None, "sentence": self.sentence(steps, acted),
+        }  # fmt: skip
+
     def sentence(self, steps: float = 0.0, acted: float = 0.0) -> str:
         """The same, of steps and of those at which it acted; what was predicted alone where no step was counted."""
         one = self.chosen

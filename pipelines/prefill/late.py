@@ -20,8 +20,9 @@ from ..model.layout import Layout
 from .growing import ROOM, layers_of, resumed, states_of
 from .images import PIXELS, TEXT, encoded
 from .memo import Layers, Memo, cache_argument, kept
+from .row_cost import CHEAP, further_row
 
-SOON = 12  # steps: a pass of its own costs about what so many further rows in the main pass cost
+BEFORE = 4  # steps without a reading that are counted for each row beside those seen: one early reading is not a habit
 
 
 def can_wait(inputs: Mapping[str, Tensor]) -> bool:
@@ -39,8 +40,9 @@ class LateBranch:
             of the main prompts, which the branch may begin like; None where that is not the plain model's.
 
     read: (row,) positions whose keys and values are here, prompt included. newest: (row, vocab) logits behind them.
-    soon: rows that were asked for again within `SOON` steps, and may go along with the main rows from now on. along:
-    rows that do (`alongside.py`). reading: whether a pass of its own is under way.
+    soon: rows that are read at so large a share of the steps that a row in every pass costs less (`row_cost.py`), and
+    may go along with the main rows from now on. along: rows that do (`alongside.py`). reading: whether a pass of its
+    own is under way.
     """
 
     def __init__(self, lvlm: Layout, inputs: Mapping[str, Tensor], memo: Memo, main: MainPrompts | None = None) -> None:
@@ -49,6 +51,7 @@ class LateBranch:
         self.prompts = [row[real] for row, real in zip(ids, mask, strict=True)]
         self.read = torch.zeros(len(ids), dtype=torch.long)
         self.soon, self.along = (torch.zeros(len(ids), dtype=torch.bool) for _ in range(2))
+        self.since, self.passes = (torch.zeros(len(ids), dtype=torch.long) for _ in range(2))  # first read at; further
         self.reading = False
         self.stores: Layers = []
         self.newest: Float[Tensor, "row vocab"] | None = None
@@ -78,10 +81,18 @@ class LateBranch:
                     index = rows.nonzero()[:, 0]
                     tokens = [torch.cat([self.prompts[i], text[i]])[self.read[i] :] for i in index.tolist()]
                     self._keep(index, reads(index, tokens))
+            self._judge(fresh, due & ~fresh, text.shape[1])
         self.reading = False
-        self.soon |= due & ~fresh & (missed <= SOON)
         assert self.newest is not None
         return self.newest
+
+    def _judge(self, fresh: Bool[Tensor, " row"], again: Bool[Tensor, " row"], step: int) -> None:
+        """Which rows would cost less in every pass than in passes of their own."""
+        self.since[fresh] = step
+        self.passes += again
+        share = self.passes / (step - self.since + BEFORE)
+        if bool((again & (share >= CHEAP)).any()):
+            self.soon |= again & (share >= further_row(self.lvlm, len(self.prompts)))
 
     def joining(self, held: int, fed: int) -> list[int]:
         """Rows that can go along from the pass at hand on. held: positions in the main cache; fed: of the text."""

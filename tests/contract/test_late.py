@@ -12,6 +12,8 @@ from veridical.decoders.gate import Gate
 from veridical.decoders.m3id import M3ID
 from veridical.pipelines.engine import rows
 from veridical.pipelines.method import Detector
+from veridical.pipelines.prefill import late as late_branch
+from veridical.pipelines.prefill import row_cost
 
 from . import setting as settings
 from .models import tiny_ones_and_smollm2
@@ -164,7 +166,8 @@ def positions(tiny, inputs, opens):
     return sum(images), passes
 
 
-def test_what_a_late_branch_costs_is_counted(tiny):
+def test_what_a_late_branch_costs_is_counted(tiny, monkeypatch):
+    monkeypatch.setattr(late_branch, "further_row", lambda lvlm, rows: row_cost.CHEAP)
     alone = tiny.prompts[0]
     width = alone["input_ids"].shape[1]
     plain = [(1, width)] + [(1, 1)] * (STEPS - 1)
@@ -181,6 +184,51 @@ def test_what_a_late_branch_costs_is_counted(tiny):
     _, passes = positions(tiny, alone, ([5, 8, 20], [], []))
     assert passes[:1] + passes[1:6] == plain[:6]
     assert sorted(passes) == sorted([*plain[:9], (1, width + 5), (1, 3), *[(2, 1)] * (STEPS - 9)])
+
+
+SELDOM, OFTEN = [2, 3, 5, 9, 10, 14, 21], [2, 3, 4, 6, 7, 8, 20]
+
+
+@pytest.mark.parametrize(("opens", "own"), [(SELDOM, [1, 2, 4, 1, 4, 7]), (OFTEN, [1, 1, 2, 1, 1])])
+def test_where_a_second_row_is_dear_a_branch_goes_along_only_if_it_is_read_often(tiny, opens, own, monkeypatch):
+    """A row in every pass costs as much as a pass of its own at half of the steps."""
+    alone, width = tiny.prompts[0], tiny.prompts[0]["input_ids"].shape[1]
+    monkeypatch.setattr(late_branch, "further_row", lambda lvlm, rows: row_cost.DEAR)
+    along = 0 if opens == SELDOM else STEPS - 1 - opens[5]
+    _, passes = positions(tiny, alone, (opens, [], []))
+    main = [(1, 1)] * (STEPS - 1 - along) + [(2, 1)] * along
+    assert sorted(passes) == sorted([(1, width), *main, (1, width + 2), *[(1, tokens) for tokens in own]])
+    gate = [Gate("vcd", scripted(tiny, (opens, [], [])), 0.5)]
+    alike(*both(tiny, monkeypatch, gate, alone))
+
+
+class Clock:
+    """The time of passes, which take as long as `seconds` has it for their number of rows."""
+
+    def __init__(self, model, seconds):
+        self.now, self.seconds, self.passes = 0.0, seconds, []
+        self.hook = model.register_forward_pre_hook(self.add, with_kwargs=True)
+
+    def add(self, module, args, kwargs):
+        self.passes.append(tuple(kwargs["input_ids"].shape))
+        self.now += self.seconds[len(kwargs["input_ids"])]
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize(("two", "cost"), [(1.1, row_cost.CHEAP), (1.7, row_cost.DEAR)])
+def test_the_cost_of_a_second_row_is_measured_once_per_model(tiny, two, cost, monkeypatch):
+    monkeypatch.setattr(row_cost, "_found", {})
+    clock = Clock(tiny.lvlm.model, {1: 1.0, 2: two})
+    monkeypatch.setattr(row_cost.time, "perf_counter", clock)
+    try:
+        assert row_cost.further_row(tiny.lvlm, 8) == row_cost.CHEAP  # beside others, without a look
+        assert not clock.passes
+        assert [row_cost.further_row(tiny.lvlm, 1) for _ in range(3)] == [cost] * 3
+    finally:
+        clock.hook.remove()
+    assert clock.passes == [(1, 1), (2, 1)] * (row_cost.PASSES + 1)
 
 
 def test_rows_of_a_batch_are_read_apart(tiny):

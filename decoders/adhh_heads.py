@@ -17,6 +17,7 @@ from ..pipelines.inputs.rows import extended, repeated
 from ..pipelines.inputs.text_alignment import answer_tokens
 from ..pipelines.inputs.token_spans import spans
 from ..pipelines.model import families
+from ..pipelines.prefill.last_position import LastPosition
 
 if TYPE_CHECKING:
     from ..pipelines.engine.call import AttentionCall
@@ -30,12 +31,12 @@ class Influence:
     """How heads are scored.
 
     measure: "prob_diff" p − p′, "absolute" |p − p′|, "log" log p − log p′. question: what the captions answer.
-    rows: heads that are tried in one pass.
+    rows: heads that are tried in one pass, each with the prompt's keys and values beside it.
     """
 
     measure: Literal["prob_diff", "absolute", "log"] = "prob_diff"
     question: str = "Please describe this image in detail."
-    rows: int = 64
+    rows: int = 16
 
 
 class Place(NamedTuple):
@@ -100,8 +101,9 @@ def influences(
 ) -> Float[Tensor, "layer head"]:
     """The influence of every head on a token behind one row; whole: the head is silent at all positions of it."""
     layers, heads = len(lvlm.layers), lvlm.heads
-    logs = lambda step: step.branches["main"].double().log_softmax(-1)[:, token].cpu()
-    plain, out = logs(prefill(lvlm, rows, [])), []
+    logs = lambda logits: logits.double().log_softmax(-1)[:, token].cpu()
+    prompt = LastPosition(lvlm, rows)
+    plain, out = logs(prompt.logits(1, [])), []
     for start in range(0, layers * heads, how.rows):
         tried = list(range(start, min(start + how.rows, layers * heads)))
 
@@ -113,8 +115,12 @@ def influences(
             return states
 
         touched = sorted({number // heads for number in tried})
-        batch = repeated(rows, len(tried), lvlm.pad_token)
-        out.append(logs(prefill(lvlm, batch, [HeadEdit(touched, mute)])))
+        edit = HeadEdit(touched, mute)
+        if whole:
+            batch = repeated(rows, len(tried), lvlm.pad_token)
+            out.append(logs(prefill(lvlm, batch, [edit]).branches["main"]))
+        else:
+            out.append(logs(prompt.logits(len(tried), [edit])))
     muted = torch.cat(out).view(layers, heads)
     if how.measure == "log":
         return plain - muted

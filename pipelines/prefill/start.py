@@ -41,16 +41,9 @@ class Start:
 def separately(lvlm: Layout, inputs: Mapping[str, Tensor], generation: Mapping[str, Any], config: Any) -> bool:
     """Whether a run's prompts can be computed apart from the decoding loop.
 
-    The model counts text positions from 0 and keeps every key; no beams, no cache of the caller's or of fixed size, and
-    no outputs of the whole first pass.
+    No beams, no cache of the caller's or of fixed size, and no outputs of the whole first pass.
     """
-    own, base = families.family(lvlm.model), lvlm.model.base_model
-    if hasattr(base, "get_rope_index") or own.generates or own.needs_image:
-        return False
-    kinds = getattr(lvlm.text_config, "layer_types", None) or ()
-    if any(kind != "full_attention" for kind in kinds) or not inputs.keys() <= {*TEXT, *IMAGES}:
-        return False
-    if any(generation.get(name) is not None for name in ("cache", "past_key_values")):
+    if not apart(lvlm, inputs) or any(generation.get(name) is not None for name in ("cache", "past_key_values")):
         return False
     fixed = (config.cache_implementation, config.prefill_chunk_size)
     whole = config.output_attentions or config.output_hidden_states
@@ -99,6 +92,15 @@ def _reaches_main(placed: Placed, batch: int) -> bool:
 def _in_tower(arranged: Arrangement) -> bool:
     """Whether images are encoded with edits in place, image by image: then none is encoded elsewhere."""
     return any(p.images is not None for p in arranged.placed)
+
+
+def apart(lvlm: Layout, inputs: Mapping[str, Tensor]) -> bool:
+    """Whether positions of a prompt can be computed in several passes: text is counted from 0, all keys are kept."""
+    own, base = families.family(lvlm.model), lvlm.model.base_model
+    if hasattr(base, "get_rope_index") or own.generates or own.needs_image:
+        return False
+    kinds = getattr(lvlm.text_config, "layer_types", None) or ()
+    return all(kind == "full_attention" for kind in kinds) and inputs.keys() <= {*TEXT, *IMAGES}
 
 
 @torch.no_grad()

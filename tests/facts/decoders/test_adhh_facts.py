@@ -9,7 +9,10 @@ from veridical.decoders.adhh import ADHH, silence
 from veridical.decoders.adhh_heads import Influence, Place, influences, places
 from veridical.pipelines.engine.declarations import HeadEdit, Reading
 from veridical.pipelines.engine.run import prefill
+from veridical.pipelines.prefill import last_position
 from veridical.testing.tiny import batch, prompt, tiny_llava
+
+from ...contract.test_costs import counted
 
 ROW = torch.tensor([0.25, 0.25, 0.25, 0.125, 0.125])
 after = lambda start, keys=5: torch.arange(keys) >= start
@@ -156,6 +159,21 @@ def test_the_influence_is_what_a_pass_with_that_head_silent_loses(tiny):
         after = prefill(lvlm, prompts[1], [HeadEdit([layer], mute)]).branches["main"].softmax(-1)[0, token]
         assert float(found[layer, head]) == pytest.approx(float(before - after), abs=1e-6)
     assert found.shape == (8, 8)
+
+
+def test_behind_a_prompt_that_is_read_once_influences_are_those_of_whole_passes(tiny, monkeypatch):
+    """1e-5 of the largest: differences of probabilities of float32 logits, whose sums have another order."""
+    lvlm, prompts, _ = tiny
+    width = prompts[1]["input_ids"].shape[1]
+    with counted(lvlm) as (images, passes):
+        found = influences(lvlm, prompts[1], 17, Influence())
+    assert sum(images) == 1
+    assert passes == [(1, width - 1), (1, 1), *[(16, 1)] * 4]
+    monkeypatch.setattr(last_position, "apart", lambda lvlm, inputs: False)
+    with counted(lvlm) as (_, passes):
+        whole = influences(lvlm, prompts[1], 17, Influence())
+    assert passes == [(1, width), *[(16, width)] * 4]
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
 
 
 def test_measures_of_influence_are_those_of_the_same_two_probabilities(tiny):

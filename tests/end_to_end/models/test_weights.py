@@ -3,13 +3,19 @@
 import json
 
 import pytest
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from veridical import load
 from veridical.datasets.world import scene
 from veridical.decoders import ADHH, VTI, Nullu
+from veridical.decoders.fitted import CONFIG, TENSORS
 from veridical.flows.fitting.pairs import read_pairs, world_pairs
+from veridical.flows.fitting.run import FITTED
 from veridical.metrics.chair import Chair
+from veridical.models import DIRECTIONS, EMBEDDED_SMOLLM2
+
+SECOND = EMBEDDED_SMOLLM2 / "directions"
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +147,15 @@ def test_directions_are_shipped_for_the_embedded_model_and_belong_to_it(cls, lvl
     about = cls(weights="shipped").fitted(lvlm).about
     assert about["model"]["name"] == "embedded"
     assert about["data"]["pairs_sha256"]
+
+
+@pytest.mark.parametrize(("folder", "model"), [(DIRECTIONS, "embedded"), (SECOND, "embedded-smollm2")])
+@pytest.mark.parametrize("decoder", FITTED)
+def test_every_fitted_decoder_has_directions_of_either_shipped_model(decoder, folder, model):
+    about = json.loads((folder / decoder / CONFIG).read_text())
+    assert (about["decoder"], about["model"]["name"]) == (decoder, model)
+    tensors = load_file(folder / decoder / TENSORS)
+    if decoder == "adhh":
+        assert tensors["scores"].shape == (about["model"]["layers"], about["model"]["heads"])
+        best = tensors["scores"][tensors["heads"][:, 0], tensors["heads"][:, 1]]
+        assert best.tolist() == tensors["scores"].flatten().topk(len(best)).values.tolist()

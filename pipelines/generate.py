@@ -80,7 +80,8 @@ def generate(
     mask = fold.real[:, : ids.shape[1]].to(ids.device)
     ids = ids.masked_fill(~mask, lvlm.pad_token)
     kept = torch.stack(fold.logits, 1) if return_logits else None
-    out = Generation(ids, kept, _decode(lvlm, ids), broken=fold.broken)
+    tied = None if config.do_sample or beams > 1 else fold.tied
+    out = Generation(ids, kept, _decode(lvlm, ids), broken=fold.broken, tied=tied)
     for number, decoder in enumerate(decoders):
         name = DECODERS.name_of(decoder)
         out.acted[name if name not in out.acted else f"{name}#{number}"] = acted = fold.acted(number)

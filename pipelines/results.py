@@ -39,7 +39,9 @@ class Generation:
     penalties and bans, before temperature and the caller's own processors; None unless they were requested. text: one
     string per row, "" without a processor. acted: what each method did. risk: detector -> (batch, token), higher means
     more likely hallucinated. risk_before: detector -> (batch,), of those that know it before the first token. broken:
-    at some step the logits were NaN or infinite and the choice means nothing.
+    at some step the logits were NaN or infinite and the choice means nothing. tied: steps of each row at which several
+    tokens had the highest score, of which greedy decoding takes the first in the vocabulary; None where tokens are
+    drawn or beams searched.
     """
 
     ids: Int[Tensor, "batch token"]
@@ -49,6 +51,7 @@ class Generation:
     risk: dict[str, Tensor] = field(default_factory=dict)
     risk_before: dict[str, Tensor] = field(default_factory=dict)
     broken: Bool[Tensor, " _"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    tied: Int[Tensor, " batch"] | None = None
 
     def _repr_html_(self) -> str:
         """For notebooks: the text of every row, and what each method did. Risks need tokens: see `Answer`."""
@@ -75,7 +78,7 @@ class Answer:
     `risk.calibration.add_probabilities`). sentence_probability: detector -> one number per sentence, as
     `inputs.text_alignment.sentences` parts them: that it holds a hallucination.
     acted: method -> steps, acted, flipped, kl (see `Acted`; for procedures `procedures.Procedure`). seconds: its
-    batch's time over the batch size.
+    batch's time over the batch size. tied: steps at which several tokens had the highest score (see `Generation`).
     settings: everything needed to repeat it. error: None, or why there is no text.
     """
 
@@ -89,6 +92,7 @@ class Answer:
     details: dict[str, Any] = field(default_factory=dict)
     probability: dict[str, list[float]] = field(default_factory=dict)
     sentence_probability: dict[str, list[float]] = field(default_factory=dict)
+    tied: int | None = None
     error: str | None = None
 
     def _repr_html_(self) -> str:
@@ -136,5 +140,6 @@ def answers_of(layout: Any, generation: Generation) -> list[Answer]:
         risk = {name: values[row, : len(kept)].tolist() for name, values in generation.risk.items()}
         pieces = [layout.processor.tokenizer.decode([token]) for token in kept]
         before = {name: float(values[row]) for name, values in generation.risk_before.items()}
-        answers.append(Answer(text, pieces, risk, acted, risk_before=before))
+        tied = None if generation.tied is None else int(generation.tied[row])
+        answers.append(Answer(text, pieces, risk, acted, risk_before=before, tied=tied))
     return answers

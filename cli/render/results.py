@@ -12,7 +12,7 @@ from rich.table import Table
 from ...flows.benchmarks.registry import BENCHMARKS
 from ...flows.evaluation.report import marks
 from ...flows.evaluation.request import REPORT, RESULTS
-from ...flows.evaluation.text import figure
+from ...flows.evaluation.text import figure, ties
 from ...flows.files import atomic
 from .console import console
 
@@ -40,6 +40,8 @@ def results(out: str | Path) -> None:
             for method, counts in record["acted"].items():
                 if not counts["acted"]:
                     typer.echo(f"note: {record['decoder']}: {method} never acted on {name}", err=True)
+            if sentence := ties(record, benchmark.unit):
+                typer.echo(f"note: {record['decoder']}: {sentence}; --dtype fp32 has few such ties", err=True)
             if record["errors"]:
                 failed = f"{record['errors']} of {record['errors'] + record['answers']} {benchmark.unit} of {name}"
                 typer.echo(f"note: {record['decoder']}: {failed} have no answer; the report has the reasons", err=True)

@@ -18,6 +18,7 @@ from . import answer_file
 from .choice import PLAIN
 from .report_examples import browser
 from .request import MANIFEST, REPORT, RESULTS, Evaluation
+from .text import ties
 
 Marks = dict[tuple[str, str], str]  # decoder, figure -> better, best or worse
 ARROWS = {True: "↑", False: "↓", None: ""}
@@ -68,6 +69,7 @@ def _section(
         ],
         "records": records,
         "idle": [(r["decoder"], name) for r in records for name, counts in r["acted"].items() if not counts["acted"]],
+        "ties": [(r["decoder"], found) for r in records if (found := ties(r, benchmark.unit))],
         "errors": list(first_errors.items())[:10],
     }  # fmt: skip
 

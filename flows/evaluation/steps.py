@@ -191,7 +191,7 @@ def scored(
         "metrics": {name: as_record(estimate) for name, estimate in found.items()},
         "answers": len(good), "errors": len(rows) - len(good),
         "seconds_per_image": sum(row["seconds"] for _, row in good) / len(good),
-        "acted": _acted([row["acted"] for _, row in good]),
+        "acted": _acted([row["acted"] for _, row in good]), "tied": _tied([row for _, row in good]),
     }  # fmt: skip
 
 
@@ -230,6 +230,12 @@ def _acted(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[
     return out
 
 
+def _tied(rows: Sequence[answer_file.Row]) -> int | None:
+    """Answers with a step at which several tokens had the highest score; None where no row knows its own."""
+    known = [row["tied"] for row in rows if row.get("tied") is not None]
+    return sum(steps > 0 for steps in known) if known else None
+
+
 def _row(example: Example, question: conversation.Question, answered: Answer) -> answer_file.Row:
     return {
         "id": example.id, "image_id": example.image_id, "image": example.image, "question": example.question,
@@ -237,4 +243,5 @@ def _row(example: Example, question: conversation.Question, answered: Answer) ->
         "label": example.label, "text": answered.text, "error": answered.error, "seconds": round(answered.seconds, 6),
         "acted": answered.acted, "tokens": answered.tokens if answered.risk else [],
         "risk": {name: [r if math.isfinite(r) else None for r in risk] for name, risk in answered.risk.items()},
+        **({} if answered.tied is None else {"tied": answered.tied}),
     }  # fmt: skip

@@ -52,3 +52,17 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]], padded: b
     lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in cells]
     rule = "|" + "|".join("-" * (width + 2 if padded else 3) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def ties(record: Mapping[str, Any], unit: str) -> str:
+    """One sentence on answers that equal logits decided, "" where there is none. record: of results.json.
+
+    >>> ties({"tied": 4, "answers": 60}, "questions")
+    'in 4 of 60 questions several tokens had the highest logit at some step, and the first in the vocabulary was taken'
+    >>> ties({"tied": 0, "answers": 60}, "questions"), ties({"answers": 60}, "questions")
+    ('', '')
+    """
+    if not record.get("tied"):
+        return ""
+    where = f"in {record['tied']} of {record['answers']} {unit}"
+    return f"{where} several tokens had the highest logit at some step, and the first in the vocabulary was taken"

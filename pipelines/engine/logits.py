@@ -60,6 +60,7 @@ class Fold:
         empty: Callable[[], list[list[Tensor]]] = lambda: [[] for _ in range(methods)]  # a tensor per step of a method
         self.acts, self.flips, self.kls = empty(), empty(), empty()
         self.bad: list[Tensor] = []
+        self.shared: list[Tensor] = []  # of each step: the rows in which several tokens have the highest score
         self.path: Tensor | None = None
         self.real = torch.zeros(arranged.batch, 0, dtype=torch.bool)
         self.restarts: dict[int, Float[Tensor, " sample"]] = {}  # of methods whose runs can start over
@@ -113,7 +114,9 @@ class Fold:
 
     def chosen_from(self, logits: Float[Tensor, "row vocab"], scores: Float[Tensor, "row vocab"]) -> None:
         """Keep what belongs to a run's record. scores: behind every processor; logits: see `Choice`."""
-        self.bad.append(~scores.amax(1).isfinite())
+        highest = scores.amax(1)
+        self.bad.append(~highest.isfinite())
+        self.shared.append((scores == highest[:, None]).sum(1) > 1)
         if self.keep:
             self.logits.append(logits.float().clone())
 
@@ -135,6 +138,14 @@ class Fold:
             return torch.zeros(self.batch, dtype=torch.bool)
         bad = torch.stack(self.bad, 1).cpu().unflatten(0, (self.batch, -1)).any(1)  # sample step
         return (bad[:, : self.real.shape[1]] & self.real).any(1)
+
+    @property
+    def tied(self) -> Int[Tensor, " sample"]:
+        """Steps of each sample at which several tokens had the highest score."""
+        if not self.shared:
+            return torch.zeros(self.batch, dtype=torch.long)
+        shared = torch.stack(self.shared, 1).cpu()
+        return (shared[:, : self.real.shape[1]] & self.real).sum(1)
 
     def acted(self, method: int) -> Acted:
         steps = self.real.sum(1).float()

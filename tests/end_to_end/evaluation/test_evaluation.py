@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from veridical.cli.render.results import results
 from veridical.flows.benchmarks.registry import BENCHMARKS
 from veridical.flows.evaluation import answer_file, report, steps
 from veridical.flows.evaluation.request import Evaluation
@@ -64,6 +65,23 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(plain: Path, tmp_path: Path) -> Path:
     """The same, to be changed."""
     return Path(shutil.copytree(plain, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("tied", "found"), [((2, 0, None, 1), 2), ((0, 0, 0, 0), 0), ((None,) * 4, None)])
+def test_answers_that_equal_logits_decided_are_counted_and_noted(copy, capsys, tied, found):
+    """None: an answer of a version that did not count, or a sampled one."""
+    path = copy / "chair" / "vcd.jsonl"
+    changed = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row, steps_tied in zip(changed, tied, strict=True):
+        row |= {"tied": steps_tied}
+    path.write_text("".join(json.dumps(row) + "\n" for row in changed), encoding="utf-8")
+    steps.score(str(copy))
+    steps.report(str(copy))
+    results(copy)
+    assert {(r["decoder"], r["benchmark"]): r["tied"] for r in numbers(copy)}["vcd", "chair"] == found
+    noted = f"in {found} of {LIMIT} images several tokens had the highest logit at some step"
+    assert (f"note: vcd: {noted}" in capsys.readouterr().err) == bool(found)
+    assert (noted in (copy / "report.html").read_text(encoding="utf-8")) == bool(found)
 
 
 # -- with and without Prefect --------------------------------------------------------------------------------------
@@ -209,6 +227,7 @@ def test_results_have_a_record_per_decoder_and_benchmark(plain):
             assert set(cell) == {"value", "low", "high", "n"}
             assert cell["low"] <= cell["value"] <= cell["high"]
             assert cell["n"] in (0, LIMIT)
+        assert record["tied"] == 0  # in float32
     acted = {r["decoder"]: r["acted"] for r in records if r["benchmark"] == "chair"}
     assert acted["greedy"] == {}
     assert acted["vcd"]["vcd"]["share"] == 1

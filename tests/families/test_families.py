@@ -13,7 +13,10 @@ import veridical
 from veridical.decoders.vcd import VCD
 from veridical.pipelines.engine.declarations import AttentionEdit, Branch, HeadEdit, LogitsEdit, Reading, ResidualEdit
 from veridical.pipelines.engine.run import Observers, prefill, run
+from veridical.pipelines.inputs.rows import repeated
 from veridical.pipelines.model.layout import UnsupportedModel
+from veridical.pipelines.prefill.last_position import LastPosition
+from veridical.pipelines.prefill.start import apart
 
 from ..contract.setting import Declares, difference
 from .models.tiny_prompts import batch, other_image, text_only
@@ -194,6 +197,26 @@ def test_a_pass_outside_generate_sees_what_generate_sees(exact):
     """Methods decide on a prefill; it must be the pass that decoding starts with, positions of padded rows included."""
     step = prefill(exact.lvlm, exact.inputs, [])
     assert difference(step.branches["main"], exact.plain()[:, 0]) <= 1e-5
+
+
+def test_a_last_position_behind_its_prompt_is_that_of_a_whole_pass(exact):
+    """Another head silent in each row, in the last position alone."""
+    rows, last = 3, len(exact.lvlm.layers) - 1
+
+    def mute(states, call):
+        states = states.clone()
+        for row in range(rows):
+            states[row, -1, row % states.shape[2]] = 0
+        return states
+
+    edit = [HeadEdit([0, last], mute)]
+    for prompt in exact.prompts:
+        whole = prefill(exact.lvlm, repeated(prompt, rows, exact.lvlm.pad_token), edit).branches["main"]
+        behind = LastPosition(exact.lvlm, prompt)
+        assert difference(behind.logits(rows, edit), whole) <= 1e-6
+        assert difference(behind.logits(1, []), prefill(exact.lvlm, prompt, []).branches["main"]) <= 1e-6
+        assert difference(whole[:1], behind.logits(1, [])) > 1e-6, "nothing was silent"
+        assert (behind.before is not None) == apart(exact.lvlm, prompt)
 
 
 def test_image_free_rows_beside_image_rows_are_those_run_alone(exact):

@@ -200,8 +200,8 @@ def test_a_pass_outside_generate_sees_what_generate_sees(exact):
 
 
 def test_a_last_position_behind_its_prompt_is_that_of_a_whole_pass(exact):
-    """Another head silent in each row, in the last position alone."""
-    rows, last = 3, len(exact.lvlm.layers) - 1
+    """Another head silent in each row, and the image unseen by a layer, in the last position alone."""
+    rows, last, fed = 3, len(exact.lvlm.layers) - 1, set()
 
     def mute(states, call):
         states = states.clone()
@@ -209,11 +209,18 @@ def test_a_last_position_behind_its_prompt_is_that_of_a_whole_pass(exact):
             states[row, -1, row % states.shape[2]] = 0
         return states
 
-    edit = [HeadEdit([0, last], mute)]
+    def blind(probabilities, call):
+        fed.add(call.sequences.seen)
+        probabilities = probabilities.clone()
+        probabilities[:, :, -1] *= ~call.columns(call.sequences.image)[:, None]
+        return probabilities
+
+    edit = [HeadEdit([0, last], mute), AttentionEdit([1], blind)]
     for prompt in exact.prompts:
         whole = prefill(exact.lvlm, repeated(prompt, rows, exact.lvlm.pad_token), edit).branches["main"]
-        behind = LastPosition(exact.lvlm, prompt)
+        behind, known = LastPosition(exact.lvlm, prompt), set(fed)
         assert difference(behind.logits(rows, edit), whole) <= 1e-6
+        assert fed == known, "edits see as many positions as in a whole pass"
         assert difference(behind.logits(1, []), prefill(exact.lvlm, prompt, []).branches["main"]) <= 1e-6
         assert difference(whole[:1], behind.logits(1, [])) > 1e-6, "nothing was silent"
         assert (behind.before is not None) == apart(exact.lvlm, prompt)

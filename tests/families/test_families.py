@@ -209,13 +209,13 @@ def test_a_last_position_behind_its_prompt_is_that_of_a_whole_pass(exact):
             states[row, -1, row % states.shape[2]] = 0
         return states
 
-    def blind(probabilities, call):
+    def without_image(probabilities, call):
         fed.add(call.sequences.seen)
         probabilities = probabilities.clone()
         probabilities[:, :, -1] *= ~call.columns(call.sequences.image)[:, None]
         return probabilities
 
-    edit = [HeadEdit([0, last], mute), AttentionEdit([1], blind)]
+    edit = [HeadEdit([0, last], mute), AttentionEdit([1], without_image)]
     for prompt in exact.prompts:
         whole = prefill(exact.lvlm, repeated(prompt, rows, exact.lvlm.pad_token), edit).branches["main"]
         behind, known = LastPosition(exact.lvlm, prompt), set(fed)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from ..inputs.rows import pad_left
 from ..model.layout import Layout
 from .images import PIXELS, distinct, features, outputs_of
-from .memo import Layers, Memo, cache_argument, kept
+from .memo import Layers, Memo, cache_argument, cache_of, kept
 
 
 @dataclass(frozen=True)
@@ -112,9 +111,7 @@ def _starts(lvlm: Layout, shared: Beginnings, memo: Memo) -> tuple[Layers, Tenso
 
 def _continued(lvlm: Layout, shared: Beginnings, rows: Layers, mask: Tensor, longest: int) -> Layers | None:
     """The rows' keys and values behind those of what follows their beginnings, padded on the right."""
-    cache = DynamicCache()
-    for number, (keys, values) in enumerate(rows):
-        cache.update(keys, values, number)
+    cache = cache_of(rows)
     fill = lambda rest, value: torch.cat([rest, rest.new_full((longest - len(rest),), value)])
     ids = torch.stack([fill(rest, lvlm.pad_token) for rest in shared.rests])
     real = torch.stack([fill(torch.ones_like(rest), 0) for rest in shared.rests])

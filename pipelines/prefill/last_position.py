@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache
 
 from ..engine.declarations import Declaration, Step
 from ..engine.hooks import applied
@@ -17,7 +16,7 @@ from ..inputs.rows import repeated
 from ..model import families
 from ..model.layout import Layout
 from .images import TEXT
-from .memo import Layers, cache_argument, kept
+from .memo import Layers, cache_argument, cache_of, kept
 from .start import apart, prefill
 
 
@@ -43,10 +42,8 @@ class LastPosition:
         arranged = arrange([(d, -1) for d in declarations], text, lvlm.pad_token)
         where, width = sequences(lvlm, arranged), text["input_ids"].shape[1]
         where.seen = width - 1
-        cache = DynamicCache()
-        for number, states in enumerate(self.before):
-            keys, values = (one.expand(rows, -1, -1, -1) for one in states)
-            cache.update(keys, values, number)
+        spread = lambda states: states.expand(rows, -1, -1, -1)
+        cache = cache_of([(spread(keys), spread(values)) for keys, values in self.before])
         last = text["input_ids"][:, -1:]
         with applied(lvlm, arranged.placed, where, Step(ids=text["input_ids"])) as plan:
             output = lvlm.model(

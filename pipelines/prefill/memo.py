@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import DynamicCache
 
 from ..model.layout import Layout
 
@@ -80,6 +81,14 @@ def kept(output: Any) -> Layers | None:
     if not layers or any(type(layer).__name__ != "DynamicLayer" for layer in layers):
         return None
     return [(layer.keys, layer.values) for layer in layers]
+
+
+def cache_of(layers: Layers) -> DynamicCache:
+    """A dynamic cache that holds these keys and values."""
+    cache = DynamicCache()
+    for number, (keys, values) in enumerate(layers):
+        cache.update(keys, values, number)
+    return cache
 
 
 def cache_argument(lvlm: Layout, cache: Any) -> dict[str, Any]:

@@ -20,13 +20,14 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import Cache, DynamicCache
+from transformers import Cache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..inputs.rows import extended
 from ..model import families
 from ..model.compiled import eager
 from ..model.layout import Inputs, Layout
+from ..prefill.memo import cache_of
 from .call import AttentionCall, Sequences
 from .declarations import Branch, Declaration, Reading, Step
 from .hooks import applied
@@ -232,12 +233,8 @@ def _room(cache: Any, length: int) -> float:
 
 def _in_order(cache: Cache, order: Tensor) -> Cache:
     """These rows of a cache, as one whose layers keep every key: no window slides as long as there is room."""
-    out = DynamicCache()
-    held: Any
-    for number, held in enumerate(cache.layers):
-        place = order.to(held.keys.device)
-        out.update(held.keys[place], held.values[place], number)
-    return out
+    held: Any = cache.layers
+    return cache_of((one.keys[order.to(one.keys.device)], one.values[order.to(one.keys.device)]) for one in held)
 
 
 def _last(position_ids: Tensor | None, ids: Int[Tensor, "row position"]) -> Int[Tensor, " row"]:

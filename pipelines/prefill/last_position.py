@@ -43,7 +43,7 @@ class LastPosition:
         where, width = sequences(lvlm, arranged), text["input_ids"].shape[1]
         where.seen = width - 1
         spread = lambda states: states.expand(rows, -1, -1, -1)
-        cache = cache_of([(spread(keys), spread(values)) for keys, values in self.before])
+        cache = cache_of((spread(keys), spread(values)) for keys, values in self.before)
         last = text["input_ids"][:, -1:]
         with applied(lvlm, arranged.placed, where, Step(ids=text["input_ids"])) as plan:
             output = lvlm.model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ def kept(output: Any) -> Layers | None:
     return [(layer.keys, layer.values) for layer in layers]
 
 
-def cache_of(layers: Layers) -> DynamicCache:
+def cache_of(layers: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
     """A dynamic cache that holds these keys and values."""
     cache = DynamicCache()
     for number, (keys, values) in enumerate(layers):
